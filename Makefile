@@ -1,0 +1,103 @@
+# Needs Python 3.11 (with venv), git and make; everything else is installed from the hashed locks in envs/.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+SIZE ?= full
+JOBS ?= 2
+
+export PYTHONPATH := src
+export HF_HUB_OFFLINE := 1
+export NO_ALBUMENTATIONS_UPDATE := 1
+
+TOOLS := .venv-tools
+UV := $(TOOLS)/bin/uv
+TRAIN := .venv
+READER := .venv-reader
+SNAKEFILES := Snakefile workflow
+
+.PHONY: help
+help:
+	@echo 'An Inverse Scaling Law for CLIP Training, executable. What you can make:'
+	@echo
+	@echo '  make demo            measure the law on this machine (micro scale; at most 20 minutes on two cores)'
+	@echo '  make demo SIZE=ci    does every job run? (at most 5 minutes; measures nothing)'
+	@echo '  make test            the test suite'
+	@echo '  make reader          the small environment for figures and numbers (no torch): $(READER)'
+	@echo '  make environment     the full one: $(TRAIN)'
+	@echo '  make lint format     check, or mend, the style of code and rules'
+	@echo '  make locks           resolve envs/*.in again (then run the tests)'
+	@echo '  make clean           remove what jobs made (results/runs, results/data); records and figures stay'
+	@echo
+	@echo 'With an environment active (source $(READER)/bin/activate):'
+	@echo '  snakemake figures/figure4.pdf -c1                 one figure from the published numbers'
+	@echo '  snakemake measure_figure4 -c2 --config scale=micro   the same, measured'
+	@echo '  snakemake --profile slurm all -n                  the plan at the scale of the paper'
+
+# ---------------------------------------------------------------------------------------------- environments
+# Bytecode is compiled once here: without it every job compiles its imports anew, several times slower.
+
+.PHONY: environment reader
+environment: $(TRAIN)/.installed
+reader: $(READER)/.installed
+	@echo 'Ready: source $(READER)/bin/activate && snakemake figures/figure4.pdf -c1'
+
+$(TOOLS)/.installed: envs/bootstrap.lock
+	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Python 3.11 is needed, $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11 ...")'
+	@echo 'Installing uv into $(TOOLS) ...'
+	@'$(PYTHON)' -m venv $(TOOLS)
+	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/bootstrap.lock
+	@touch $@
+
+$(TRAIN)/.installed: envs/train.lock $(TOOLS)/.installed
+	@echo 'Installing $(TRAIN) from envs/train.lock (some gigabytes, a few minutes the first time) ...'
+	@test -x $(TRAIN)/bin/python || '$(PYTHON)' -m venv --without-pip $(TRAIN)
+	@env -u PYTHONDONTWRITEBYTECODE $(UV) pip sync --quiet --python $(TRAIN)/bin/python \
+		--require-hashes --compile-bytecode envs/train.lock
+	@touch $@
+
+$(READER)/.installed: envs/reader.lock $(TOOLS)/.installed
+	@echo 'Installing $(READER) from envs/reader.lock ...'
+	@test -x $(READER)/bin/python || '$(PYTHON)' -m venv --without-pip $(READER)
+	@env -u PYTHONDONTWRITEBYTECODE $(UV) pip sync --quiet --python $(READER)/bin/python \
+		--require-hashes --compile-bytecode envs/reader.lock
+	@touch $@
+
+.PHONY: locks
+COMPILE = $(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate
+locks: $(TOOLS)/.installed
+	$(COMPILE) envs/reader.in -o envs/reader.lock
+	$(COMPILE) envs/train.in -c envs/reader.lock -o envs/train.lock
+	$(COMPILE) envs/data.in -o envs/data.lock
+	$(TOOLS)/bin/python envs/mirror.py
+
+# ------------------------------------------------------------------------------------------------- the work
+
+.PHONY: demo
+demo: $(TRAIN)/.installed
+	@$(TRAIN)/bin/python -m clipa demo --size $(SIZE)
+
+.PHONY: test
+test: $(TRAIN)/.installed
+	@OMP_NUM_THREADS=1 $(TRAIN)/bin/python -m pytest -n $(JOBS)
+
+.PHONY: lint format
+lint: $(TRAIN)/.installed
+	$(TRAIN)/bin/ruff check .
+	$(TRAIN)/bin/ruff format --check .
+	$(TRAIN)/bin/snakefmt --check $(SNAKEFILES)
+	$(TRAIN)/bin/snakemake --lint
+format: $(TRAIN)/.installed
+	$(TRAIN)/bin/ruff check --fix .
+	$(TRAIN)/bin/ruff format .
+	$(TRAIN)/bin/snakefmt $(SNAKEFILES)
+
+.PHONY: citation
+citation: $(TOOLS)/.installed
+	$(UV) tool run --quiet --python '$(PYTHON)' --from cffconvert==2.0.0 cffconvert --validate
+
+.PHONY: clean
+clean:
+	rm -rf results/runs results/data .snakemake/locks .snakemake/log .snakemake/incomplete .snakemake/metadata

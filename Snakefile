@@ -1,0 +1,16 @@
+"""Front door. `snakemake` alone draws figures and tables from the published numbers, and never trains.
+
+snakemake figures/figure4.pdf                     one figure, in seconds, without torch
+snakemake measure_figure4 --config scale=micro    the same from measured numbers; plans what is missing
+snakemake --profile slurm all -n                  the paper's own scale, planned
+"""
+
+
+include: "workflow/Snakefile"
+
+
+rule published:
+    default_target: True
+    input:
+        rules.figures.input,
+        rules.tables.input,

@@ -1,0 +1,32 @@
+"""Write the conda environment files from the locks: the same versions, for `snakemake --sdm conda` (`make locks`)."""
+
+import re
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ABOUT = {
+    "reader": "figures, tables, numbers; no torch",
+    "train": "everything: training, evaluation, figures, tests",
+    "data": "the paper scale's downloads",
+}
+# img2dataset asks for this backport of a module that Python has had since 3.7; pip refuses to install it there.
+LEFT_OUT = {"dataclasses"}
+
+
+def pins(lock: Path) -> list[str]:
+    """`name==version` of every package of a lock, in its order."""
+    lines = lock.read_text(encoding="utf-8").splitlines()
+    found = [re.match(r"([A-Za-z0-9._-]+(?:\[[^\]]*\])?==\S+(?: ; [^\\]+)?)", line) for line in lines]
+    return [m[1].strip() for m in found if m and re.split(r"[=\[]", m[1])[0] not in LEFT_OUT]
+
+
+def mirror(name: str) -> str:
+    """The conda environment file of the lock called `name`."""
+    head = f"# Mirror of {name}.lock ({ABOUT[name]}). Made by `make locks`; conda checks no hashes, the lock does.\n"
+    base = "channels: [conda-forge, nodefaults]\ndependencies:\n  - python=3.11\n  - pip\n  - pip:\n"
+    return head + base + "".join(f"      - {pin}\n" for pin in pins(HERE / f"{name}.lock"))
+
+
+if __name__ == "__main__":
+    for name in ABOUT:
+        (HERE / f"{name}.yaml").write_text(mirror(name), encoding="utf-8")

@@ -1,0 +1,7 @@
+"""``python -m clipa``: the command line."""
+
+import sys
+
+from clipa.cli import main
+
+sys.exit(main())

@@ -1,0 +1,91 @@
+"""Checkpoints that survive kill -9, a full disk and bit rot.
+
+A checkpoint is one safetensors file (no pickle) whose name carries its step and the SHA-256 of its bytes. It is
+written beside its final name, flushed to disk, and renamed: it exists whole or not at all. Loading verifies the
+digest, and falls back, aloud, to the one before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+KEPT = 2
+_NAME = re.compile(r"checkpoint-(\d{9})-([0-9a-f]{16})\.safetensors")
+
+
+class CheckpointMismatch(RuntimeError):
+    """A checkpoint of another configuration lies in the stage's directory."""
+
+
+def save(directory: Path, step: int, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> Path:
+    """Write the checkpoint of ``step`` (updates done) and drop all but the newest two. ``OSError`` leaves the
+    earlier ones as they were and no partial file behind.
+    """
+    temporary = directory / f".checkpoint-{os.getpid()}.partial"
+    try:
+        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        try:
+            save_file(contiguous, temporary, metadata={"clipa": json.dumps(metadata, sort_keys=True)})
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise OSError(f"{directory}: checkpoint of step {step} not written ({error})") from error
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        path = directory / f"checkpoint-{step:09d}-{_digest(temporary)}.safetensors"
+        os.replace(temporary, path)
+        _sync_directory(directory)
+    finally:
+        temporary.unlink(missing_ok=True)
+    for old in _candidates(directory)[KEPT:]:
+        old.unlink()
+    return path
+
+
+def load_latest(directory: Path, fingerprint: str) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+    """Step, tensors and metadata of the newest intact checkpoint, or None. Damaged ones are named and passed over;
+    one of another fingerprint is refused (:class:`CheckpointMismatch`).
+    """
+    for leftover in directory.glob(".checkpoint-*.partial"):
+        leftover.unlink()
+    for path in _candidates(directory):
+        match = _NAME.fullmatch(path.name)
+        assert match
+        if _digest(path) != match[2]:
+            print(f"{path}: damaged (its bytes do not match its name); using the one before", file=sys.stderr)
+            continue
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads(file.metadata()["clipa"])
+            if metadata["fingerprint"] != fingerprint:
+                raise CheckpointMismatch(
+                    f"{path}: made by configuration {metadata['fingerprint']}, this stage is {fingerprint}; "
+                    "move the file away to train from the start"
+                )
+            return int(match[1]), {name: file.get_tensor(name) for name in file.keys()}, metadata
+    return None
+
+
+def _candidates(directory: Path) -> list[Path]:
+    """Checkpoints, newest first."""
+    return sorted((path for path in directory.glob("checkpoint-*") if _NAME.fullmatch(path.name)), reverse=True)
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,287 @@
+"""Typed configuration: every YAML file under ``config/`` is validated here before anything is planned.
+
+An unknown key, a wrong type or a value out of range ends in one line that names the file and the key
+(:class:`ConfigError`). Nothing here imports torch: the Snakefile calls it at parse time.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+MODELS = ("S/16", "B/16", "L/16", "H/14", "G/14", "ConvNeXt-T", "ConvNeXt-B")
+"""The paper's own models (Table 4, §4.3), smallest first within a family."""
+
+CONFIG_DIRECTORY = Path("config")
+
+
+class ConfigError(ValueError):
+    """A configuration mistake, as one line: file, key, what is wrong, what to do."""
+
+
+class Strict(BaseModel):
+    """Frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Schedule(Strict):
+    """One training stage's length and optimizer (§3.1, Table 5). Samples and batches are global."""
+
+    samples: int = Field(gt=0, description="samples seen; a multiple of batch_size")
+    batch_size: int = Field(gt=0)
+    warmup_steps: int = Field(ge=0)
+    base_lr: dict[str, float] = Field(description="by model; peak lr = base lr × batch size / 256")
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.2
+    microbatch: int | None = Field(
+        default=None, gt=0, description="samples per forward pass and process; fewer than the batch: gradient caching"
+    )
+    activation_checkpointing: bool = False
+
+    @model_validator(mode="after")
+    def _whole_steps(self) -> Schedule:
+        if self.samples % self.batch_size:
+            raise ValueError(f"samples {self.samples} is not a multiple of batch_size {self.batch_size}")
+        if self.warmup_steps > self.steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} exceeds the {self.steps} steps of the stage")
+        return self
+
+    @property
+    def steps(self) -> int:
+        return self.samples // self.batch_size
+
+
+class Augmentation(Strict):
+    """Random resized crop (§3.1: minimum cropping ratio 40 %, bilinear). Areas are fractions of the picture."""
+
+    crop_area: tuple[float, float] = (0.4, 1.0)
+    crop_ratio: tuple[float, float] = (0.75, 4 / 3)
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+class WorldParameters(Strict):
+    """What the pictogram world's generator is asked for. Part of the data fingerprint."""
+
+    image_size: int = Field(64, ge=32, description="stored pixels, square")
+    figure_min: float = Field(0.40, gt=0, le=1, description="figure width as a fraction of the picture")
+    figure_max: float = Field(0.65, gt=0, le=1)
+    training_images: int = Field(40_000, gt=0)
+    captions_per_image: int = Field(3, gt=0)
+    images_per_shard: int = Field(1000, gt=0)
+    test_images_plain: int = Field(4000, gt=0)
+    test_images: int = Field(2000, gt=0)
+    world_seed: int = 0
+
+
+class Data(Strict):
+    """Where samples come from, and how they are ordered (docs/design.md, "Order of samples")."""
+
+    kind: Literal["pictograms", "webdataset"]
+    name: str = Field(description="pictograms/v1, laion-400m, …")
+    world: WorldParameters | None = None
+    shards: int | None = Field(default=None, gt=0, description="webdataset: how many shards the download makes")
+    lanes: int = Field(8, gt=0, description="canonical lanes: the same for every number of ranks and workers")
+    shuffle_window: int = Field(1000, gt=0, description="samples permuted together inside a lane")
+    workers: int = Field(0, ge=0, description="loader processes; does not change the order of samples")
+
+    @model_validator(mode="after")
+    def _world_if_pictograms(self) -> Data:
+        if (self.kind == "pictograms") != (self.world is not None):
+            raise ValueError("`world` parameters belong to, and only to, data of kind pictograms")
+        return self
+
+
+class ScaleModel(Strict):
+    """How one of the paper's models is built at this scale."""
+
+    config: str = Field(description="stem of a file in src/clipa/model_configs")
+
+
+class Evaluation(Strict):
+    """Which benchmarks are measured on every stage (names as in CLIP_benchmark), and on what data."""
+
+    benchmarks: dict[str, str] = Field(description="paper's benchmark → data set really evaluated")
+    suite: dict[str, str] = Field(default_factory=dict, description="likewise, for the whole suite on one checkpoint")
+    batch_size: int = Field(256, gt=0)
+
+
+class Resources(Strict):
+    """What one training job asks of the scheduler."""
+
+    gpus: int = Field(0, ge=0)
+    nodes: int = Field(1, gt=0)
+    cpus: int = Field(1, gt=0)
+    memory_mb: int = Field(2000, gt=0)
+    runtime_minutes: int = Field(60, gt=0)
+
+
+class Scale(Strict):
+    """One file of ``config/scales``: maps the paper's coordinates to what runs, and fixes precision and threads."""
+
+    name: str
+    about: str
+    precision: Literal["fp32", "bf16"]
+    threads: int | None = Field(gt=0, description="torch threads per process (None: leave to torch)")
+    processes: int = Field(1, gt=0, description="data-parallel processes of one stage")
+    device: Literal["cpu", "cuda"] = "cpu"
+    patch_size: int = Field(gt=0)
+    image_sizes: dict[int, int] = Field(description="the paper's pixels → pixels at this scale")
+    models: dict[str, ScaleModel]
+    data: Data
+    augmentation: Augmentation = Augmentation()
+    pretrain: Schedule
+    finetune: Schedule
+    vocabulary_size: int | None = Field(default=None, gt=0, description="None: bert-base-uncased")
+    evaluation: Evaluation
+    experiments: list[str] = Field(description="files of config/experiments measured by default at this scale")
+    checkpoint_every: int = Field(200, gt=0, description="steps between checkpoints")
+    log_every: int = Field(10, gt=0)
+    resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _names_and_patches(self) -> Scale:
+        unknown = [name for name in self.models if name not in MODELS]
+        if unknown:
+            raise ValueError(f"models: unknown model {unknown[0]!r} (known: {', '.join(MODELS)})")
+        for stage in (self.pretrain, self.finetune):
+            missing = [name for name in self.models if name not in stage.base_lr]
+            if missing:
+                raise ValueError(f"base_lr: no value for {missing[0]}")
+        uneven = [size for size in self.image_sizes.values() if size % self.patch_size]
+        if uneven:
+            raise ValueError(f"image_sizes: {uneven[0]} is not a multiple of patch_size {self.patch_size}")
+        return self
+
+    @property
+    def full_image_size(self) -> int:
+        """Pixels of a full-resolution image (the paper's 224)."""
+        return self.image_sizes[224]
+
+    def patches(self, paper_pixels: int) -> int:
+        """Patches of an image that has ``paper_pixels`` in the paper, at this scale."""
+        return (self.image_sizes[paper_pixels] // self.patch_size) ** 2
+
+
+class ExperimentRuns(Strict):
+    """A block of runs: the product of its lists (the paper's pixels; text lengths with [CLS])."""
+
+    image_reduction: Literal["none", "resize"] = Field(description="masks come with the method's full set of runs")
+    image_size: list[int] = [224]
+    text_reduction: Literal["truncation"] = "truncation"
+    text_tokens: list[int] = [32]
+
+
+class Experiment(Strict):
+    """One file of ``config/experiments``: which runs fill which tables and figures."""
+
+    about: str
+    fills: list[str] = Field(description="tables and figures of the paper: table11, figure4, …")
+    models: list[str]
+    runs: list[ExperimentRuns]
+
+
+class Project(Strict):
+    """``config/config.yaml``, with what the command line's --config overrides."""
+
+    scale: str = "micro"
+    seeds: list[int] = [0, 1, 2]
+    experiments: list[str] | None = Field(default=None, description="None: those of the scale's file")
+    reuse_recorded: bool = True
+    runs_directory: str = "results/runs"
+    data_directory: str = "results/data"
+
+
+def load_project(overrides: dict[str, Any] | None = None, directory: Path = CONFIG_DIRECTORY) -> Project:
+    """``config/config.yaml`` with ``overrides`` on top (Snakemake's ``--config``)."""
+    path = directory / "config.yaml"
+    return _validated(Project, {**_read_yaml(path), **(overrides or {})}, path)
+
+
+def load_scale(name: str, directory: Path = CONFIG_DIRECTORY) -> Scale:
+    """The scale called ``name``; a file that says ``extends: other`` overrides keys of the other, map by map."""
+    path = _named_file(directory / "scales", name, "scale")
+    return _validated(Scale, {"name": name, **_with_base(path, ())}, path)
+
+
+def load_experiment(name: str, directory: Path = CONFIG_DIRECTORY) -> Experiment:
+    """The experiment called ``name``."""
+    path = _named_file(directory / "experiments", name, "experiment")
+    return _validated(Experiment, _read_yaml(path), path)
+
+
+def _with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path in seen:
+        raise ConfigError(f"{path}: extends: the files extend each other in a circle")
+    values = _read_yaml(path)
+    base = values.pop("extends", None)
+    if base is None:
+        return values
+    return _merged(_with_base(_named_file(path.parent, base, "scale"), (*seen, path)), values)
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both_maps = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merged(base[key], value) if both_maps else value
+    return merged
+
+
+def _named_file(directory: Path, name: str, kind: str) -> Path:
+    path = directory / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(file.stem for file in directory.glob("*.yaml"))
+        raise ConfigError(f"{directory}: there is no {kind} {name!r} (known: {', '.join(known) or 'none'})")
+    return path
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)})") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected keys and values, found {type(values).__name__}")
+    return values
+
+
+def _validated(model: type[Any], values: dict[str, Any], path: Path) -> Any:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_one_line(model, error, path)) from None
+
+
+def _one_line(model: type[BaseModel], error: ValidationError, path: Path) -> str:
+    """The first mistake, in one line; unknown keys first, since a typo also makes its right key missing."""
+    first = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
+    key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+    if first["type"] == "extra_forbidden":
+        known = sorted(_all_keys(model))
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        return f"{path}: {key}: unknown key{hint}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{path}: {key}: {message[0].lower()}{message[1:]}"
+
+
+def _all_keys(model: type[BaseModel]) -> set[str]:
+    keys: set[str] = set()
+    for name, field in model.model_fields.items():
+        keys.add(name)
+        for inner in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                keys |= _all_keys(inner)
+    return keys

@@ -1,0 +1,255 @@
+"""The loader: webdataset shards in, batches out, in an order that is a pure function of (seed, position).
+
+Order of samples (docs/design.md): each epoch's seeded permutation of the shards is dealt to a fixed number of
+canonical *lanes*; inside a lane, windows of consecutive samples are permuted; lanes are interleaved, so global
+position ``p`` belongs to lane ``p % lanes``. Ranks and workers own whole lanes. Hence sequential reads only,
+memory independent of the number of samples, the same order for every number of ranks and workers, and a resume
+that re-reads at most one shard per lane.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from clipa.config import Augmentation
+from clipa.data.vocabulary import encode, load_tokenizer
+
+NOISE_PER_SAMPLE = 32
+"""Uniform draws that every sample owns, by position: caption, crop; the rest is for jitter and masks."""
+_CROP_TRIES = 10
+_STREAMS = {"order": 1, "augmentation": 2}
+
+
+class ShardError(RuntimeError):
+    """A shard that cannot be read as it was written, or too many undecodable images."""
+
+
+@dataclass(frozen=True)
+class StreamSpec:
+    """What a stage reads: everything here, with the position, determines a sample bit for bit."""
+
+    directory: Path
+    shards: tuple[tuple[str, int], ...]
+    seed: int
+    kind: str
+    lanes: int
+    shuffle_window: int
+    batch_size: int
+    image_size: int
+    text_tokens: int
+    augmentation: Augmentation
+    vocabulary: Path
+
+    def __post_init__(self) -> None:
+        if len(self.shards) < self.lanes:
+            raise ShardError(f"{self.directory}: {len(self.shards)} shards for {self.lanes} lanes; need one a lane")
+        if self.batch_size % self.lanes:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of lanes {self.lanes}")
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """The shards of a training set with their sample counts; one clear line when there is none."""
+    path = directory / "manifest.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ShardError(f"{path} is missing: draw or download the data first (python -m clipa draw --help)") from None
+
+
+def generator(seed: int, stream: str, *path: int) -> np.random.Generator:
+    """The named random stream ``(seed, stream, …)``; independent of every other path."""
+    return np.random.default_rng(np.random.SeedSequence([seed, _STREAMS[stream], *path]))
+
+
+def sample_noise(seed: int, kind: str, first: int, count: int) -> np.ndarray:
+    """Uniform draws in [0, 1) of the samples at positions ``first … first + count - 1``: float64 [count, 32]."""
+    stage_number = {"pretrain": 0, "finetune": 1, "negclip": 2}[kind]
+    key = np.random.SeedSequence([seed, _STREAMS["augmentation"], stage_number]).generate_state(2, np.uint64)
+    blocks = NOISE_PER_SAMPLE // 4  # Philox makes four numbers per step of its counter
+    bits = np.random.Philox(key=key, counter=[first * blocks, 0, 0, 0])
+    return np.random.Generator(bits).random((count, NOISE_PER_SAMPLE))
+
+
+def lane_windows(spec: StreamSpec, lane: int) -> Iterator[tuple[int, int, int, np.ndarray]]:
+    """The lane's endless plan: (epoch, shard, first sample, order of the window's samples). No file is touched."""
+    epoch = 0
+    while True:
+        order = generator(spec.seed, "order", epoch).permutation(len(spec.shards))
+        for shard in order[lane :: spec.lanes]:
+            samples = spec.shards[shard][1]
+            count = -(-samples // spec.shuffle_window)  # of windows: near-equal, so that none is a lone sample
+            for first, end in itertools.pairwise(index * samples // count for index in range(count + 1)):
+                window = generator(spec.seed, "order", epoch, int(shard), first)
+                yield epoch, int(shard), first, window.permutation(end - first)
+        epoch += 1
+
+
+class Lane:
+    """Reads one lane from its ``start``-th sample on: an iterator of (image [3, S, S] uint8, tokens [T], replaced)."""
+
+    def __init__(self, spec: StreamSpec, lane: int, start: int) -> None:
+        self.spec, self.lane, self.position = spec, lane, start
+        self.tokenizer = load_tokenizer(spec.vocabulary)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, str, bool]]:
+        before = 0
+        reader: _ShardReader | None = None
+        for _epoch, shard, first, order in lane_windows(self.spec, self.lane):
+            if before + len(order) <= self.position:
+                before += len(order)
+                continue
+            if reader is None or reader.index != shard or reader.next > first:
+                reader = _ShardReader(self.spec, shard)
+            window = reader.window(first, len(order))
+            for place in range(self.position - before, len(order)):
+                yield self._sample(window, order, place)
+                self.position += 1
+            before += len(order)
+
+    def _sample(self, window: list[dict[str, bytes]], order: np.ndarray, place: int) -> tuple[np.ndarray, str, bool]:
+        """The sample at ``place`` of the permuted window; an undecodable one gives way to the next decodable."""
+        position = self.position * self.spec.lanes + self.lane
+        noise = sample_noise(self.spec.seed, self.spec.kind, position, 1)[0]
+        for step in range(len(order)):
+            raw = window[order[(place + step) % len(order)]]
+            try:
+                image = augmented(raw["jpg"], self.spec.image_size, self.spec.augmentation, noise)
+                return image, _caption(raw, noise[0]), step > 0
+            except (OSError, KeyError, ValueError):
+                continue
+        raise ShardError(f"{self.spec.directory}: no sample of a window of {len(order)} can be decoded")
+
+
+class _ShardReader:
+    """Sequential reader of one shard (webdataset's tar reader), handing out windows of raw samples."""
+
+    def __init__(self, spec: StreamSpec, index: int) -> None:
+        from webdataset.tariterators import tarfile_to_samples
+
+        name, self.samples = spec.shards[index]
+        self.index, self.next, self.path = index, 0, spec.directory / name
+        self._samples = iter(tarfile_to_samples()(iter([{"url": str(self.path)}])))
+
+    def window(self, first: int, size: int) -> list[dict[str, bytes]]:
+        samples = []
+        try:
+            while self.next < first:
+                next(self._samples)
+                self.next += 1
+            for _ in range(size):
+                samples.append(next(self._samples))
+                self.next += 1
+        except StopIteration:
+            raise ShardError(f"{self.path}: {self.next} samples, the manifest says {self.samples}; draw it again") from None
+        except Exception as error:
+            raise ShardError(f"{self.path}: unreadable after {self.next} samples ({error}); draw it again") from None
+        return samples
+
+
+def _caption(raw: dict[str, bytes], draw: float) -> str:
+    if "json" in raw:
+        captions = json.loads(raw["json"]).get("captions")
+        if captions:
+            return captions[int(draw * len(captions))]
+    return raw["txt"].decode("utf-8")
+
+
+def augmented(jpeg: bytes, size: int, augmentation: Augmentation, noise: np.ndarray) -> np.ndarray:
+    """Random resized crop (§3.1), bilinear with anti-aliasing (§3.2): uint8 [3, size, size].
+
+    The crop is sampled as torchvision's RandomResizedCrop does: up to ten tries of area and log-uniform ratio,
+    then a centred crop within the ratio bounds. Resizing straight from the crop to the reduced size *is* the
+    ``resize`` reduction.
+    """
+    image = Image.open(io.BytesIO(jpeg))
+    image = image.convert("RGB")
+    box = crop_box(image.width, image.height, augmentation, noise)
+    resized = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(resized).transpose(2, 0, 1)
+
+
+def crop_box(width: int, height: int, augmentation: Augmentation, noise: np.ndarray) -> tuple[int, int, int, int]:
+    """Left, upper, right, lower of the crop, in pixels; ``noise`` is the sample's row of :func:`sample_noise`."""
+    low, high = np.log(augmentation.crop_ratio)
+    area_low, area_high = augmentation.crop_area
+    areas = width * height * (area_low + (area_high - area_low) * noise[1 : 1 + _CROP_TRIES])
+    ratios = np.exp(low + (high - low) * noise[1 + _CROP_TRIES : 1 + 2 * _CROP_TRIES])
+    widths = np.rint(np.sqrt(areas * ratios)).astype(int)
+    heights = np.rint(np.sqrt(areas / ratios)).astype(int)
+    fits = np.flatnonzero((widths > 0) & (widths <= width) & (heights > 0) & (heights <= height))
+    if len(fits):
+        w, h = int(widths[fits[0]]), int(heights[fits[0]])
+        left, upper = int(noise[21] * (width - w + 1)), int(noise[22] * (height - h + 1))
+    else:
+        w = min(width, round(height * augmentation.crop_ratio[1]))
+        h = min(height, round(width / augmentation.crop_ratio[0]))
+        left, upper = (width - w) // 2, (height - h) // 2
+    return left, upper, left + w, upper + h
+
+
+def batches(spec: StreamSpec, first_step: int, steps: int, rank: int = 0, ranks: int = 1, workers: int = 0) -> Iterator:
+    """Local batches of steps ``first_step … steps - 1``: (images uint8 [b, 3, S, S], tokens int64 [b, T], replaced).
+
+    ``b`` is batch_size / ranks; rank r holds the global positions whose lane ≡ r (mod ranks), in order.
+    """
+    if spec.lanes % (ranks * max(workers, 1)):
+        raise ValueError(f"lanes ({spec.lanes}) must be a multiple of ranks × workers ({ranks} × {max(workers, 1)})")
+    if workers == 0:
+        for part in _worker_batches(spec, first_step, steps, rank, ranks, 0, 1):
+            yield _joined([part])
+        return
+    parts = iter(_parallel(spec, first_step, steps, rank, ranks, workers))
+    for _ in range(first_step, steps):
+        yield _joined([next(parts) for _ in range(workers)])
+
+
+def _worker_batches(
+    spec: StreamSpec, first_step: int, steps: int, rank: int, ranks: int, worker: int, workers: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    """One worker's part of each batch: images [k, lanes of the worker, 3, S, S], tokens [k, lanes, T], replaced."""
+    rows = spec.batch_size // spec.lanes
+    own = range(rank + ranks * worker, spec.lanes, ranks * workers)
+    lanes = [iter(Lane(spec, lane, first_step * rows)) for lane in own]
+    tokenizer = load_tokenizer(spec.vocabulary)
+    for _ in range(first_step, steps):
+        samples = [next(lane) for _ in range(rows) for lane in lanes]
+        images = np.stack([image for image, _, _ in samples])
+        tokens = encode(tokenizer, [caption for _, caption, _ in samples], spec.text_tokens)
+        shape = (rows, len(lanes))
+        yield (
+            images.reshape(*shape, *images.shape[1:]),
+            tokens.reshape(*shape, spec.text_tokens),
+            sum(replaced for _, _, replaced in samples),
+        )
+
+
+def _joined(parts: list[tuple[np.ndarray, np.ndarray, int]]) -> tuple[np.ndarray, np.ndarray, int]:
+    """Worker parts side by side, back in the order of positions: worker w holds every workers-th lane."""
+    images = np.stack([np.asarray(part[0]) for part in parts], axis=2)
+    tokens = np.stack([np.asarray(part[1]) for part in parts], axis=2)
+    return (
+        images.reshape(-1, *images.shape[3:]),
+        tokens.reshape(-1, tokens.shape[-1]),
+        sum(int(part[2]) for part in parts),
+    )
+
+
+def _parallel(spec: StreamSpec, first_step: int, steps: int, rank: int, ranks: int, workers: int) -> Any:
+    """The workers' parts, one process each; DataLoader hands them out in turn: worker 0, 1, …, 0, 1, …"""
+    from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+    class Parts(IterableDataset):
+        def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+            worker = get_worker_info().id
+            return _worker_batches(spec, first_step, steps, rank, ranks, worker, workers)
+
+    return DataLoader(Parts(), batch_size=None, num_workers=workers, prefetch_factor=2)

@@ -1,0 +1,255 @@
+"""WordPiece vocabularies: trained on the captions of the embedded world, or adopted from bert-base-uncased.
+
+The paper tokenises with BERT's lower-cased WordPiece. A text is [CLS], up to ``length - 1`` pieces, and zeros; there
+is no [SEP] (released code, ``clipa_jax/transforms/bert_ops.py``). A vocabulary directory holds ``tokenizer.json``
+(the ``tokenizers`` library), ``tokenizer_config.json`` (so that open_clip's HFTokenizer and transformers load the
+same folder) and, written last, ``vocabulary.json`` (identity and statistics).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy
+
+from clipa.locks import directory_lock
+from clipa.results import write_json_atomically, write_text_atomically
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+PAD, UNKNOWN, CLASS = "[PAD]", "[UNK]", "[CLS]"
+SPECIAL_TOKENS = (PAD, UNKNOWN, CLASS)
+BERT_SIZE = 30522
+MANIFEST = "vocabulary.json"
+
+# The first letter of a word is moved to a private plane of Unicode while pieces are learnt: see _learn_pieces.
+_WORD_START = 0xF0000
+_ALWAYS_KNOWN = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+class VocabularyError(ValueError):
+    """A vocabulary is missing or broken; one line that says where and what to do."""
+
+
+def train_vocabulary(data_directory: Path, size: int | None) -> Path:
+    """Train a vocabulary of at most ``size`` entries on the captions of ``<data_directory>/train``.
+
+    Returns its manifest, ``<data_directory>/vocabulary/vocabulary.json``. The same captions give the same bytes.
+    ``size`` None: bert-base-uncased, adopted from ``<data_directory>/vocabulary/vocab.txt`` (a downloaded file).
+    Raises VocabularyError when the captions or that file are missing, or when ``size`` cannot hold the alphabet.
+    """
+    out = Path(data_directory) / "vocabulary"
+    if size is None:
+        return adopt_bert_vocabulary(out / "vocab.txt", out)
+    with directory_lock(out, "vocabulary"):
+        captions = list(training_captions(Path(data_directory)))
+        if not captions:
+            raise VocabularyError(
+                f"{data_directory}/train: no captions to train a vocabulary on; draw the world first"
+            )
+        pieces = _learn_pieces(captions, size - len(SPECIAL_TOKENS))
+        tokenizer = _build({piece: i for i, piece in enumerate([*SPECIAL_TOKENS, *pieces])})
+        return _write(tokenizer, out, separator=PAD, statistics=caption_statistics(tokenizer, captions))
+
+
+def adopt_bert_vocabulary(vocab_txt: Path, out: Path) -> Path:
+    """Convert bert-base-uncased's ``vocab.txt`` (one piece a line) to the layout of this module, in ``out``.
+
+    Read directly, because transformers 5 turns ``BertTokenizerFast(vocab_file=…)`` into a tokenizer of five entries
+    that maps everything to [UNK], without an error. Raises VocabularyError for a missing or foreign file.
+    """
+    vocab_txt, out = Path(vocab_txt), Path(out)
+    try:
+        pieces = vocab_txt.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise VocabularyError(
+            f"{vocab_txt}: missing; download vocab.txt of google-bert/bert-base-uncased to that place"
+        ) from None
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    absent = [token for token in (*SPECIAL_TOKENS, "[SEP]") if token not in vocabulary]
+    if absent or len(vocabulary) != len(pieces) or vocabulary[PAD] != 0:
+        reason = (
+            f"no {absent[0]}"
+            if absent
+            else "repeated entries"
+            if vocabulary.get(PAD) == 0
+            else f"{PAD} is not 0"
+        )
+        raise VocabularyError(
+            f"{vocab_txt}: not a BERT vocabulary ({reason}); expected bert-base-uncased's vocab.txt"
+        )
+    with directory_lock(out, "vocabulary"):
+        return _write(_build(vocabulary), out, separator="[SEP]", statistics={})
+
+
+def load_tokenizer(directory: Path) -> Tokenizer:
+    """The tokenizer of a vocabulary directory (or of an exported model, which carries the same file)."""
+    from tokenizers import Tokenizer
+
+    # One thread does: batches are small, and threads of this library do not survive the fork of a loader's worker.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    path = Path(directory) / "tokenizer.json"
+    try:
+        return Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise VocabularyError(
+            f"{path}: missing; make the vocabulary first (python -m clipa vocabulary)"
+        ) from None
+    except Exception as error:  # the library raises bare Exception for broken JSON
+        raise VocabularyError(
+            f"{path}: not a tokenizer ({error}); delete the folder and make it again"
+        ) from None
+
+
+def encode(tokenizer: Tokenizer, captions: list[str], length: int) -> numpy.ndarray:
+    """Token ids of ``captions``: int64 [N, length], [CLS] + up to ``length - 1`` pieces + zeros.
+
+    Equal to what open_clip's HFTokenizer gives for the same directory, for text without HTML entities and mojibake
+    (which that class repairs first).
+    """
+    ids = numpy.zeros((len(captions), length), numpy.int64)
+    for row, encoding in zip(ids, tokenizer.encode_batch(captions), strict=True):
+        kept = encoding.ids[:length]
+        row[: len(kept)] = kept
+    return ids
+
+
+def training_captions(data_directory: Path) -> Iterator[str]:
+    """Every caption of the shards of ``<data_directory>/train``, in shard order."""
+    for shard in sorted((data_directory / "train").glob("*.tar")):
+        for content in read_scene_facts(shard):
+            yield from content["captions"]
+
+
+def read_scene_facts(shard: Path) -> Iterator[dict[str, Any]]:
+    """The .json members of one shard, in order, each with its sample's key added as ``key``."""
+    with (
+        open(shard, "rb") as file,
+        tarfile.open(fileobj=io.BufferedReader(file, 1 << 20), mode="r:") as archive,
+    ):
+        for member in archive:
+            if member.isfile() and member.name.endswith(".json"):
+                content = json.loads(archive.extractfile(member).read())
+                yield {**content, "key": member.name.removesuffix(".json")}
+
+
+def caption_statistics(tokenizer: Tokenizer, captions: list[str]) -> dict[str, Any]:
+    """Lengths of ``captions`` in pieces ([CLS] not counted), and the share of pieces that are unknown."""
+    unknown = tokenizer.token_to_id(UNKNOWN)
+    lengths, unknowns = [], 0
+    for encoding in tokenizer.encode_batch(captions, add_special_tokens=False):
+        lengths.append(len(encoding.ids))
+        unknowns += encoding.ids.count(unknown)
+    values = numpy.asarray(lengths)
+    return {
+        "captions": len(captions),
+        "pieces_mean": round(float(values.mean()), 3),
+        "pieces_median": float(numpy.median(values)),
+        "pieces_90th_percentile": float(numpy.percentile(values, 90)),
+        "pieces_max": int(values.max()),
+        "unknown_share": round(unknowns / max(1, int(values.sum())), 6),
+    }
+
+
+def _learn_pieces(captions: Iterable[str], count: int) -> list[str]:
+    """The ``count`` most useful WordPiece entries, most basic first; pieces inside a word start with ``##``.
+
+    The library's own WordPieceTrainer numbers ``##`` letters in the order of a randomly seeded hash map, and ties
+    are broken by number, so each process learns another vocabulary. Its BpeTrainer sorts its alphabet. Hence words
+    are given to that one with the first letter marked, which says the same as the ``##`` prefix of all others.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    alphabet = [*_ALWAYS_KNOWN, *(chr(ord(letter) + _WORD_START) for letter in _ALWAYS_KNOWN)]
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trainer = trainers.BpeTrainer(vocab_size=count, initial_alphabet=alphabet, show_progress=False)
+    learner.train_from_iterator(_marked_words(captions), trainer)
+    if learner.get_vocab_size() > count:
+        raise VocabularyError(
+            f"vocabulary_size {count + len(SPECIAL_TOKENS)} is too small: the letters alone need "
+            f"{learner.get_vocab_size() + len(SPECIAL_TOKENS)}"
+        )
+    learnt = sorted(learner.get_vocab().items(), key=lambda item: item[1])
+    return [_unmarked(piece) for piece, _ in learnt]
+
+
+def _marked_words(captions: Iterable[str]) -> Iterator[str]:
+    normaliser, splitter = _normaliser(), _splitter()
+    for caption in captions:
+        words = [word for word, _ in splitter.pre_tokenize_str(normaliser.normalize_str(caption))]
+        yield " ".join(chr(ord(word[0]) + _WORD_START) + word[1:] for word in words)
+
+
+def _unmarked(piece: str) -> str:
+    if ord(piece[0]) < _WORD_START:
+        return "##" + piece
+    return chr(ord(piece[0]) - _WORD_START) + piece[1:]
+
+
+def _normaliser() -> Any:
+    from tokenizers import normalizers
+
+    return normalizers.BertNormalizer(lowercase=True)
+
+
+def _splitter() -> Any:
+    from tokenizers import pre_tokenizers
+
+    return pre_tokenizers.BertPreTokenizer()
+
+
+def _build(vocabulary: dict[str, int]) -> Tokenizer:
+    """A lower-casing BERT tokenizer that puts [CLS] first and nothing last."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, processors
+
+    tokenizer = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token=UNKNOWN))
+    tokenizer.normalizer = _normaliser()
+    tokenizer.pre_tokenizer = _splitter()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{CLASS} $A", special_tokens=[(CLASS, vocabulary[CLASS])]
+    )
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in SPECIAL_TOKENS])
+    return tokenizer
+
+
+def _write(tokenizer: Tokenizer, out: Path, separator: str, statistics: dict[str, Any]) -> Path:
+    """Write the three files, the manifest last. ``separator`` is what transformers calls the [SEP] token.
+
+    No text contains it; but open_clip's ``strip_sep_token`` needs one to exist. [PAD] makes that a no-op.
+    """
+    configuration = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": PAD,
+        "unk_token": UNKNOWN,
+        "cls_token": CLASS,
+        "sep_token": separator,
+        "padding_side": "right",
+        "truncation_side": "right",
+        "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],
+    }
+    write_text_atomically(out / "tokenizer.json", tokenizer.to_str(pretty=True) + "\n")
+    write_json_atomically(out / "tokenizer_config.json", configuration)
+    digests = {
+        name: hashlib.sha256((out / name).read_bytes()).hexdigest()
+        for name in ("tokenizer.json", "tokenizer_config.json")
+    }
+    manifest = {
+        "kind": "wordpiece",
+        "size": tokenizer.get_vocab_size(),
+        "special_tokens": {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS},
+        "sha256": digests,
+        "statistics": statistics,
+    }
+    write_json_atomically(out / MANIFEST, manifest)
+    return out / MANIFEST

@@ -1,0 +1,194 @@
+"""Evaluation of a run: all its stages on all its test sets, in one process, offline.
+
+Every stage is evaluated as it was trained: a pre-trained model at its reduced resolution and text length (as the
+released code does, and as Table 11's pre-train column must be read), a fine-tuned one at full length.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from clipa.config import Project, Scale
+from clipa.locks import directory_lock
+from clipa.provenance import describe, now
+from clipa.results import SCHEMA_VERSION, encode_outcomes, percent_and_error, record_id, write_records
+from clipa.runs import Stage, data_slug, evaluation_directory, fingerprint
+
+
+def evaluate_run(stages: list[Stage], project: Project, suite: bool = False) -> Path:
+    """Evaluate ``stages`` (of one run, in training order) and return the path of their records.
+
+    ``records.json`` holds every stage on the scale's benchmarks; with ``suite``, ``suite.json`` holds the last stage
+    on the whole suite. Raises EvaluationError for an unfinished stage or a missing or truncated test set.
+    """
+    scale = stages[-1].scale
+    wanted = scale.evaluation.suite if suite else scale.evaluation.benchmarks
+    chosen = stages[-1:] if suite else stages
+    directory = Path(project.runs_directory) / evaluation_directory(stages)
+    path = directory / ("suite.json" if suite else "records.json")
+    with directory_lock(directory, f"evaluation of {stages[-1].run.slug}, seed {stages[-1].seed}") as waited:
+        if waited and path.is_file():
+            return path
+        records = []
+        for stage in chosen:
+            records += _evaluate_stage(stage, project, wanted)
+        write_records(path, records)
+    return path
+
+
+def _evaluate_stage(stage: Stage, project: Project, benchmarks: dict[str, str]) -> list[dict[str, Any]]:
+    import torch
+
+    from clipa.evaluate import benchmark
+
+    scale = stage.scale
+    if scale.threads:
+        torch.set_num_threads(scale.threads)
+    directory = Path(project.runs_directory) / stage.directory
+    made = _finished_stage(stage, directory)
+    candidate = benchmark.load_candidate(
+        directory / "open_clip",
+        stage.image_size,
+        stage.text_tokens,
+        scale.augmentation,
+        scale.device,
+        scale.evaluation.batch_size,
+    )
+    tests = Path(project.data_directory) / data_slug(scale) / "test"
+    records = []
+    for name, dataset in benchmarks.items():
+        began = time.monotonic()
+        test_set = benchmark.open_test_set(tests / dataset)
+        task, evaluator = _task(test_set.kind)
+        measurements, conditions = task(candidate, test_set)
+        protocol = {
+            "evaluator": evaluator,
+            "preprocess": benchmark.describe_preprocessing(scale.augmentation),
+            **conditions,
+        }
+        for measurement in measurements:
+            record = _record(stage, made, name, test_set, measurement, fingerprint(protocol), evaluator)
+            records.append(record)
+            _say(record, time.monotonic() - began)
+    return records
+
+
+def _task(kind: str) -> tuple[Any, str]:
+    from clipa.evaluate import benchmark, selection
+
+    if kind == "order":
+        return selection.selection, selection.evaluator()
+    task = benchmark.retrieval if kind == "retrieval" else benchmark.classification
+    return task, benchmark.evaluator()
+
+
+def _finished_stage(stage: Stage, directory: Path) -> dict[str, Any]:
+    """Content of the stage's ``stage.json``."""
+    from clipa.evaluate.benchmark import EvaluationError
+
+    try:
+        made = json.loads((directory / "stage.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise EvaluationError(
+            f"{directory}/stage.json: missing; the stage is not finished, train it first"
+        ) from None
+    if made["fingerprint"] != stage.fingerprint:
+        raise EvaluationError(
+            f"{directory}/stage.json: made by {made['fingerprint']}, expected {stage.fingerprint}; train it again"
+        )
+    return made
+
+
+def _record(
+    stage: Stage,
+    made: dict[str, Any],
+    benchmark: str,
+    test_set: Any,
+    measurement: Any,
+    protocol: str,
+    evaluator: str,
+) -> dict[str, Any]:
+    """One measured record, in the paper's coordinates (the schema: schemas/record.schema.json)."""
+    run, scale = stage.run, stage.scale
+    tower = stage.model_config["vision_cfg"]
+    record = {
+        "id": "",
+        "schema_version": SCHEMA_VERSION,
+        "source": "measured",
+        "scale": scale.name,
+        "table": None,
+        "figure": None,
+        "column": None,
+        "model": run.model,
+        "run": run.slug,
+        "stage": stage.kind,
+        "image_reduction": run.image_reduction,
+        "image_size": run.image_size,
+        "patches": run.patches,
+        "image_tokens": run.patches + 1,
+        "text_reduction": run.text_reduction,
+        "text_tokens": run.text_tokens,
+        "benchmark": benchmark,
+        "metric": measurement.metric,
+        "value": measurement.value,
+        "dataset": {
+            "name": _dataset_name(scale, test_set.name),
+            "split": "test",
+            "n": len(measurement.outcomes),
+            "fingerprint": test_set.fingerprint,
+        },
+        "standard_error": percent_and_error(measurement.correct)[1],
+        "seed": stage.seed,
+        "stage_fingerprint": stage.fingerprint,
+        "actual": {
+            "image_size": stage.image_size,
+            "patches": stage.patches,
+            "text_tokens": stage.text_tokens,
+            "width": tower["width"],
+            "layers": tower["layers"],
+            "parameters": made["parameters"],
+            "samples": stage.schedule.samples,
+        },
+        "protocol": protocol,
+        "outcomes": encode_outcomes(measurement.outcomes),
+        "provenance": _provenance(made, evaluator),
+    }
+    record["id"] = record_id(record)
+    return record
+
+
+def _provenance(made: dict[str, Any], evaluator: str) -> dict[str, Any]:
+    """Where the weights come from, dirty if either training or evaluation ran changed code."""
+    here = describe()
+    flags = (made["dirty"], here["dirty"])
+    return {
+        "commit": made["commit"],
+        "dirty": True if True in flags else None if None in flags else False,
+        "packages": here["packages"],
+        "data_fingerprint": made["data_fingerprint"],
+        "hardware": made["hardware"],
+        "seconds": made["seconds"],
+        "samples_seen": made["samples_seen"],
+        "evaluator": evaluator,
+        "created": now(),
+    }
+
+
+def _dataset_name(scale: Scale, test_set: str) -> str:
+    """What was really evaluated: the embedded world's sets carry the world's name."""
+    return f"{scale.data.name}/{test_set}" if scale.data.kind == "pictograms" else test_set
+
+
+def _say(record: dict[str, Any], seconds: float) -> None:
+    actual = record["actual"]
+    print(
+        f"{record['run']} {record['stage']} ({actual['image_size']} px, {actual['text_tokens']} tokens) "
+        f"{record['benchmark']} on {record['dataset']['name']}: {record['metric']} {record['value']:.1f} "
+        f"± {record['standard_error']:.1f} (n = {record['dataset']['n']}, {seconds:.1f} s)",
+        file=sys.stderr,
+        flush=True,
+    )

@@ -1,0 +1,62 @@
+"""One writer per directory, also after the driver that started the writer was killed.
+
+Snakemake, killed and started again, submits jobs that may still be running as orphans of the first start. The
+lock is held by the process that writes (not by its driver), names that process, and vanishes with it: ``flock``
+is released by the kernel when the holder dies, however it dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LOCK_NAME = ".lock"
+
+
+def lock_holder(directory: Path) -> int | None:
+    """Process id of the live process that holds the lock of ``directory``, or None."""
+    try:
+        with open(directory / LOCK_NAME, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.read().strip() or 0)
+    except FileNotFoundError:
+        pass
+    return None
+
+
+@contextmanager
+def directory_lock(directory: Path, what: str, poll_seconds: float = 0.5) -> Iterator[bool]:
+    """Hold the lock of ``directory`` (created if missing); wait, and say so, while another live process has it.
+
+    Yields True if it had to wait: what the other process was making may be there now, so look before working.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / LOCK_NAME, "a+b") as file:
+        waited = False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not waited:
+                    pid = lock_holder(directory)
+                    print(
+                        f"{what}: process {pid} is already at work in {directory}; waiting for it "
+                        f"(to end it instead: kill {pid})",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+                waited = True
+                time.sleep(poll_seconds)
+        file.seek(0)
+        file.truncate()
+        file.write(str(os.getpid()).encode())
+        file.flush()
+        yield waited

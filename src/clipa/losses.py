@@ -1,0 +1,81 @@
+"""The symmetric contrastive loss over the global batch, exact for any number of passes and processes.
+
+The loss needs all features of the batch at once; the towers need not. Features are computed pass by pass, gathered
+over processes, the loss is differentiated with respect to the features, and those gradients are carried back into
+the towers (gradient caching). With one pass the graph of the features is kept and nothing is computed twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+Towers = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""(images [b, 3, S, S], tokens [b, T]) → normalised features [b, D], [b, D] and the temperature's scale (scalar)."""
+
+
+def contrastive_loss(image_features: Tensor, text_features: Tensor, scale: Tensor) -> Tensor:
+    """Mean of both directions' cross-entropies. Features [B, D] normalised; ``scale`` multiplies the cosines."""
+    logits = scale * image_features @ text_features.T  # [B, B]
+    labels = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+
+
+def backward(
+    towers: Towers, images: Tensor, tokens: Tensor, microbatch: int | None = None, autocast: Callable = nullcontext
+) -> Tensor:
+    """Add the gradients of the global batch's loss to the towers' parameters; returns the loss (scalar, detached).
+
+    ``images`` and ``tokens`` are this process's part of the batch; ``microbatch`` is the samples per pass. With
+    several processes ``towers`` is wrapped in DistributedDataParallel, which averages gradients, so the features'
+    gradients are multiplied by the number of processes: every process differentiates the whole loss, and its own
+    features' part of it exactly once.
+    """
+    passes = list(zip(images.split(microbatch or len(images)), tokens.split(microbatch or len(tokens)), strict=True))
+    single = len(passes) == 1
+    with autocast(), nullcontext() if single else torch.no_grad():
+        outputs = [towers(*part) for part in passes]
+    cached = [torch.cat([output[i] for output in outputs]).detach().float().requires_grad_() for i in (0, 1)]
+    scale = outputs[0][2].detach().float().requires_grad_()
+
+    loss = contrastive_loss(_gathered(cached[0]), _gathered(cached[1]), scale)
+    image_gradient, text_gradient, scale_gradient = torch.autograd.grad(loss, [*cached, scale])
+    world = dist.get_world_size() if dist.is_initialized() else 1
+    gradients = zip(
+        (image_gradient * world).split(microbatch or len(images)),
+        (text_gradient * world).split(microbatch or len(tokens)),
+        strict=True,
+    )
+    for number, (part, (image_part, text_part)) in enumerate(zip(passes, gradients, strict=True)):
+        last = number == len(passes) - 1
+        with nullcontext() if last or not hasattr(towers, "no_sync") else towers.no_sync():
+            if single:
+                features = outputs[0]
+            else:
+                with autocast():
+                    features = towers(*part)
+            # The temperature is one parameter of the whole batch: its gradient goes in once.
+            scale_part = scale_gradient if last else torch.zeros_like(scale_gradient)
+            torch.autograd.backward(
+                list(features),
+                [image_part.to(features[0].dtype), text_part.to(features[1].dtype), scale_part.to(features[2].dtype)],
+            )
+    return loss.detach()
+
+
+def _gathered(features: Tensor) -> Tensor:
+    """All processes' features, in the order of global positions: rank r holds every world-th lane.
+
+    Only this process's own part carries a gradient: the others' towers are differentiated by their owners.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return features
+    parts = [torch.empty_like(features) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, features.detach())
+    parts[dist.get_rank()] = features
+    return torch.stack(parts, dim=1).flatten(0, 1)

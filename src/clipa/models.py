@@ -1,0 +1,110 @@
+"""The two towers: open_clip's own classes, built from the JSON files in ``model_configs`` (Table 4).
+
+Vanilla ViT with fixed 2-D sine-cosine positions, computed for each image size and never resized (A.1); class token
+for the study of §3 and §4. Text: non-autoregressive Transformer, no padding mask, pooled at the last position (what
+the released weights need). An exported model is loaded by ``open_clip.create_model`` with nothing of ours.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from open_clip.model import CLIP
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from clipa.config import Augmentation
+
+MAXIMUM_LOGIT_SCALE = 100.0
+"""Temperature clamp, as in CLIP and open_clip; the paper gives only its start, 1/0.07 (Table 5)."""
+
+_IMAGE_POSITIONS = "visual.positional_embedding"
+_TEXT_POSITIONS = "positional_embedding"
+
+
+def build(model_config: dict[str, Any], seed: int) -> CLIP:
+    """A freshly initialised model (open_clip's initialisation) from the named seed; the global one is untouched."""
+    config = dict(model_config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return CLIP(config.pop("embed_dim"), config.pop("vision_cfg"), config.pop("text_cfg"), **config)
+
+
+class Towers(nn.Module):
+    """Both towers as one module: (images [b, 3, S, S] uint8, tokens [b, T]) → features [b, D], [b, D], scale.
+
+    Normalisation of the pixels happens here, on the device, so that only bytes travel.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: CLIP, augmentation: Augmentation) -> None:
+        super().__init__()
+        self.model = model
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(augmentation, name)).view(3, 1, 1)
+            self.register_buffer(name, values, persistent=False)
+
+    def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        pixels = (images.float() / 255 - self.mean) / self.std
+        image_features = self.model.encode_image(pixels, normalize=True)
+        text_features = self.model.encode_text(tokens, normalize=True)
+        return image_features, text_features, self.model.logit_scale.exp()
+
+
+def inherit(model: CLIP, parent: dict[str, Tensor]) -> None:
+    """Load a parent stage's weights: image positions are computed anew for this size (the patch grid's integer
+    coordinates, not rescaled, as in the released code), learned text positions are interpolated along the length.
+    """
+    state = {name: tensor for name, tensor in parent.items() if name != _IMAGE_POSITIONS}
+    length = model.positional_embedding.shape[0]
+    if state[_TEXT_POSITIONS].shape[0] != length:
+        stretched = state[_TEXT_POSITIONS].T[None]  # [1, width, parent's length]
+        stretched = F.interpolate(stretched, size=length, mode="linear", align_corners=False)
+        state[_TEXT_POSITIONS] = stretched[0].T
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    if unexpected or set(missing) - {_IMAGE_POSITIONS}:
+        raise ValueError(f"parent's weights do not fit: missing {missing[:3]}, unexpected {unexpected[:3]}")
+
+
+def decayed(name: str, parameter: nn.Parameter) -> bool:
+    """Whether weight decay applies: weight matrices only. As in the released code, biases, norms, embedding tables,
+    positions, the class token and the temperature are exempt; the paper only gives the value 0.2 (Table 5).
+    """
+    return parameter.ndim >= 2 and not name.endswith(("positional_embedding", "token_embedding.weight"))
+
+
+def clamp_temperature(model: CLIP) -> None:
+    """Keep the scale within [1, 100]."""
+    with torch.no_grad():
+        model.logit_scale.clamp_(0.0, torch.log(torch.tensor(MAXIMUM_LOGIT_SCALE)).item())
+
+
+def export_open_clip(
+    model_config: dict[str, Any],
+    state: dict[str, Tensor],
+    directory: Path,
+    vocabulary: Path,
+    augmentation: Augmentation,
+) -> None:
+    """Write a folder that ``open_clip.create_model("local-dir:<folder>")`` loads: config, weights, tokenizer."""
+    directory.mkdir(parents=True, exist_ok=True)
+    preprocess = {
+        "mean": list(augmentation.mean),
+        "std": list(augmentation.std),
+        "interpolation": "bilinear",
+        "resize_mode": "shortest",
+    }
+    config = {"model_cfg": model_config, "preprocess_cfg": preprocess}
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    save_file(contiguous, directory / "open_clip_model.safetensors", metadata={"format": "pt"})
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(vocabulary / name, directory / name)
+    # Last, since it is what open_clip looks for first.
+    (directory / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,351 @@
+"""Train one stage, from the first update to the exported model. Read it from top to bottom.
+
+Started again after any interruption, a stage goes on from its last checkpoint and ends with the same bits as an
+uninterrupted one on the same hardware: every random draw is a function of the named seed and the sample's
+position, so model, optimizer and step are the whole state. Several processes (torchrun) train one global batch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from clipa import checkpoint, models
+from clipa.config import Project
+from clipa.data.stream import ShardError, StreamSpec, batches, read_manifest
+from clipa.locks import directory_lock
+from clipa.losses import backward
+from clipa.progress import Progress
+from clipa.provenance import describe
+from clipa.results import write_json_atomically
+from clipa.runs import Stage, data_slug, fingerprint
+from clipa.schedule import learning_rate
+
+INTERRUPTED = 75
+"""Exit code after SIGTERM with a checkpoint saved: start the same command again to go on (EX_TEMPFAIL)."""
+
+UNDECODABLE_LIMIT = 0.01
+"""Share of images that may be undecodable before the stage stops: more means damaged data, not bad luck."""
+
+
+class Interrupted(RuntimeError):
+    """SIGTERM arrived; the state is saved."""
+
+
+class NonFinite(RuntimeError):
+    """The loss or a gradient is not finite; the update was not made."""
+
+
+@dataclass
+class State:
+    """What training changes. ``step`` counts finished updates."""
+
+    model: models.CLIP
+    optimizer: torch.optim.AdamW
+    step: int = 0
+    replaced: int = 0
+    seconds: float = 0.0
+    losses: list[dict[str, Any]] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def train_stage(stage: Stage, project: Project) -> Path:
+    """Train ``stage`` (or go on, or find it finished) and return its ``stage.json``.
+
+    Raises :class:`Interrupted`, :class:`NonFinite`, ``ShardError``, ``CheckpointMismatch``, ``OSError``.
+    """
+    directory = Path(project.runs_directory) / stage.directory
+    with _processes(stage) as rank, _sole_writer(directory, stage, rank):
+        spec, vocabulary, data_fingerprint = _data(stage, project)
+        state = _start(stage, directory, project)
+        _update_until_done(stage, directory, spec, state, data_fingerprint)
+        if rank == 0:
+            return _finish(stage, directory, vocabulary, state, data_fingerprint)
+    return directory / "stage.json"
+
+
+def _update_until_done(stage: Stage, directory: Path, spec: StreamSpec, state: State, data_fingerprint: str) -> None:
+    """The training loop: one global batch, one update, until the schedule's end."""
+    schedule, device = stage.schedule, torch.device(stage.scale.device)
+    rank, ranks = _rank(), _ranks()
+    towers: nn.Module = models.Towers(state.model, stage.scale.augmentation).to(device)
+    if schedule.activation_checkpointing:
+        state.model.set_grad_checkpointing()
+    if ranks > 1:
+        towers = nn.parallel.DistributedDataParallel(towers, broadcast_buffers=False)
+    stream = batches(spec, state.step, schedule.steps, rank, ranks, stage.scale.data.workers)
+    progress = Progress(directory, schedule.steps, schedule.batch_size, state.step, enabled=rank == 0)
+    began, seconds_before = time.monotonic(), state.seconds
+
+    with _termination() as asked_to_stop:
+        for step in range(state.step, schedule.steps):
+            images, tokens, replaced = next(stream)
+            loss = backward(
+                towers,
+                torch.from_numpy(images).to(device, non_blocking=True),
+                torch.from_numpy(tokens).to(device, non_blocking=True),
+                schedule.microbatch,
+                _autocast(stage),
+            )
+            rate = learning_rate(step, schedule.steps, schedule.warmup_steps, stage.peak_lr)
+            _check_finite(state.model, loss, step, directory)
+            for group in state.optimizer.param_groups:
+                group["lr"] = rate
+            state.optimizer.step()
+            state.optimizer.zero_grad(set_to_none=True)
+            models.clamp_temperature(state.model)
+
+            state.step, state.replaced = step + 1, state.replaced + replaced
+            state.seconds = seconds_before + time.monotonic() - began
+            _check_replaced(stage, state, spec)
+            last = state.step == schedule.steps
+            if state.step % stage.scale.log_every == 0 or last:
+                scale = state.model.logit_scale.exp().item()
+                state.losses.append({"step": state.step, "loss": loss.item(), "lr": rate, "scale": scale})
+            progress.update(state.step, loss)
+            stop = _agreed(asked_to_stop)
+            if rank == 0 and (last or stop or state.step % stage.scale.checkpoint_every == 0):
+                _save(stage, directory, state, data_fingerprint)
+            if stop and not last:
+                raise Interrupted(f"stopped after step {state.step} of {schedule.steps}; start again to go on")
+    progress.close()
+
+
+def _start(stage: Stage, directory: Path, project: Project) -> State:
+    """The state to go on from: the newest intact checkpoint, else the parent's weights, else initialisation."""
+    torch.set_num_threads(stage.scale.threads or torch.get_num_threads())
+    torch.use_deterministic_algorithms(True)
+    model = models.build(stage.model_config, stage.seed).to(stage.scale.device)
+    state = State(model, _optimizer(model, stage), provenance=describe())
+    found = checkpoint.load_latest(directory, stage.fingerprint)
+    if found:
+        state.step, tensors, metadata = found
+        _restore(state, tensors, metadata)
+    elif stage.parent:
+        models.inherit(model, _parent_weights(stage.parent, project))
+    return state
+
+
+def _parent_weights(parent: Stage, project: Project) -> dict[str, Tensor]:
+    directory = Path(project.runs_directory) / parent.directory
+    try:
+        made = json.loads((directory / "stage.json").read_text(encoding="utf-8"))
+        weights = load_file(directory / "open_clip" / "open_clip_model.safetensors")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error.filename}: the parent stage is not finished; train it first") from None
+    if made["fingerprint"] != parent.fingerprint:
+        raise checkpoint.CheckpointMismatch(f"{directory}/stage.json: not made by {parent.fingerprint}")
+    return weights
+
+
+def _optimizer(model: models.CLIP, stage: Stage) -> torch.optim.AdamW:
+    """AdamW (Table 5); decay on weight matrices only."""
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for n, p in trained if models.decayed(n, p)], "weight_decay": stage.schedule.weight_decay},
+        {"params": [p for n, p in trained if not models.decayed(n, p)], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=0.0, betas=stage.schedule.betas, eps=stage.schedule.eps, fused=True)
+
+
+def _names(state: State) -> dict[nn.Parameter, str]:
+    return {parameter: name for name, parameter in state.model.named_parameters()}
+
+
+def _save(stage: Stage, directory: Path, state: State, data_fingerprint: str) -> None:
+    """Write model, optimizer and loss log as one checkpoint; the loss log also as ``loss.jsonl`` to look at."""
+    tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
+    names = _names(state)
+    for parameter, values in state.optimizer.state.items():
+        tensors |= {f"optimizer.{names[parameter]}.{key}": value for key, value in values.items()}
+    metadata = {
+        "fingerprint": stage.fingerprint,
+        "data_fingerprint": data_fingerprint,
+        "replaced": state.replaced,
+        "seconds": round(state.seconds, 3),
+        "losses": state.losses,
+        "provenance": state.provenance,
+    }
+    checkpoint.save(directory, state.step, tensors, metadata)
+    lines = "".join(json.dumps(row) + "\n" for row in state.losses)
+    temporary = directory / ".loss.jsonl.partial"
+    temporary.write_text(lines, encoding="utf-8")
+    os.replace(temporary, directory / "loss.jsonl")
+
+
+def _restore(state: State, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+    model_state = {name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")}
+    state.model.load_state_dict(model_state)
+    for parameter, name in _names(state).items():
+        prefix = f"optimizer.{name}."
+        values = {key[len(prefix) :]: tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+        if values:
+            state.optimizer.state[parameter] = {
+                key: tensor if key == "step" else tensor.to(parameter.device) for key, tensor in values.items()
+            }
+    state.replaced, state.seconds, state.losses = metadata["replaced"], metadata["seconds"], metadata["losses"]
+    # One uncommitted or other commit anywhere in the stage's life is part of its provenance.
+    earlier = metadata["provenance"]
+    state.provenance["dirty"] = state.provenance["dirty"] or earlier["dirty"]
+    if earlier["commit"] != state.provenance["commit"]:
+        state.provenance["commits"] = sorted({*earlier.get("commits", [earlier["commit"]]), state.provenance["commit"]})
+
+
+def _finish(stage: Stage, directory: Path, vocabulary: Path, state: State, data_fingerprint: str) -> Path:
+    """Export the model and write ``stage.json``, the sign that the stage is finished, last.
+
+    Snakemake deletes ``stage.json`` when it reruns an interrupted job; all in it comes from the final checkpoint.
+    """
+    models.export_open_clip(
+        stage.model_config, state.model.state_dict(), directory / "open_clip", vocabulary, stage.scale.augmentation
+    )
+    path = directory / "stage.json"
+    samples = stage.schedule.samples
+    write_json_atomically(
+        path,
+        {
+            "fingerprint": stage.fingerprint,
+            "kind": stage.kind,
+            "run": stage.run.slug,
+            "scale": stage.scale.name,
+            "seed": stage.seed,
+            "steps": state.step,
+            "samples_seen": samples,
+            "undecodable_images": state.replaced,
+            "final_loss": state.losses[-1]["loss"],
+            "parameters": sum(p.numel() for p in state.model.parameters() if p.requires_grad),
+            "data_fingerprint": data_fingerprint,
+            "seconds": round(state.seconds, 3),
+            "samples_per_second": round(samples / max(state.seconds, 1e-9), 1),
+            **state.provenance,
+            "content": stage.content,
+        },
+    )
+    return path
+
+
+def _data(stage: Stage, project: Project) -> tuple[StreamSpec, Path, str]:
+    """What the stage reads, where its vocabulary is, and the digest of the data's manifest."""
+    root = Path(project.data_directory) / data_slug(stage.scale)
+    manifest = read_manifest(root / "train")
+    vocabulary = root / "vocabulary"
+    spec = StreamSpec(
+        directory=root / "train",
+        shards=tuple((shard["name"], shard["samples"]) for shard in manifest["shards"]),
+        seed=stage.seed,
+        kind=stage.kind,
+        lanes=stage.scale.data.lanes,
+        shuffle_window=stage.scale.data.shuffle_window,
+        batch_size=stage.schedule.batch_size,
+        image_size=stage.image_size,
+        text_tokens=stage.text_tokens,
+        augmentation=stage.scale.augmentation,
+        vocabulary=vocabulary,
+    )
+    return spec, vocabulary, fingerprint(manifest)
+
+
+def _check_finite(model: nn.Module, loss: Tensor, step: int, directory: Path) -> None:
+    """Stop before the update if the loss or any gradient is not finite."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    norm = torch.stack(torch._foreach_norm(gradients)).sum()
+    if not torch.isfinite(norm + loss):
+        what = "loss" if not torch.isfinite(loss) else "gradient"
+        raise NonFinite(
+            f"{directory}: the {what} of step {step} is not finite; stopped before the update, earlier checkpoints "
+            "are kept (a lower base_lr or a longer warm-up is the usual cure)"
+        )
+
+
+def _check_replaced(stage: Stage, state: State, spec: StreamSpec) -> None:
+    seen = state.step * stage.schedule.batch_size / _ranks()
+    if state.replaced > 10 and state.replaced > UNDECODABLE_LIMIT * seen:
+        raise ShardError(f"{spec.directory}: {state.replaced} of {seen:.0f} images cannot be decoded; check the data")
+
+
+def _autocast(stage: Stage) -> Any:
+    if stage.scale.precision == "fp32":
+        return nullcontext
+    return lambda: torch.autocast(stage.scale.device, torch.bfloat16)
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def _ranks() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+@contextmanager
+def _processes(stage: Stage) -> Iterator[int]:
+    """This process's rank among those torchrun started; their number is part of the stage's identity."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world != stage.scale.processes:
+        raise ValueError(
+            f"scale {stage.scale.name} trains with {stage.scale.processes} processes, this is {world}: start with "
+            f"torchrun --standalone --nproc-per-node {stage.scale.processes} -m clipa train …"
+        )
+    if world == 1:
+        yield 0
+        return
+    if stage.scale.device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if stage.scale.device == "cuda" else "gloo")
+    try:
+        yield dist.get_rank()
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _sole_writer(directory: Path, stage: Stage, rank: int) -> Iterator[None]:
+    """The first process holds the stage's lock; the others wait until it has it."""
+    name = f"{stage.run.slug} {stage.kind} seed {stage.seed}"
+    with directory_lock(directory, name) if rank == 0 else nullcontext():
+        if _ranks() > 1:
+            dist.barrier()
+        yield
+
+
+@contextmanager
+def _termination() -> Iterator[list[int]]:
+    """A list that becomes non-empty when SIGTERM arrives (Slurm's time limit, a preemption)."""
+    received: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _agreed(asked_to_stop: list[int]) -> bool:
+    """Whether any process was asked to stop: all must leave the loop at the same step."""
+    if _ranks() == 1:
+        return bool(asked_to_stop)
+    flag = torch.tensor([len(asked_to_stop)])
+    dist.all_reduce(flag)
+    return bool(flag.item())
+
+
+def main(stage: Stage, project: Project) -> int:
+    """``clipa train``: exit code 0 when finished, 75 when interrupted with the state saved."""
+    try:
+        print(f"finished: {train_stage(stage, project)}")
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        return INTERRUPTED
+    return 0

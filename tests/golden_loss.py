@@ -1,0 +1,36 @@
+"""Thirty steps' losses, written as the golden curve when run as a program."""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from small_training import BATCH, tiny_scale, tiny_stages
+from small_world import draw_small_world
+
+from clipa.config import Project
+from clipa.runs import SEMANTICS
+
+SCHEDULE = {"samples": 30 * BATCH, "warmup_steps": 5}
+
+
+def golden_losses(world: Path) -> list[float]:
+    from clipa.train import train_stage
+
+    stage = tiny_stages("S16-none-truncation32", schedule=SCHEDULE)[0]
+    project = Project(data_directory=str(world / "data"), runs_directory=str(world / "golden"))
+    made = train_stage(stage, project)
+    return [json.loads(line)["loss"] for line in made.with_name("loss.jsonl").read_text().splitlines()]
+
+
+if __name__ == "__main__":
+    import torch
+
+    from clipa.provenance import hardware
+
+    with tempfile.TemporaryDirectory() as directory:
+        draw_small_world(tiny_scale(), Path(directory), ())
+        losses = golden_losses(Path(directory))
+    golden = {"semantics": SEMANTICS, "hardware": hardware(), "torch": torch.__version__, "losses": losses}
+    Path(__file__).with_suffix(".json").write_text(json.dumps(golden, indent=1) + "\n", encoding="utf-8")
+    print(losses[0], "…", losses[-1], file=sys.stderr)

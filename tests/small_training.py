@@ -1,0 +1,91 @@
+"""A stage of a few steps on a few pictures, trained in processes that die where a scenario says.
+
+Run as a program it imports torch once and forks one process per scenario: ``small_training.py ROOT '[{…}, …]'``.
+A scenario may name ``processes`` etc. of the scale, and where to die: ``{"die": "update", "step": 3, "signal": 9}``.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from small_world import small_scale
+
+from clipa.config import Project, Scale
+from clipa.runs import Stage, parse_run, stages_of
+
+STEPS = 12
+BATCH = 16
+
+
+def tiny_scale(**changes: object) -> Scale:
+    """The micro scale's S/16, twelve steps of sixteen samples, a checkpoint every three."""
+    values = small_scale(training_images=256, images_per_shard=32).model_dump()
+    values["data"] |= {"lanes": 4, "shuffle_window": 16, "workers": changes.pop("workers", 0)}
+    for stage in ("pretrain", "finetune"):
+        values[stage] |= {"samples": STEPS * BATCH, "batch_size": BATCH, "warmup_steps": 3}
+        values[stage] |= changes.pop("schedule", {}) if stage == "pretrain" else {}
+    return Scale.model_validate(values | {"checkpoint_every": 3, "log_every": 1} | changes)
+
+
+def tiny_stages(run: str = "S16-resize64-truncation32", seed: int = 0, **changes: object) -> list[Stage]:
+    return stages_of(parse_run(run), tiny_scale(**changes), seed)
+
+
+def die(scenario: dict) -> None:
+    """Arrange for this process to send itself a signal at the scenario's moment."""
+    from clipa import checkpoint, train
+
+    def now() -> None:
+        os.kill(os.getpid(), scenario["signal"])
+
+    if scenario["die"] == "update":  # after the gradients of the step, before its update
+        rate = train.learning_rate
+
+        def deadly_rate(step: int, *others: object) -> float:
+            if step == scenario["step"]:
+                now()
+            return rate(step, *others)
+
+        train.learning_rate = deadly_rate
+    else:  # the checkpoint's bytes are written, its name is not there yet
+        digest, written = checkpoint._digest, []
+
+        def deadly_digest(path: Path) -> str:
+            if path.name.startswith("."):
+                written.append(path)
+                if len(written) == scenario["step"]:
+                    now()
+            return digest(path)
+
+        checkpoint._digest = deadly_digest
+
+
+def train_forked(root: Path, scenario: dict) -> int:
+    """Exit code (or minus the signal) of a forked process that trains the scenario's stage."""
+    child = os.fork()
+    if child == 0:
+        try:
+            from clipa.train import main
+
+            if "die" in scenario:
+                die(scenario)
+            project = Project(data_directory=str(root / "data"), runs_directory=str(root / scenario["runs"]))
+            stages = tiny_stages(**scenario.get("stage", {}))
+            code = 0
+            for stage in stages if scenario.get("both") else stages[:1]:
+                code = code or main(stage, project)
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            code = 1
+        sys.stdout.flush()
+        os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+if __name__ == "__main__":
+    import clipa.train  # noqa: F401  (imported once, before the forks)
+
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    print(json.dumps([train_forked(Path(sys.argv[1]), scenario) for scenario in json.loads(sys.argv[2])]))

@@ -1,0 +1,58 @@
+"""A world of a few pictures and untrained models, for the tests of evaluation and of other people's tools."""
+
+import json
+from pathlib import Path
+
+from clipa.config import Project, Scale, load_scale
+from clipa.data import WorldParameters
+from clipa.data.shards import draw_test, draw_train
+from clipa.data.vocabulary import train_vocabulary
+from clipa.models import build, export_open_clip
+from clipa.runs import Stage, data_slug
+
+CONFIG = Path(__file__).parents[1] / "config"
+
+
+def small_scale(**world: int) -> Scale:
+    """The micro scale with few pictures (48 classes, so a vocabulary of 700 entries fits)."""
+    values = load_scale("micro", CONFIG).model_dump()
+    values["data"]["world"] |= {
+        "training_images": 128,
+        "images_per_shard": 64,
+        "test_images_plain": 60,
+        "test_images": 48,
+        **world,
+    }
+    return Scale.model_validate(values)
+
+
+def draw_small_world(scale: Scale, root: Path, test_sets: tuple[str, ...]) -> Project:
+    """Draw training shards, vocabulary and ``test_sets`` below ``root``; returns the project that finds them."""
+    project = Project(data_directory=str(root / "data"), runs_directory=str(root / "runs"))
+    data = root / "data" / data_slug(scale)
+    parameters = WorldParameters(**scale.data.world.model_dump())
+    draw_train(parameters, data)
+    draw_test(parameters, data, test_sets)
+    train_vocabulary(data, scale.vocabulary_size)
+    return project
+
+
+def finish_untrained(stage: Stage, project: Project) -> Path:
+    """Write what a finished stage leaves, with initial weights; returns the exported model's folder."""
+    directory = Path(project.runs_directory) / stage.directory
+    vocabulary = Path(project.data_directory) / data_slug(stage.scale) / "vocabulary"
+    model = build(stage.model_config, stage.seed)
+    export = directory / "open_clip"
+    export_open_clip(stage.model_config, model.state_dict(), export, vocabulary, stage.scale.augmentation)
+    made = {
+        "fingerprint": stage.fingerprint,
+        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "data_fingerprint": "0123456789ab",
+        "commit": "0" * 40,
+        "dirty": False,
+        "hardware": "none",
+        "seconds": 0.0,
+        "samples_seen": stage.schedule.samples,
+    }
+    (directory / "stage.json").write_text(json.dumps(made), encoding="utf-8")
+    return export

@@ -1,0 +1,114 @@
+"""Part-of-speech sidecars: aligned with the captions, complete, the same bytes again, and resumed."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from clipa.data import annotation, captions
+from clipa.data.annotation import AnnotationError, annotate, words_of
+from clipa.data.vocabulary import read_scene_facts
+from written_shards import write_shards
+
+SHARDS = 3
+
+
+@pytest.fixture(scope="module")
+def annotated(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    write_shards(root / "train", SHARDS, 400)
+    assert annotate(root, processes=1) == root / "train" / "annotation.json"
+    return root
+
+
+def sidecar(root: Path, index: int) -> list[dict]:
+    text = (root / "train" / f"{index:05d}.pos.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_every_caption_has_one_tag_per_word_in_its_own_sidecar(annotated):
+    for index in range(SHARDS):
+        samples = list(read_scene_facts(annotated / "train" / f"{index:05d}.tar"))
+        lines = sidecar(annotated, index)
+        assert [line["key"] for line in lines] == [sample["key"] for sample in samples]
+        for line, sample in zip(lines, samples, strict=True):
+            assert [entry["words"] for entry in line["captions"]] == [
+                captions.split_words(caption) for caption in sample["captions"]
+            ]
+            assert all(len(entry["words"]) == len(entry["tags"]) for entry in line["captions"])
+
+
+def test_the_tagger_agrees_with_the_gold_tags_of_captions_it_has_not_seen(annotated):
+    right = total = 0
+    for line, sample in zip(
+        sidecar(annotated, SHARDS - 1), read_scene_facts(annotated / "train/00002.tar"), strict=True
+    ):
+        for entry, gold in zip(line["captions"], sample["pos"], strict=True):
+            right += sum(tag == expected for tag, expected in zip(entry["tags"], gold, strict=True))
+            total += len(gold)
+    assert right / total > 0.98
+    manifest = json.loads((annotated / "train" / "annotation.json").read_text())
+    assert manifest["tagger"]["accuracy"] == pytest.approx(right / total, abs=1e-6)
+    assert manifest["captions"] == SHARDS * 800 and manifest["words"] > 5 * manifest["captions"]
+    for entry in manifest["sidecars"]:
+        content = (annotated / "train" / entry["name"]).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == entry["sha256"]
+
+
+def test_two_processes_give_the_same_bytes(annotated, tmp_path):
+    for shard in (annotated / "train").glob("*.tar"):
+        (tmp_path / "train").mkdir(exist_ok=True)
+        shutil.copy(shard, tmp_path / "train")
+    annotate(tmp_path, processes=2)
+    for name in ("annotation.json", *(f"{index:05d}.pos.jsonl" for index in range(SHARDS))):
+        assert (tmp_path / "train" / name).read_bytes() == (annotated / "train" / name).read_bytes(), name
+
+
+def test_an_interrupted_annotation_goes_on_and_ends_the_same(annotated, tmp_path, monkeypatch):
+    """Interrupted in the second shard, with the journal's last line cut: the first shard is not tagged again."""
+    (tmp_path / "train").mkdir()
+    for shard in (annotated / "train").glob("*.tar"):
+        shutil.copy(shard, tmp_path / "train")
+    about = json.loads((annotated / "train" / "annotation.json").read_text())["tagger"]
+
+    def trained_before(data, out):
+        shutil.copytree(annotated / "tagger", out, dirs_exist_ok=True)
+        return about
+
+    monkeypatch.setattr(annotation, "train_tagger", trained_before)
+    tagged = []
+    original = annotation._annotate_shard
+
+    def stop_at_second(shard, pipeline):
+        tagged.append(shard.name)
+        if len(tagged) == 2:
+            raise KeyboardInterrupt
+        return original(shard, pipeline)
+
+    monkeypatch.setattr(annotation, "_annotate_shard", stop_at_second)
+    with pytest.raises(KeyboardInterrupt):
+        annotate(tmp_path, processes=1)
+    assert not (tmp_path / "train" / "annotation.json").exists()
+    with open(tmp_path / "train" / "annotation.journal.jsonl", "a") as journal:
+        journal.write('{"tagger": {"na')
+    annotate(tmp_path, processes=1)
+    assert tagged == ["00000.tar", "00001.tar", "00001.tar", "00002.tar"]
+    assert (tmp_path / "train/annotation.json").read_bytes() == (
+        annotated / "train/annotation.json"
+    ).read_bytes()
+
+
+def test_words_are_those_of_berts_basic_tokenizer():
+    assert words_of("Top-rated: anna's CAFÉ, 12px!") == [
+        *("Top", "-", "rated", ":", "anna", "'", "s", "CAFÉ", ",", "12px", "!")
+    ]
+    assert words_of("") == []
+
+
+def test_refusals_say_what_to_do(annotated, tmp_path):
+    with pytest.raises(AnnotationError, match="no shards to annotate; draw the world"):
+        annotate(tmp_path, processes=1)
+    with pytest.raises(AnnotationError, match="'en_no_such_pipeline' is not installed; install it"):
+        annotate(annotated, processes=1, tagger="en_no_such_pipeline")

@@ -1,0 +1,202 @@
+"""Evaluation: CLIP_benchmark's own numbers, outcomes that decode to them, and clear refusals."""
+
+import json
+import shutil
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+from clip_benchmark.datasets.builder import build_dataset
+from clip_benchmark.metrics import zeroshot_classification, zeroshot_retrieval
+
+from clipa.config import Project
+from clipa.evaluate import evaluate_run
+from clipa.evaluate.benchmark import EvaluationError, load_candidate, open_test_set, preprocessing
+from clipa.evaluate.selection import selection
+from clipa.results import correct_items, decode_outcomes, read_records
+from clipa.runs import Stage, data_slug, parse_run, stages_of
+from small_world import draw_small_world, finish_untrained, small_scale
+
+SETS = ("plain", "captions", "order")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> tuple[Project, list[Stage]]:
+    """A drawn world, and a run whose two stages are exported untrained."""
+    torch.set_num_threads(1)
+    scale = small_scale()
+    suite = {"imagenet1k": "plain", "mscoco_captions": "captions", "aro": "order"}
+    scale = scale.model_copy(update={"evaluation": scale.evaluation.model_copy(update={"suite": suite})})
+    project = draw_small_world(scale, tmp_path_factory.mktemp("world"), SETS)
+    stages = stages_of(parse_run("S16-resize64-truncation32"), scale, seed=1)
+    for stage in stages:
+        finish_untrained(stage, project)
+    return project, stages
+
+
+@pytest.fixture(scope="module")
+def suite(world) -> dict[str, dict]:
+    """Records of the last stage on the suite, by metric."""
+    project, stages = world
+    return {record["metric"]: record for record in read_records(evaluate_run(stages, project, suite=True))}
+
+
+def sets_folder(world) -> Path:
+    project, stages = world
+    return Path(project.data_directory) / data_slug(stages[0].scale) / "test"
+
+
+def candidate_of(world, stage: Stage):
+    project, _ = world
+    directory = Path(project.runs_directory) / stage.directory / "open_clip"
+    return load_candidate(directory, stage.image_size, 32, stage.scale.augmentation, "cpu", 256)
+
+
+def loader_of(world, candidate, name: str, task: str):
+    folder = sets_folder(world) / name
+    dataset = build_dataset(f"wds/{name}", root=str(folder), transform=candidate.preprocess, task=task)
+    return dataset, torch.utils.data.DataLoader(dataset.batched(256), batch_size=None, num_workers=0)
+
+
+def test_classification_is_clip_benchmarks_number_at_every_stage(world):
+    project, stages = world
+    path = evaluate_run(stages, project)
+    records = {record["stage"]: record for record in read_records(path)}
+    assert path.parent.name == f"seed1-{stages[-1].fingerprint}" and path.name == "records.json"
+    assert set(records) == {"pretrain", "finetune"}
+    for stage in stages:
+        candidate = candidate_of(world, stage)
+        dataset, loader = loader_of(world, candidate, "plain", "zeroshot_classification")
+        theirs = zeroshot_classification.evaluate(
+            candidate.model, loader, candidate.tokenizer, dataset.classes, dataset.templates, "cpu", amp=False
+        )
+        record = records[stage.kind]
+        assert record["value"] == 100 * theirs["acc1"]
+        assert 100 * correct_items(record).mean() == pytest.approx(record["value"], abs=1e-9)
+        assert record["actual"]["image_size"] == {"pretrain": 12, "finetune": 48}[stage.kind]
+        assert record["actual"]["patches"] == {"pretrain": 4, "finetune": 64}[stage.kind]
+        assert (record["image_size"], record["patches"], record["image_tokens"]) == (64, 16, 17)
+    record = records["finetune"]
+    assert record["id"] == "micro.S16-resize64-truncation32.finetune.imagenet1k.acc1.seed1"
+    assert record["dataset"]["name"] == "pictograms/v1/plain" and record["dataset"]["n"] == 60
+    share = record["value"] / 100
+    assert record["standard_error"] == pytest.approx(100 * (share * (1 - share) / 60) ** 0.5)
+    assert records["pretrain"]["protocol"] == record["protocol"]
+
+
+def test_retrieval_is_clip_benchmarks_number_and_ranks_give_recall_at_any_k(world, suite):
+    candidate = candidate_of(world, world[1][-1])
+    _, loader = loader_of(world, candidate, "captions", "zeroshot_retrieval")
+    theirs = zeroshot_retrieval.evaluate(
+        candidate.model, loader, candidate.tokenizer, "cpu", amp=False, recall_k_list=[1, 5]
+    )
+    for direction in ("image", "text"):
+        record = suite[f"{direction}_retrieval_recall@1"]
+        ranks = decode_outcomes(record["outcomes"])
+        assert record["value"] == pytest.approx(100 * theirs[f"{direction}_retrieval_recall@1"], abs=1e-5)
+        assert 100 * (ranks < 1).mean() == pytest.approx(record["value"])
+        assert (ranks < 5).mean() == pytest.approx(theirs[f"{direction}_retrieval_recall@5"], abs=1e-6)
+    assert suite["text_retrieval_recall@1"]["outcomes"]["n"] == 48
+    assert suite["image_retrieval_recall@1"]["outcomes"]["n"] > 48
+
+
+def test_suite_is_written_beside_the_records_for_the_last_stage(world, suite):
+    assert {record["stage"] for record in suite.values()} == {"finetune"}
+    assert {"acc1", "relation_acc1", "attribute_acc1", "order_acc1"} < set(suite)
+    kinds = ("relation_acc1", "attribute_acc1", "order_acc1")
+    assert sum(suite[kind]["dataset"]["n"] for kind in kinds) == 48
+
+
+def test_selection_scores_the_right_caption_against_the_wrong_ones(world):
+    """A model that knows the right caption is right everywhere; one that cannot tell captions apart, nowhere."""
+    candidate = candidate_of(world, world[1][-1])
+    test_set = open_test_set(sets_folder(world) / "order")
+
+    class Oracle:
+        def __init__(self, right: float, wrong: float) -> None:
+            self.right, self.wrong = right, wrong
+
+        def encode_image(self, images, normalize):
+            return torch.tensor([[1.0, 0.0]]).repeat(len(images), 1)
+
+        def encode_text(self, is_right, normalize):
+            return torch.where(
+                is_right[:, None], torch.tensor([[self.right, 0.0]]), torch.tensor([[self.wrong, 0.0]])
+            )
+
+    right = set()
+    for shard in (test_set.directory / "test").glob("*.tar"):
+        with tarfile.open(shard) as archive:
+            for member in archive:
+                if member.name.endswith(".json"):
+                    right.add(json.load(archive.extractfile(member))["captions"][0])
+
+    def recognise(captions: list[str]) -> torch.Tensor:
+        return torch.tensor([caption in right for caption in captions])
+
+    for oracle, expected in ((Oracle(1.0, 0.5), 100.0), (Oracle(1.0, 1.0), 0.0), (Oracle(0.5, 1.0), 0.0)):
+        measured, _ = selection(replace(candidate, model=oracle, tokenizer=recognise), test_set)
+        assert [measurement.value for measurement in measured] == [expected] * 3
+
+
+def test_preprocessing_keeps_a_square_picture_whole():
+    from PIL import Image
+
+    pixels = numpy.zeros((64, 64, 3), numpy.uint8)
+    pixels[:, :32] = 255
+    scale = small_scale()
+    picture = preprocessing(48, scale.augmentation)(Image.fromarray(pixels))
+    assert picture.shape == (3, 48, 48)
+    white = (1 - torch.tensor(scale.augmentation.mean)) / torch.tensor(scale.augmentation.std)
+    torch.testing.assert_close(picture[:, 0, 0], white)
+    assert (picture[:, :, 0] > 0).all() and (picture[:, :, -1] < 0).all()
+
+
+def test_test_sets_are_told_apart_by_content(world, tmp_path):
+    plain = sets_folder(world) / "plain"
+    other = tmp_path / "plain"
+    shutil.copytree(plain, other)
+    assert open_test_set(other).fingerprint == open_test_set(plain).fingerprint
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["shards"][0]["sha256"] = "0" * 64
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    assert open_test_set(other).fingerprint != open_test_set(plain).fingerprint
+
+
+def test_refusals_say_what_is_missing(world, tmp_path):
+    project, stages = world
+    elsewhere = project.model_copy(update={"runs_directory": str(tmp_path / "runs")})
+    with pytest.raises(EvaluationError, match=r"stage\.json: missing; the stage is not finished"):
+        evaluate_run(stages, elsewhere)
+    assert not list((tmp_path / "runs").rglob("records.json"))
+    with pytest.raises(EvaluationError, match="not a finished test set"):
+        open_test_set(tmp_path)
+    directory = Path(project.runs_directory) / stages[0].directory / "open_clip"
+    with pytest.raises(
+        EvaluationError, match="exported for 12 pixels and 32 text tokens, expected 48 and 32"
+    ):
+        load_candidate(directory, 48, 32, stages[0].scale.augmentation, "cpu", 8)
+
+
+def test_a_test_set_with_missing_items_gives_no_records(world, tmp_path):
+    project, stages = world
+    data = Path(project.data_directory) / data_slug(stages[0].scale)
+    copy = tmp_path / "data" / data.name
+    shutil.copytree(data / "test", copy / "test")
+    manifest = copy / "test" / "plain" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"n": 60', '"n": 61'))
+    elsewhere = Project(data_directory=str(tmp_path / "data"), runs_directory=str(tmp_path / "runs"))
+    for stage in stages:
+        finish_untrained_into(stage, project, elsewhere)
+    with pytest.raises(EvaluationError, match="60 items read, 61 expected"):
+        evaluate_run(stages, elsewhere)
+    assert not list((tmp_path / "runs").rglob("records.json"))
+
+
+def finish_untrained_into(stage: Stage, project: Project, elsewhere: Project) -> None:
+    shutil.copytree(
+        Path(project.runs_directory) / stage.directory, Path(elsewhere.runs_directory) / stage.directory
+    )

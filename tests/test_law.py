@@ -1,0 +1,138 @@
+"""The statistic of the law against results known by hand, from tables, and by brute force."""
+
+import math
+
+import numpy
+import pytest
+
+from clipa import law
+from clipa.results import RecordError, correct_items, paired_drop, record_id, write_records
+from fabricated import MODELS, SIZES, measured_grid
+
+
+@pytest.mark.parametrize(
+    ("degrees", "printed"),
+    [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (7, 2.3646), (30, 2.0423), (101, 1.9837)],
+)
+def test_student_quantiles_are_the_tables(degrees, printed):
+    assert law.t_quantile(0.975, degrees) == pytest.approx(printed, abs=5e-5)
+    assert law.t_cdf(-printed, degrees) == pytest.approx(0.025, abs=1e-5)
+
+
+def test_slope_weights_are_least_squares():
+    sizes = [2e5, 7e5, 3e6, 4e6]
+    drops = numpy.array([5.0, 4.5, 2.0, 2.5])
+    expected = numpy.polyfit(numpy.log10(sizes), drops, 1)[0]
+    assert law.slope_weights(sizes) @ drops == pytest.approx(expected)
+    # The paper's own numbers (Tables 4 and 11, resize 64): the slope that docs/law.md quotes.
+    assert law.slope_weights([55, 141, 414]) @ [6.2, 4.3, 3.0] == pytest.approx(-3.6, abs=0.05)
+
+
+def test_the_cheap_bootstrap_is_the_bootstrap():
+    random = numpy.random.default_rng(5)
+    values = random.choice([-3.0, 0.0, 1.5, 7.0], size=500, p=[0.2, 0.5, 0.2, 0.1])
+    error, low, high = law.bootstrap_mean(values)
+    brute = random.choice(values, size=(20_000, 500)).mean(axis=1)
+    assert error == pytest.approx(values.std() / math.sqrt(500), rel=0.03)
+    assert (low, high) == pytest.approx(tuple(numpy.quantile(brute, [0.025, 0.975])), abs=0.03)
+    assert law.bootstrap_mean(values) == (error, low, high)
+
+
+def test_three_seeds_give_students_interval_and_a_verdict():
+    records = measured_grid({"resize64": (10, 7, 3), "resize112": (3, 5, 8)}, seeds=(0, 1, 2, 3))
+    summary = law.summarise(reversed(records))
+    assert summary.models == list(MODELS) and [length.label for length in summary.lengths] == [
+        "resize 112",
+        "resize 64",
+    ]
+    opposite, as_the_law = summary.lengths
+    assert (opposite.verdict, as_the_law.verdict) == ("contradicted", "reproduced")
+    assert (opposite.ordered, as_the_law.ordered) == (0, 4)
+
+    slopes = []
+    by_id = {record["id"]: record for record in records}
+    for seed in range(4):
+        drops = []
+        for model in MODELS:
+            name = model.replace("/", "")
+            full = by_id[f"micro.{name}-none-truncation32.pretrain.imagenet1k.acc1.seed{seed}"]
+            short = by_id[f"micro.{name}-resize64-truncation32.finetune.imagenet1k.acc1.seed{seed}"]
+            drops.append(full["value"] - short["value"])
+        slopes.append(numpy.polyfit(numpy.log10([SIZES[m][2] for m in MODELS]), drops, 1)[0])
+    half = 3.182446 * numpy.std(slopes, ddof=1) / 2
+    slope = as_the_law.slope
+    assert (slope.mean, slope.low, slope.high) == pytest.approx(
+        (numpy.mean(slopes), numpy.mean(slopes) - half, numpy.mean(slopes) + half)
+    )
+    assert slope.over == "seeds" and slope.seeds == 4
+
+
+def test_no_slope_no_verdict():
+    flat = law.summarise(measured_grid({"resize64": (6, 6, 6)}))
+    assert flat.lengths[0].verdict == "inconclusive"
+    assert flat.lengths[0].slope.low < 0 < flat.lengths[0].slope.high
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_few_seeds_give_intervals_over_items_and_never_a_verdict(seeds):
+    summary = law.summarise(measured_grid({"resize64": (15, 8, 1)}, seeds=seeds))
+    length = summary.lengths[0]
+    assert length.slope.high < 0  # far from zero, and yet
+    assert length.verdict == "not attempted" and length.slope.over == "items"
+    text = law.report(summary)
+    assert "no verdict" in text and "other seeds may differ" in text and "reproduced" not in text
+
+
+def test_one_seeds_drop_interval_is_the_paired_one():
+    records = measured_grid({"resize64": (10, 7, 3)}, seeds=(4,))
+    drop, error = paired_drop(*(correct_items(records[index]) for index in (0, 2)))
+    found = law.summarise(records).lengths[0].drops["S/16"]
+    assert (found.mean, found.standard_error) == pytest.approx((drop, error))
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=1e-4)
+
+
+def test_two_seeds_on_the_same_items_are_not_twice_the_items():
+    records = measured_grid({"resize64": (10, 7, 3)}, seeds=(4,))
+    twin = [record | {"seed": 5} for record in records]
+    twin = [record | {"id": record_id(record)} for record in twin]
+    one, two = (law.summarise(some).lengths[0].drops["S/16"] for some in (records, records + twin))
+    assert two.seeds == 2 and two.standard_error == pytest.approx(one.standard_error)
+
+
+def test_two_models_are_not_enough_for_a_verdict():
+    records = [record for record in measured_grid({"resize64": (10, 7, 3)}) if record["model"] != "L/16"]
+    length = law.summarise(records).lengths[0]
+    assert length.slope is not None and length.verdict == "not attempted"
+
+
+def test_an_incomplete_seed_is_left_out_and_said():
+    records = measured_grid({"resize64": (10, 7, 3)}, seeds=(0, 1, 2, 3))
+    lacking = [
+        r for r in records if r["id"] != "micro.L16-resize64-truncation32.finetune.imagenet1k.acc1.seed2"
+    ]
+    summary = law.summarise(lacking)
+    assert summary.lengths[0].seeds == (0, 1, 3) and summary.lengths[0].left_out == (2,)
+    assert "left out, incomplete: seed 2" in law.report(summary)
+
+
+def test_mixtures_and_missing_baselines_are_refused():
+    records = measured_grid({"resize64": (10, 7, 3)})
+    with pytest.raises(RecordError, match="no measured full-length baseline"):
+        law.summarise(record for record in records if record["image_reduction"] != "none")
+    records[3] = records[3] | {"protocol": "deadbeef"}
+    with pytest.raises(RecordError, match="mix evaluation protocols"):
+        law.summarise(records)
+
+
+def test_the_report_fits_a_terminal_and_says_what_the_numbers_say(tmp_path):
+    records = measured_grid({"resize64": (10, 7, 3), "resize112": (3, 3, 3)})
+    for seed in range(3):
+        write_records(tmp_path / f"{seed}.json", [record for record in records if record["seed"] == seed])
+    text = law.main_report(sorted(tmp_path.glob("*.json")))
+    sentences = " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 100
+    assert "3 seeds" in text and "pictograms/v1/plain (n = 4000)" in text
+    assert "the law's sign is reproduced at resize 64." in sentences
+    assert "nothing is decided at resize 112." in sentences
+    only_full = [record for record in records if record["image_reduction"] == "none"]
+    assert "nothing can be said" in law.report(law.summarise(only_full))

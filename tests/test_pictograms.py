@@ -1,0 +1,221 @@
+"""The world: scenes are pure functions of (parameters, split, index), and files are the same bytes every time."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy
+import pytest
+from fontTools.ttLib import TTFont
+
+from clipa.data import TEST_SETS, WorldParameters, fingerprint, slug
+from clipa.data import pictograms as world
+from clipa.data.shards import draw_test, draw_train
+
+PARAMETERS = WorldParameters()
+TINY = WorldParameters(training_images=30, images_per_shard=8, test_images=10, test_images_plain=12)
+
+
+def files_of(directory: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def test_identity_is_known_without_drawing_and_covers_every_parameter():
+    marks = {fingerprint(PARAMETERS)}
+    for field in fields(PARAMETERS):
+        value = getattr(PARAMETERS, field.name)
+        marks.add(
+            fingerprint(
+                replace(PARAMETERS, **{field.name: value * 1.01 if value < 1 and value else value + 1})
+            )
+        )
+    assert len(marks) == 1 + len(fields(PARAMETERS))
+    assert all(re.fullmatch(r"[0-9a-f]{8,}", mark) for mark in marks)
+    assert slug(PARAMETERS) == f"pictograms-v1-{fingerprint(PARAMETERS)}"
+    # The Snakefile asks for it at parse time, in an environment without torch: only the standard library.
+    script = "import sys, clipa.data; print(sorted({'numpy', 'PIL', 'torch', 'pandas'} & set(sys.modules)))"
+    paths = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    found = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=paths
+    )
+    assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"training_images": 0}, "training_images"),
+        ({"figure_min": 0.7}, "figure_min"),
+        ({"figure_max": 40}, "figure_max"),
+        ({"image_size": 8}, "image_size"),
+        ({"captions_per_image": 50}, "captions_per_image"),
+        ({"world_seed": "0"}, "world_seed"),
+    ],
+)
+def test_wrong_parameters_are_named_in_one_line(wrong, named):
+    with pytest.raises(ValueError, match=named) as raised:
+        WorldParameters(**wrong)
+    assert "\n" not in str(raised.value)
+
+
+def test_classes_are_48_single_words_with_a_glyph_each():
+    assert len(world.CLASSES) == 48
+    assert all(re.fullmatch("[a-z]+", name) for name in world.CLASSES)
+    covered = TTFont(world.font_path()).getBestCmap()
+    assert [name for name, code in world.CLASSES.items() if code not in covered] == []
+
+
+def test_no_two_classes_look_alike():
+    size = 48
+    squares = numpy.zeros((48, size, size), numpy.float32)
+    for label in range(48):
+        mask = world.glyph_mask(label, size)
+        top, left = (size - mask.shape[0]) // 2, (size - mask.shape[1]) // 2
+        squares[label, top : top + mask.shape[0], left : left + mask.shape[1]] = mask
+    for label in range(48):
+        others = squares[:label]
+        overlap = numpy.minimum(squares[label], others).sum((1, 2)) / numpy.maximum(
+            squares[label], others
+        ).sum((1, 2))
+        assert (overlap < 0.8).all(), world.CLASS_NAMES[label]
+
+
+def test_scenes_do_not_depend_on_what_was_drawn_before():
+    first = [world.layout(PARAMETERS, "train", index) for index in range(60)]
+    picture = world.encode(world.render(PARAMETERS, first[7]))
+    world._permutation.cache_clear()
+    assert [world.layout(PARAMETERS, "train", index) for index in reversed(range(60))] == first[::-1]
+    assert world.encode(world.render(PARAMETERS, first[7])) == picture
+    other_seed = replace(PARAMETERS, world_seed=1)
+    assert [world.layout(other_seed, "train", index) for index in range(60)] != first
+    for name in TEST_SETS:
+        assert world.layout(PARAMETERS, name, 7) != replace(first[7], split=name)
+
+
+def test_kinds_and_classes_are_balanced():
+    scenes = [world.layout(PARAMETERS, "train", index) for index in range(20 * 48)]
+    labels = [scene.label for scene in scenes if scene.label is not None]
+    assert len(labels) == 13 * 48
+    assert set(numpy.bincount(labels, minlength=48)) == {13}
+    firsts = [scene.figures[0].label for scene in scenes if scene.label is None]
+    assert set(numpy.bincount(firsts, minlength=48)) == {7}
+    for name in ("plain", "odd"):
+        labels = [world.layout(PARAMETERS, name, index).label for index in range(480)]
+        assert set(numpy.bincount(labels, minlength=48)) == {10}
+
+
+def test_one_figure_is_whole_inside_the_picture_of_the_asked_size_and_clear_of_marks():
+    sizes, side = [], PARAMETERS.image_size
+    for index in range(800):
+        scene = world.layout(PARAMETERS, "plain", index)
+        (figure,) = scene.figures
+        assert 0 <= figure.left <= side - figure.width and 0 <= figure.top <= side - figure.height
+        assert world.glyph_mask(figure.label, max(figure.width, figure.height)).shape == (
+            figure.height,
+            figure.width,
+        )
+        sizes.append(max(figure.width, figure.height) / side)
+        assert not any(world.overlaps(mark, figure) for mark in scene.marks)
+        assert {"small": sizes[-1] < 0.52, "large": sizes[-1] > 0.53, "": True}[figure.size]
+    assert 0.39 <= min(sizes) <= 0.42 and 0.63 <= max(sizes) <= 0.66
+    assert 0.1 < sum(bool(world.layout(PARAMETERS, "plain", i).marks) for i in range(800)) / 800 < 0.3
+
+
+@pytest.mark.parametrize("image_size", [64, 112])
+def test_two_figures_stand_as_their_relation_says(image_size):
+    parameters = replace(PARAMETERS, image_size=image_size)
+    seen = set()
+    for index in range(600):
+        scene = world.layout(parameters, "train", index)
+        if scene.label is not None:
+            continue
+        a, b = scene.figures
+        seen.add(scene.relation)
+        assert a.label != b.label and a.colour != b.colour and not world.overlaps(a, b, gap=0)
+        assert {
+            "left": a.left + a.width <= b.left,
+            "right": b.left + b.width <= a.left,
+            "above": a.top + a.height <= b.top,
+            "below": b.top + b.height <= a.top,
+        }[scene.relation]
+        for figure in (a, b):
+            assert (
+                0 <= figure.left <= image_size - figure.width
+                and 0 <= figure.top <= image_size - figure.height
+            )
+    assert seen == {"left", "right", "above", "below"}
+
+
+def test_figures_are_dark_on_light_ground():
+    for index in range(200):
+        scene = world.layout(PARAMETERS, "plain", index)
+        (figure,) = scene.figures
+        luminance = world.render(PARAMETERS, scene) @ numpy.array([0.299, 0.587, 0.114])
+        mask = world.glyph_mask(figure.label, max(figure.width, figure.height)) > 0.95
+        box = luminance[figure.top : figure.top + figure.height, figure.left : figure.left + figure.width]
+        if mask.sum() >= 5:
+            assert box[mask].mean() + 40 < numpy.median(luminance)
+
+
+def test_one_and_two_processes_draw_the_same_bytes(tmp_path):
+    steps = []
+    for processes, name in ((1, "one"), (2, "two")):
+        draw_train(TINY, tmp_path / name, processes, lambda done, total: steps.append((done, total)))
+        draw_test(
+            TINY, tmp_path / name, ("plain", "renditions", "order"), processes, lambda done, total: None
+        )
+    one, two = files_of(tmp_path / "one"), files_of(tmp_path / "two")
+    assert one == two
+    assert [name for name in one if name.startswith("train")] == [
+        *(f"train/{shard:05d}.tar" for shard in range(4)),
+        "train/manifest.json",
+    ]
+    assert sorted(steps[:4]) == steps[:4] and steps[3] == (30, 30)
+    manifest = json.loads(one["train/manifest.json"])
+    assert manifest["fingerprint"] == fingerprint(TINY)
+    assert [entry["samples"] for entry in manifest["shards"]] == [8, 8, 8, 6]
+
+
+def test_what_is_sound_is_kept_and_what_is_not_is_drawn_again(tmp_path):
+    manifest = draw_train(TINY, tmp_path, 1)
+    before = files_of(tmp_path)
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*") if path.name != ".lock"}
+    draw_train(TINY, tmp_path, 1)
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+
+    # Killed before the end: no manifest, a journal of what was done, a temporary file.
+    partial = json.loads(manifest.read_text()) | {"shards": json.loads(manifest.read_text())["shards"][:2]}
+    (tmp_path / "train" / "manifest.partial.json").write_text(json.dumps(partial))
+    (tmp_path / "train" / ".00003.tar.1.tmp").write_bytes(b"half")
+    manifest.unlink()
+    # And one of the done shards has since lost a bit.
+    shard = tmp_path / "train" / "00001.tar"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\1")
+    drawn = []
+    draw_train(TINY, tmp_path, 1, lambda done, total: drawn.append(done))
+    assert files_of(tmp_path) == before
+    assert len(drawn) == 3
+    assert (tmp_path / "train" / "00000.tar").stat().st_mtime_ns == stamps[tmp_path / "train" / "00000.tar"]
+
+
+def test_a_manifest_of_other_parameters_is_not_taken_for_ours(tmp_path):
+    draw_test(TINY, tmp_path, ("plain",), 1)
+    other = replace(TINY, world_seed=5)
+    (manifest,) = draw_test(other, tmp_path, ("plain",), 1)
+    assert json.loads(manifest.read_text())["fingerprint"] == fingerprint(other)
+    (again,) = draw_test(other, tmp_path / "fresh", ("plain",), 1)
+    assert again.read_bytes() == manifest.read_bytes()
+
+
+def test_an_unknown_set_is_refused_before_anything_is_drawn(tmp_path):
+    with pytest.raises(ValueError, match="'imagenet' is unknown: choose from plain, fresh"):
+        draw_test(TINY, tmp_path, ("plain", "imagenet"), 1)
+    assert list(tmp_path.iterdir()) == []

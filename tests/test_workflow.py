@@ -1,0 +1,165 @@
+"""The plan: what Snakemake would do, in a copy of the tree where nothing has been run."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from clipa.cli import parser
+from clipa.plan import RECORDED_DIRECTORY, load_plan
+from clipa.runs import recorded_path
+
+ROOT = Path(__file__).resolve().parent.parent
+COPIED = ("Snakefile", "workflow", "slurm", "config", "envs", "src", "results/published")
+TRAINING = {"pretrain", "finetune", "evaluate", "draw_training", "download_shards"}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """What a fresh clone holds of what planning reads."""
+    for name in COPIED:
+        source, target = ROOT / name, tmp_path / name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target)
+    return tmp_path
+
+
+def snakemake(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    return subprocess.run(command, cwd=tree, capture_output=True, text=True, env=environment, timeout=120)
+
+
+def plan(tree: Path, *arguments: str) -> tuple[dict[str, int], str]:
+    """Jobs by rule of a dry run, and all that it said."""
+    done = snakemake(tree, *arguments)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert "Traceback" not in said
+    table = re.search(r"Job stats:\njob +count\n[- ]+\n(.*?)\n\n", said + "\n\n", re.S)
+    rows = table[1].splitlines() if table else []
+    return {name: int(count) for name, count in (row.split() for row in rows)}, said
+
+
+def test_figures_never_plan_training(tree):
+    """Rule 1 of docs/design.md: after a pull that edits a comment, after touch, whatever the default target is."""
+    for file in [
+        *(tree / "config").rglob("*.yaml"),
+        *(tree / "src").rglob("*.py"),
+        *(tree / "workflow").rglob("*.smk"),
+    ]:
+        file.write_text(file.read_text(encoding="utf-8") + "\n# a comment\n", encoding="utf-8")
+    jobs, _ = plan(tree, "-n")
+    assert jobs["draw_figure"] == 3 and jobs["fill_table"] == 1
+    assert set(jobs) == {"draw_figure", "fill_table", "published", "total"}
+
+
+def test_one_figure_is_drawn_and_is_then_up_to_date(tree):
+    drawn = snakemake(tree, "figures/figure4.pdf", "-c1")
+    assert drawn.returncode == 0, drawn.stdout + drawn.stderr
+    for name in ("figures/figure4.pdf", "figures/figure4.png", "figures/data/figure4.csv"):
+        assert (tree / name).stat().st_size > 500, name
+    for file in [
+        *(tree / "config").rglob("*.yaml"),
+        *(tree / "src").rglob("*.py"),
+        tree / "workflow" / "Snakefile",
+    ]:
+        file.touch()
+    jobs, said = plan(tree, "figures/figure4.pdf", "-n")
+    assert not jobs and "Nothing to be done" in said
+
+
+def test_slurm_plans_the_column_without_slurm(tree):
+    jobs, said = plan(tree, "--profile", "slurm", "all", "-n", "-p")
+    assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"]) == (15, 12, 15)
+    assert jobs["download_shards"] == 1 and "img2dataset --url_list" in said
+    assert "results/runs/paper/L16-resize64-truncation32/finetune/seed0-" in said
+    assert not shutil.which("sbatch") or "sbatch" not in said
+
+
+def test_measuring_plans_every_stage_of_every_seed(tree):
+    jobs, said = plan(tree, "measure_figure4", "-n", "-p", "--config", "scale=micro", "reuse_recorded=false")
+    assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"]) == (27, 18, 27)
+    commands = re.findall(r"python -m clipa (.*?)(?: > \S+ 2>&1)?$", said, re.M)
+    verbs = {parser().parse_args(command.split()).verb for command in commands}
+    assert len(commands) >= 27 + 18 + 27 + 1
+    assert verbs >= {"draw", "vocabulary", "train", "evaluate", "figure"}
+
+
+def test_recorded_cells_are_not_planned(tree):
+    """A clone reuses accepted records of the same fingerprint; a cell without one is planned, and no other."""
+    asked = load_plan({"scale": "micro"}, tree)
+    cells = [(run, seed) for run in asked.grid.runs() for seed in asked.project.seeds]
+    for run, seed in cells[1:]:
+        path = tree / RECORDED_DIRECTORY / recorded_path(asked.grid.stages(run, seed))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}", encoding="utf-8")
+    missing = asked.grid.stages(*cells[0])
+    jobs, said = plan(tree, "measure_figure4", "-n", "--config", "scale=micro")
+    assert jobs["pretrain"] == 1 and jobs["evaluate"] == 1 and jobs.get("finetune", 0) == len(missing) - 1
+    assert missing[-1].fingerprint in said
+
+    path = tree / RECORDED_DIRECTORY / recorded_path(missing)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("{}", encoding="utf-8")
+    jobs, _ = plan(tree, "measure_figure4", "-n", "--config", "scale=micro")
+    assert not TRAINING & set(jobs) and jobs["draw_measured_figure"] == 1
+
+
+def test_a_typo_is_one_line_that_names_key_and_file(tree):
+    file = tree / "config" / "scales" / "micro.yaml"
+    file.write_text(file.read_text(encoding="utf-8").replace("precision:", "precison:"), encoding="utf-8")
+    done = snakemake(tree, "-n")
+    assert done.returncode != 0
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    assert lines == ["config/scales/micro.yaml: precison: unknown key (did you mean precision?)"]
+
+
+def test_lint_finds_nothing(tree):
+    done = snakemake(tree, "--lint")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# ----------------------------------------------------------------------------------------------- without a dry run
+
+
+def test_profiles():
+    """The automatic profile wins over --profile key by key, so it may hold only neutral keys."""
+    default = yaml.safe_load((ROOT / "workflow/profiles/default/config.yaml").read_text(encoding="utf-8"))
+    slurm = yaml.safe_load((ROOT / "slurm/config.yaml").read_text(encoding="utf-8"))
+    placing = {
+        "executor",
+        "cores",
+        "jobs",
+        "default-resources",
+        "set-resources",
+        "set-threads",
+        "config",
+        "retries",
+    }
+    assert default and not placing & set(default)
+    assert all(slurm.get(key, value) == value for key, value in default.items())
+    assert slurm["slurm-status-command"] == "squeue"
+    assert slurm["rerun-triggers"] == ["mtime", "params", "input"]
+    assert "slurm_partition" in slurm["default-resources"]
+    assert "scale=paper" in slurm["config"]
+    assert not [key for key in slurm if "array" in key]
+    assert not (ROOT / "slurm").is_symlink()
+
+
+def test_no_checkpoint_rules_and_no_yaml_in_rules():
+    for file in [
+        ROOT / "Snakefile",
+        *(ROOT / "workflow").rglob("Snakefile"),
+        *(ROOT / "workflow").rglob("*.smk"),
+    ]:
+        text = file.read_text(encoding="utf-8")
+        assert not re.search(r"(?m)^\s*checkpoint ", text) and "yaml" not in text, file

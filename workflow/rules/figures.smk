@@ -1,0 +1,68 @@
+"""Figures: from the published numbers, from accepted measured ones, from the ones just measured. Nothing here trains
+but the last, which asks for what is missing."""
+
+
+rule draw_figure:
+    input:
+        PUBLISHED,
+    output:
+        pdf="figures/{figure}.pdf",
+        png="figures/{figure}.png",
+        csv="figures/data/{figure}.csv",
+    log:
+        f"{LOGS}/figures/{{figure}}.log",
+    benchmark:
+        f"{BENCHMARKS}/figures/{{figure}}.tsv"
+    conda:
+        "../../envs/reader.yaml"
+    message:
+        "Drawing {wildcards.figure} from the published numbers"
+    shell:
+        "python -m clipa figure {wildcards.figure} --published {input} --output {output.pdf} > {log} 2>&1"
+
+
+rule draw_recorded_figure:
+    input:
+        published=PUBLISHED,
+        measured=recorded,
+    output:
+        pdf="figures/{scale}/{figure}.pdf",
+        png="figures/{scale}/{figure}.png",
+        csv="figures/{scale}/data/{figure}.csv",
+    log:
+        f"{LOGS}/{{scale}}/figures/recorded-{{figure}}.log",
+    benchmark:
+        f"{BENCHMARKS}/{{scale}}/figures/recorded-{{figure}}.tsv"
+    conda:
+        "../../envs/reader.yaml"
+    message:
+        "Drawing {wildcards.figure} from accepted records of the {wildcards.scale} scale"
+    shell:
+        "python -m clipa figure {wildcards.figure} --published {input.published} --measured {input.measured}"
+        " --output {output.pdf} > {log} 2>&1"
+
+
+rule draw_measured_figure:
+    input:
+        published=PUBLISHED,
+        measured=measured,
+    output:
+        pdf=f"{RUNS}/{{scale}}/figures/{{figure}}.pdf",
+        png=report(
+            f"{RUNS}/{{scale}}/figures/{{figure}}.png",
+            caption="../report/figure.rst",
+            category="§4.1 The inverse scaling law",
+            labels={"figure": "{figure}", "scale": "{scale}"},
+        ),
+        csv=f"{RUNS}/{{scale}}/figures/data/{{figure}}.csv",
+    log:
+        f"{LOGS}/{{scale}}/figures/{{figure}}.log",
+    benchmark:
+        f"{BENCHMARKS}/{{scale}}/figures/{{figure}}.tsv"
+    conda:
+        "../../envs/reader.yaml"
+    message:
+        "Drawing {wildcards.figure} from measured records"
+    shell:
+        "python -m clipa figure {wildcards.figure} --published {input.published} --measured {input.measured}"
+        " --output {output.pdf} > {log} 2>&1"

@@ -1,0 +1,64 @@
+"""What rules ask of the plan: which files feed a stage, an evaluation, a figure. The thoughts are in clipa.plan."""
+
+from clipa.cost import stage_macs
+
+LONGEST = max(map(stage_macs, PLAN.stages.values()))
+TRAINING_RESOURCES = {
+    "mem_mb": SCALE.resources.memory_mb,
+    "runtime": SCALE.resources.runtime_minutes,
+    "nodes": SCALE.resources.nodes,
+    **({"gpu": SCALE.resources.gpus} if SCALE.resources.gpus else {}),
+}
+EVALUATION_RESOURCES = {
+    "mem_mb": 3000 if SCALE.device == "cpu" else 32000,
+    "runtime": 60,
+    **({"gpu": 1} if SCALE.resources.gpus else {}),
+}
+
+
+def stages(wildcards):
+    """The stages of a run, in training order; one line when the configuration does not ask for the run."""
+    try:
+        return PLAN.stages_of(wildcards.run, int(wildcards.seed))
+    except KeyError as error:
+        sys.exit(f"{RUNS}/{wildcards.scale}/{wildcards.run}: {error.args[0]}")
+
+
+def finished_stages(wildcards):
+    """What is there when every stage of a run is trained."""
+    return [str(PLAN.stage_file(stage)) for stage in stages(wildcards)]
+
+
+def parent_stage(wildcards):
+    """What is there when the pre-training that a fine-tuning starts from is finished."""
+    return finished_stages(wildcards)[0]
+
+
+def longest_first(wildcards):
+    """Priority of a stage, 1 … 51: the way through few cores is as long as its longest stage."""
+    return 1 + int(50 * stage_macs(stages(wildcards)[0]) / LONGEST)
+
+
+def test_sets(names):
+    """Manifests of the test sets that stand for the paper's benchmarks at this scale."""
+    return sorted({f"{DATA}/test/{name}/manifest.json" for name in names.values()})
+
+
+def measured(wildcards):
+    """Records behind a measured figure or table: accepted ones, else those of runs (which are then planned)."""
+    return [str(path) for path in PLAN.cells(wildcards.get("figure") or wildcards.table)]
+
+
+def recorded(wildcards):
+    """The accepted records of the configured scale; an error that says what to do when there are none."""
+    if wildcards.scale != SCALE.name:
+        sys.exit(f"{wildcards.scale}: the configured scale is {SCALE.name}; add --config scale={wildcards.scale}")
+    found = [str(path) for path in PLAN.all_recorded()]
+    return found or sys.exit(f"results/recorded/{SCALE.name}: no records yet; measure them, then `clipa accept`")
+
+
+def measured_files(name):
+    """The pictures or the table called `name`, at the configured scale."""
+    if name.startswith("table"):
+        return [f"{RUNS}/{SCALE.name}/tables/{name}.tex"]
+    return [f"{RUNS}/{SCALE.name}/figures/{name}.{kind}" for kind in ("pdf", "png")]

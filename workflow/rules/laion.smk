@@ -1,0 +1,136 @@
+"""LAION-400M (§4.1): image links, images, test sets. Needs the network and tens of terabytes.
+
+The original host of the metadata is gone; `laion/relaion400m` is the filtered re-release of the same list
+(docs/data.md says what that costs). The image command is the authors' own: 256 pixels, img2dataset's defaults
+(resize mode border, 10,000 pairs a shard), which gave them 41,408 shards.
+"""
+
+
+rule download_metadata:
+    output:
+        touch(f"{DATA}/metadata/complete"),
+    log:
+        f"{LOGS}/data/{SCALE.name}/download_metadata.log",
+    benchmark:
+        f"{BENCHMARKS}/data/{SCALE.name}/download_metadata.tsv"
+    retries: 3
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=8000,
+        runtime=24 * 60,
+    message:
+        "Downloading the image links of {SCALE.data.name}"
+    shell:
+        "hf download laion/relaion400m --repo-type dataset --include '*.parquet'"
+        f" --local-dir {DATA}/metadata > {{log}} 2>&1"
+
+
+rule download_shards:
+    input:
+        rules.download_metadata.output,
+    output:
+        touch(f"{DATA}/train/complete"),
+    log:
+        f"{LOGS}/data/{SCALE.name}/download_shards.log",
+    benchmark:
+        f"{BENCHMARKS}/data/{SCALE.name}/download_shards.tsv"
+    retries: 3
+    conda:
+        "../../envs/data.yaml"
+    threads: 32
+    resources:
+        mem_mb=128000,
+        runtime=14 * 24 * 60,
+    message:
+        "Downloading the images of {SCALE.data.name} (days; started again, it goes on where it was)"
+    shell:
+        f"img2dataset --url_list {DATA}/metadata --input_format parquet --url_col URL --caption_col TEXT"
+        f" --output_format webdataset --output_folder {DATA}/train --number_sample_per_shard 10000"
+        " --image_size 256 --resize_mode border --processes_count {threads} --thread_count 128"
+        """ --save_additional_columns '["NSFW","similarity","LICENSE"]' --incremental_mode incremental"""
+        " --enable_wandb False > {log} 2>&1"
+
+
+rule index_shards:
+    input:
+        rules.download_shards.output,
+    output:
+        f"{DATA}/train/manifest.json",
+    log:
+        f"{LOGS}/data/{SCALE.name}/index_shards.log",
+    benchmark:
+        f"{BENCHMARKS}/data/{SCALE.name}/index_shards.tsv"
+    conda:
+        "../../envs/train.yaml"
+    threads: 16
+    resources:
+        mem_mb=8000,
+        runtime=24 * 60,
+    params:
+        asked=ASKED,
+    message:
+        "Counting and hashing the shards of {SCALE.data.name}"
+    shell:
+        "python -m clipa index train {params.asked} --processes {threads} > {log} 2>&1"
+
+
+rule download_test_set:
+    output:
+        touch(f"{DATA}/test/{{dataset}}/complete"),
+    log:
+        f"{LOGS}/data/{SCALE.name}/download_{{dataset}}.log",
+    benchmark:
+        f"{BENCHMARKS}/data/{SCALE.name}/download_{{dataset}}.tsv"
+    retries: 3
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=4 * 60,
+    message:
+        "Downloading the test set {wildcards.dataset} in CLIP_benchmark's layout"
+    shell:
+        "hf download clip-benchmark/wds_{wildcards.dataset} --repo-type dataset"
+        f" --local-dir {DATA}/test/{{wildcards.dataset}} > {{log}} 2>&1"
+
+
+rule index_test_set:
+    input:
+        rules.download_test_set.output,
+    output:
+        f"{DATA}/test/{{dataset}}/manifest.json",
+    log:
+        f"{LOGS}/data/{SCALE.name}/index_{{dataset}}.log",
+    benchmark:
+        f"{BENCHMARKS}/data/{SCALE.name}/index_{{dataset}}.tsv"
+    conda:
+        "../../envs/train.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        asked=ASKED,
+    message:
+        "Counting and hashing the test set {wildcards.dataset}"
+    shell:
+        "python -m clipa index {wildcards.dataset} {params.asked} > {log} 2>&1"
+
+
+rule download_vocabulary:
+    output:
+        f"{DATA}/vocabulary/vocab.txt",
+    log:
+        f"{LOGS}/data/{SCALE.name}/download_vocabulary.log",
+    benchmark:
+        f"{BENCHMARKS}/data/{SCALE.name}/download_vocabulary.tsv"
+    retries: 3
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    message:
+        "Downloading the vocabulary of bert-base-uncased (A.1)"
+    shell:
+        f"hf download google-bert/bert-base-uncased vocab.txt --local-dir {DATA}/vocabulary > {{log}} 2>&1"

@@ -1,0 +1,61 @@
+"""Tables, likewise: published, recorded, measured."""
+
+
+rule fill_table:
+    input:
+        PUBLISHED,
+    output:
+        "tables/{table}.tex",
+    log:
+        f"{LOGS}/tables/{{table}}.log",
+    benchmark:
+        f"{BENCHMARKS}/tables/{{table}}.tsv"
+    conda:
+        "../../envs/reader.yaml"
+    message:
+        "Filling {wildcards.table} with the published numbers"
+    shell:
+        "python -m clipa table {wildcards.table} --published {input} --output {output} > {log} 2>&1"
+
+
+rule fill_recorded_table:
+    input:
+        published=PUBLISHED,
+        measured=recorded,
+    output:
+        "tables/{scale}/{table}.tex",
+    log:
+        f"{LOGS}/{{scale}}/tables/recorded-{{table}}.log",
+    benchmark:
+        f"{BENCHMARKS}/{{scale}}/tables/recorded-{{table}}.tsv"
+    conda:
+        "../../envs/reader.yaml"
+    message:
+        "Filling {wildcards.table} with accepted records of the {wildcards.scale} scale"
+    shell:
+        "python -m clipa table {wildcards.table} --published {input.published} --measured {input.measured}"
+        " --output {output} > {log} 2>&1"
+
+
+rule fill_measured_table:
+    input:
+        published=PUBLISHED,
+        measured=measured,
+    output:
+        report(
+            f"{RUNS}/{{scale}}/tables/{{table}}.tex",
+            caption="../report/table.rst",
+            category="A.3 Complete results",
+            labels={"table": "{table}", "scale": "{scale}"},
+        ),
+    log:
+        f"{LOGS}/{{scale}}/tables/{{table}}.log",
+    benchmark:
+        f"{BENCHMARKS}/{{scale}}/tables/{{table}}.tsv"
+    conda:
+        "../../envs/reader.yaml"
+    message:
+        "Filling {wildcards.table} with measured records"
+    shell:
+        "python -m clipa table {wildcards.table} --published {input.published} --measured {input.measured}"
+        " --output {output} > {log} 2>&1"

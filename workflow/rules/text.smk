@@ -1,0 +1,47 @@
+"""What is made from the captions: the vocabulary, and the parts of speech beside the shards."""
+
+
+rule vocabulary:
+    input:
+        manifest=f"{DATA}/train/manifest.json",
+        ready_made=[] if SCALE.vocabulary_size else f"{DATA}/vocabulary/vocab.txt",
+    output:
+        f"{DATA}/vocabulary/vocabulary.json",
+    log:
+        f"{LOGS}/data/{SCALE.name}/vocabulary.log",
+    benchmark:
+        f"{BENCHMARKS}/data/{SCALE.name}/vocabulary.tsv"
+    priority: 90
+    conda:
+        "../../envs/train.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        asked=ASKED,
+    message:
+        "Making the vocabulary"
+    shell:
+        "python -m clipa vocabulary {params.asked} > {log} 2>&1"
+
+
+rule annotate:
+    input:
+        f"{DATA}/train/manifest.json",
+    output:
+        f"{DATA}/train/annotation.json",
+    log:
+        f"{LOGS}/data/{SCALE.name}/annotate.log",
+    benchmark:
+        f"{BENCHMARKS}/data/{SCALE.name}/annotate.tsv"
+    conda:
+        "../../envs/train.yaml"
+    resources:
+        mem_mb=3000,
+        runtime=24 * 60,
+    params:
+        asked=ASKED,
+    message:
+        "Tagging parts of speech in the captions"
+    shell:
+        "python -m clipa annotate {params.asked} --processes {threads} > {log} 2>&1"
