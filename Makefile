@@ -32,8 +32,8 @@ help:
 	@echo '  make clean           remove what jobs made (results/runs, results/data); records and figures stay'
 	@echo
 	@echo 'With an environment active (source $(READER)/bin/activate):'
-	@echo '  snakemake figures/figure4.pdf -c1                 one figure from the published numbers'
-	@echo '  snakemake measure_figure4 -c2 --config scale=micro   the same, measured'
+	@echo '  snakemake figures/figure4.pdf                    one figure from the published numbers'
+	@echo '  snakemake measure_figure4 --config scale=micro   the same, measured'
 	@echo '  snakemake --profile slurm all -n                  the plan at the scale of the paper'
 
 # ---------------------------------------------------------------------------------------------- environments
@@ -42,7 +42,7 @@ help:
 .PHONY: environment reader
 environment: $(TRAIN)/.installed
 reader: $(READER)/.installed
-	@echo 'Ready: source $(READER)/bin/activate && snakemake figures/figure4.pdf -c1'
+	@echo 'Ready: source $(READER)/bin/activate && snakemake figures/figure4.pdf'
 
 $(TOOLS)/.installed: envs/bootstrap.lock
 	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Python 3.11 is needed, $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11 ...")'
@@ -90,9 +90,9 @@ lint: $(TRAIN)/.installed
 	$(TRAIN)/bin/snakefmt --check $(SNAKEFILES)
 	$(TRAIN)/bin/snakemake --lint
 format: $(TRAIN)/.installed
-	$(TRAIN)/bin/ruff check --fix .
 	$(TRAIN)/bin/ruff format .
 	$(TRAIN)/bin/snakefmt $(SNAKEFILES)
+	$(TRAIN)/bin/ruff check --fix .
 
 .PHONY: citation
 citation: $(TOOLS)/.installed

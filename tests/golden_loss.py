@@ -5,11 +5,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from small_training import BATCH, tiny_scale, tiny_stages
-from small_world import draw_small_world
-
 from clipa.config import Project
 from clipa.runs import SEMANTICS
+from small_training import BATCH, tiny_scale, tiny_stages
+from small_world import draw_small_world
 
 SCHEDULE = {"samples": 30 * BATCH, "warmup_steps": 5}
 

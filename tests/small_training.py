@@ -10,10 +10,9 @@ import signal
 import sys
 from pathlib import Path
 
-from small_world import small_scale
-
 from clipa.config import Project, Scale
 from clipa.runs import Stage, parse_run, stages_of
+from small_world import small_scale
 
 STEPS = 12
 BATCH = 16
@@ -88,4 +87,6 @@ if __name__ == "__main__":
     import clipa.train  # noqa: F401  (imported once, before the forks)
 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    print(json.dumps([train_forked(Path(sys.argv[1]), scenario) for scenario in json.loads(sys.argv[2])]))
+    codes = [train_forked(Path(sys.argv[1]), scenario) for scenario in json.loads(sys.argv[2])]
+    if os.environ.get("RANK", "0") == "0":
+        print(json.dumps(codes))

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 from clipa.config import Project, Scale, load_scale
-from clipa.data import WorldParameters
 from clipa.data.shards import draw_test, draw_train
 from clipa.data.vocabulary import train_vocabulary
 from clipa.models import build, export_open_clip
@@ -30,9 +29,8 @@ def draw_small_world(scale: Scale, root: Path, test_sets: tuple[str, ...]) -> Pr
     """Draw training shards, vocabulary and ``test_sets`` below ``root``; returns the project that finds them."""
     project = Project(data_directory=str(root / "data"), runs_directory=str(root / "runs"))
     data = root / "data" / data_slug(scale)
-    parameters = WorldParameters(**scale.data.world.model_dump())
-    draw_train(parameters, data)
-    draw_test(parameters, data, test_sets)
+    draw_train(scale.data.world, data)
+    draw_test(scale.data.world, data, test_sets)
     train_vocabulary(data, scale.vocabulary_size)
     return project
 

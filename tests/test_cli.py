@@ -1,5 +1,6 @@
 """The command line: instant help, one clear line for a mistake, the stage that a rule asks for."""
 
+import os
 import subprocess
 import sys
 import time
@@ -116,6 +117,7 @@ def test_train_gets_the_stage_and_the_places(monkeypatch, tmp_path):
 def test_several_processes_are_started_by_torchrun(monkeypatch):
     started = []
     monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "96")
 
     def replace_process(program, words):
         started.extend(words)
@@ -126,4 +128,5 @@ def test_several_processes_are_started_by_torchrun(monkeypatch):
     with pytest.raises(SystemExit):
         main(["train", "--scale", "paper", "--run", RUN, "--kind", "pretrain"])
     assert started[1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "8"]
+    assert os.environ["OMP_NUM_THREADS"] == "12"
     assert started[6:] == ["-m", "clipa", "train", "--scale", "paper"]

@@ -173,12 +173,20 @@ sys.exit(demo.demo("ci"))
     assert "`make demo SIZE=ci` goes on" in said
 
 
-def test_a_failed_job_is_told_with_the_log(plan, capsys, monkeypatch):
-    failing = "print('Error in rule pretrain:'); raise SystemExit(1)"
+def test_a_failed_job_is_told_with_its_log(plan, capsys, monkeypatch):
+    failing = """
+print("    log: job.log (check log file(s) for error details)")
+open("job.log", "w").write("clipa train: the loss of step 3 is not finite")
+raise SystemExit(1)
+"""
+    write(plan.runs / "snakemake.log", "    log: old.log (check log file(s) for error details)")
     monkeypatch.setattr(demo, "_snakemake", lambda *words: [sys.executable, "-c", failing])
     assert demo.demo("ci") == 1
     said = capsys.readouterr()
-    assert "Error in rule pretrain:" in said.err and "results/runs/ci/snakemake.log" in said.err
+    assert (
+        "--- job.log\nclipa train: the loss of step 3 is not finite" in said.err and "old.log" not in said.err
+    )
+    assert "results/runs/ci/snakemake.log" in said.err
     assert "The inverse scaling law" not in said.out
 
 

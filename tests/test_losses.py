@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from small_training import tiny_stages
 
 from clipa import models
 from clipa.losses import backward, contrastive_loss
+from small_training import tiny_stages
 
 
 def gradients(microbatch: int | None, checkpointing: bool = False) -> tuple[float, dict[str, torch.Tensor]]:
@@ -57,4 +57,6 @@ def test_the_loss_is_open_clips() -> None:
 
 def test_uninformative_features_cost_the_logarithm_of_the_batch() -> None:
     same = torch.nn.functional.normalize(torch.ones(16, 4), dim=-1)
-    assert contrastive_loss(same, same, torch.tensor(10.0)).item() == pytest.approx(torch.tensor(16.0).log().item())
+    assert contrastive_loss(same, same, torch.tensor(10.0)).item() == pytest.approx(
+        torch.tensor(16.0).log().item()
+    )

@@ -53,7 +53,17 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> StreamSpec:
     train_vocabulary(root, 90)
     augmentation = Augmentation(crop_area=(1.0, 1.0), crop_ratio=(1.0, 1.0))
     return StreamSpec(
-        root / "train", tuple(shards), 0, "pretrain", LANES, WINDOW, 16, 4, 16, augmentation, root / "vocabulary"
+        root / "train",
+        tuple(shards),
+        0,
+        "pretrain",
+        LANES,
+        WINDOW,
+        16,
+        4,
+        16,
+        augmentation,
+        root / "vocabulary",
     )
 
 
@@ -103,7 +113,8 @@ def test_an_epoch_holds_every_sample_once(spec: StreamSpec) -> None:
 def test_the_seed_changes_the_order_and_epochs_differ(spec: StreamSpec) -> None:
     assert order(spec, 0, 3) != order(replace(spec, seed=1), 0, 3)
     shards = [
-        [shard for epoch, shard, _, _ in itertools.islice(lane_windows(spec, 0), 40) if epoch == e] for e in (0, 1)
+        [shard for epoch, shard, _, _ in itertools.islice(lane_windows(spec, 0), 40) if epoch == e]
+        for e in (0, 1)
     ]
     assert shards[0] != shards[1]
 
@@ -118,7 +129,9 @@ def test_a_resume_opens_one_shard_per_lane(spec: StreamSpec, monkeypatch: pytest
 
     opened = []
     reader = stream._ShardReader
-    monkeypatch.setattr(stream, "_ShardReader", lambda spec, shard: opened.append(shard) or reader(spec, shard))
+    monkeypatch.setattr(
+        stream, "_ShardReader", lambda spec, shard: opened.append(shard) or reader(spec, shard)
+    )
     next(iter(Lane(spec, 1, 30)))
     assert len(opened) == 1
 
@@ -153,7 +166,9 @@ def test_too_few_shards_are_refused(spec: StreamSpec) -> None:
     st.lists(st.floats(0, 1, exclude_max=True), min_size=32, max_size=32),
     st.floats(0.05, 1.0),
 )
-def test_crops_lie_inside_and_keep_their_area(width: int, height: int, noise: list[float], area: float) -> None:
+def test_crops_lie_inside_and_keep_their_area(
+    width: int, height: int, noise: list[float], area: float
+) -> None:
     augmentation = Augmentation(crop_area=(area, 1.0))
     left, upper, right, lower = crop_box(width, height, augmentation, np.array(noise))
     assert 0 <= left < right <= width and 0 <= upper < lower <= height

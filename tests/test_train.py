@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_training import BATCH, STEPS, tiny_scale, tiny_stages
-from small_world import draw_small_world
 
 from clipa.config import Project
 from clipa.provenance import hardware
 from clipa.schedule import learning_rate
+from small_training import BATCH, STEPS, tiny_scale, tiny_stages
+from small_world import draw_small_world
 
 TESTS = Path(__file__).parent
 GOLDEN = TESTS / "golden_loss.json"
@@ -66,7 +66,9 @@ def undisturbed(world: Path) -> dict:
         ("last-checkpoint", [{"die": "write", "step": 4, "signal": 9}]),
     ],
 )
-def test_killed_at_any_step_it_ends_with_the_same_bits(world, undisturbed, name: str, deaths: list[dict]) -> None:
+def test_killed_at_any_step_it_ends_with_the_same_bits(
+    world, undisturbed, name: str, deaths: list[dict]
+) -> None:
     codes, said = run(world, *({"runs": name, **death} for death in deaths), {"runs": name})
     assert codes == [-9] * len(deaths) + [0], said
     assert outcome(world, name) == undisturbed

@@ -4,4 +4,5 @@ import sys
 
 from clipa.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # processes that a verb starts import this module too
+    sys.exit(main())

@@ -35,7 +35,7 @@ def save(directory: Path, step: int, tensors: dict[str, Tensor], metadata: dict[
     try:
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         try:
-            save_file(contiguous, temporary, metadata={"clipa": json.dumps(metadata, sort_keys=True)})
+            save_file(contiguous, temporary, metadata={"clipa": json.dumps(metadata)})
         except SafetensorError as error:  # how safetensors reports a full disk
             raise OSError(f"{directory}: checkpoint of step {step} not written ({error})") from error
         with open(temporary, "rb+") as file:
@@ -75,7 +75,9 @@ def load_latest(directory: Path, fingerprint: str) -> tuple[int, dict[str, Tenso
 
 def _candidates(directory: Path) -> list[Path]:
     """Checkpoints, newest first."""
-    return sorted((path for path in directory.glob("checkpoint-*") if _NAME.fullmatch(path.name)), reverse=True)
+    return sorted(
+        (path for path in directory.glob("checkpoint-*") if _NAME.fullmatch(path.name)), reverse=True
+    )
 
 
 def _digest(path: Path) -> str:

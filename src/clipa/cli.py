@@ -100,7 +100,7 @@ def _stages(chosen: argparse.Namespace):
 
 
 def _draw(chosen: argparse.Namespace) -> int:
-    from clipa.data import TEST_SETS, WorldParameters
+    from clipa.data import TEST_SETS
     from clipa.data.shards import draw_test, draw_train
 
     scale, directory = _data(chosen)
@@ -108,7 +108,13 @@ def _draw(chosen: argparse.Namespace) -> int:
         raise ValueError(
             f"scale {scale.name} downloads its data ({scale.data.name}); there is nothing to draw"
         )
-    parameters = WorldParameters(**scale.data.world.model_dump())
+    parameters = scale.data.world
+    if chosen.what == "sheet":
+        from clipa.data.testsets import contact_sheet
+
+        contact_sheet(parameters).save("docs/world.png", optimize=True)
+        print("docs/world.png")
+        return 0
     wanted = ("train", *TEST_SETS) if chosen.what == "all" else (chosen.what,)
     for name in wanted:
         if name == "train":
@@ -147,9 +153,11 @@ def _annotate(chosen: argparse.Namespace) -> int:
 
 def _train(chosen: argparse.Namespace) -> int:
     project, stages = _stages(chosen)
-    processes = stages[-1].scale.processes
-    if processes > 1 and "WORLD_SIZE" not in os.environ:
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    scale = stages[-1].scale
+    if scale.processes > 1 and "WORLD_SIZE" not in os.environ:
+        # Snakemake sets this to the cores of the whole job; the processes share them.
+        os.environ["OMP_NUM_THREADS"] = str(max(1, scale.resources.cpus // scale.processes))
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(scale.processes)]
         os.execv(sys.executable, [sys.executable, *launcher, "-m", "clipa", *sys.argv[1:]])
     from clipa.train import main as train
 
@@ -258,7 +266,9 @@ def _data_verbs(verbs) -> None:
     draw = _verb(
         verbs, "draw", _draw, "draw the embedded world: training shards and test sets", "all --scale micro"
     )
-    draw.add_argument("what", help="train, the name of a test set (plain, fresh, …), or all")
+    draw.add_argument(
+        "what", help="train, the name of a test set (plain, fresh, …), all, or sheet (docs/world.png)"
+    )
     draw.add_argument("--processes", type=int, default=1)
     index = _verb(
         verbs,

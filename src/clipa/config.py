@@ -39,7 +39,9 @@ class Schedule(Strict):
     eps: float = 1e-8
     weight_decay: float = 0.2
     microbatch: int | None = Field(
-        default=None, gt=0, description="samples per forward pass and process; fewer than the batch: gradient caching"
+        default=None,
+        gt=0,
+        description="samples per forward pass and process; fewer than the batch: gradient caching",
     )
     activation_checkpointing: bool = False
 
@@ -66,17 +68,31 @@ class Augmentation(Strict):
 
 
 class WorldParameters(Strict):
-    """What the pictogram world's generator is asked for. Part of the data fingerprint."""
+    """What the pictogram world's generator is asked for (docs/world.md). Part of the data fingerprint; the defaults
+    are the micro scale's. Figure sizes bound the longer side of a one-figure scene's main figure.
+    """
 
-    image_size: int = Field(64, ge=32, description="stored pixels, square")
-    figure_min: float = Field(0.40, gt=0, le=1, description="figure width as a fraction of the picture")
-    figure_max: float = Field(0.65, gt=0, le=1)
+    image_size: int = Field(64, ge=16, description="stored pixels, square")
+    figure_min: float = Field(0.40, ge=0.1, le=0.9, description="figure size as a fraction of image_size")
+    figure_max: float = Field(0.65, ge=0.1, le=0.9)
     training_images: int = Field(40_000, gt=0)
-    captions_per_image: int = Field(3, gt=0)
+    captions_per_image: int = Field(
+        3, gt=0, le=8, description="each from another template; there are enough for 8"
+    )
     images_per_shard: int = Field(1000, gt=0)
     test_images_plain: int = Field(4000, gt=0)
     test_images: int = Field(2000, gt=0)
-    world_seed: int = 0
+    world_seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> WorldParameters:
+        if self.figure_min > self.figure_max:
+            raise ValueError(f"figure_min {self.figure_min} is larger than figure_max {self.figure_max}")
+        return self
+
+    def test_count(self, name: str) -> int:
+        """Number of images (items) of the test set ``name``."""
+        return self.test_images_plain if name == "plain" else self.test_images
 
 
 class Data(Strict):
@@ -85,7 +101,9 @@ class Data(Strict):
     kind: Literal["pictograms", "webdataset"]
     name: str = Field(description="pictograms/v1, laion-400m, …")
     world: WorldParameters | None = None
-    shards: int | None = Field(default=None, gt=0, description="webdataset: how many shards the download makes")
+    shards: int | None = Field(
+        default=None, gt=0, description="webdataset: how many shards the download makes"
+    )
     lanes: int = Field(8, gt=0, description="canonical lanes: the same for every number of ranks and workers")
     shuffle_window: int = Field(1000, gt=0, description="samples permuted together inside a lane")
     workers: int = Field(0, ge=0, description="loader processes; does not change the order of samples")
@@ -107,7 +125,9 @@ class Evaluation(Strict):
     """Which benchmarks are measured on every stage (names as in CLIP_benchmark), and on what data."""
 
     benchmarks: dict[str, str] = Field(description="paper's benchmark → data set really evaluated")
-    suite: dict[str, str] = Field(default_factory=dict, description="likewise, for the whole suite on one checkpoint")
+    suite: dict[str, str] = Field(
+        default_factory=dict, description="likewise, for the whole suite on one checkpoint"
+    )
     batch_size: int = Field(256, gt=0)
 
 
@@ -139,7 +159,9 @@ class Scale(Strict):
     finetune: Schedule
     vocabulary_size: int | None = Field(default=None, gt=0, description="None: bert-base-uncased")
     evaluation: Evaluation
-    experiments: list[str] = Field(description="files of config/experiments measured by default at this scale")
+    experiments: list[str] = Field(
+        description="files of config/experiments measured by default at this scale"
+    )
     checkpoint_every: int = Field(200, gt=0, description="steps between checkpoints")
     log_every: int = Field(10, gt=0)
     resources: Resources = Resources()
@@ -171,7 +193,9 @@ class Scale(Strict):
 class ExperimentRuns(Strict):
     """A block of runs: the product of its lists (the paper's pixels; text lengths with [CLS])."""
 
-    image_reduction: Literal["none", "resize"] = Field(description="masks come with the method's full set of runs")
+    image_reduction: Literal["none", "resize"] = Field(
+        description="masks come with the method's full set of runs"
+    )
     image_size: list[int] = [224]
     text_reduction: Literal["truncation"] = "truncation"
     text_tokens: list[int] = [32]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,7 +25,6 @@ from clipa.runs import recorded_path
 
 SCALES = {"full": "micro", "ci": "ci"}
 TARGETS = ("data", "measure_figure4", "measure_figure9", "measure_figure10", "measure_table11")
-LOG_LINES = 40
 POLL_SECONDS = 1.0
 
 
@@ -42,6 +42,7 @@ def demo(size: str = "full") -> int:
     plan = load_plan(asked)
     log = plan.runs / "snakemake.log"
     log.parent.mkdir(parents=True, exist_ok=True)
+    start = log.stat().st_size if log.exists() else 0
     cores = len(os.sched_getaffinity(0))
     work = Work(plan, cores)
     _introduce(plan, work, cores, log)
@@ -59,7 +60,7 @@ def demo(size: str = "full") -> int:
         for number, handler in previous.items():
             signal.signal(number, handler)
     if code:
-        _explain_failure(log, code, size)
+        _explain_failure(log, start, code, size)
         return 1
     _conclude(plan, time.monotonic() - began)
     return 0
@@ -214,14 +215,26 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _explain_failure(log: Path, code: int, size: str) -> None:
+def _explain_failure(log: Path, start: int, code: int, size: str) -> None:
+    """Say which job failed and why: the last lines of the failed jobs' own logs."""
     if code < 0:
-        reason = f"Snakemake was killed (signal {-code}); its jobs may still be running"
+        reason = f"Snakemake was killed (signal {-code}); its jobs may still be running."
     else:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        print("\n".join(lines[-LOG_LINES:]), file=sys.stderr)
-        reason = f"A job failed: the last lines of {log} are above, and name each failed job's own log"
-    print(f"{reason}. {_again(size)} goes on from what is finished.", file=sys.stderr)
+        said = log.read_bytes()[start:].decode("utf-8", errors="replace")
+        failed = dict.fromkeys(re.findall(r"^ +log: (\S+) \(check log", said, re.MULTILINE))
+        for path in failed:
+            print(f"--- {path}\n{_last_lines(Path(path), 10)}", file=sys.stderr)
+        if not failed:
+            print(_last_lines(log, 20), file=sys.stderr)
+        reason = f"A job failed: see above, and {log}."
+    print(f"{reason} {_again(size)} goes on from what is finished.", file=sys.stderr)
+
+
+def _last_lines(path: Path, count: int) -> str:
+    try:
+        return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-count:])
+    except OSError as error:
+        return f"(cannot be read: {error.strerror})"
 
 
 # ---------------------------------------------------------------------------------------------- the end
@@ -231,7 +244,7 @@ def _conclude(plan: Plan, seconds: float) -> None:
     from clipa.law import main_report
 
     cells = plan.cells()
-    print(f"\n{main_report(cells)}\n")
+    print(f"\n{main_report(cells).rstrip()}\n")
     print(
         f"figures    {plan.runs}/figures/figure4.png, figure9.png, figure10.png (the numbers: figures/data/*.csv)"
     )

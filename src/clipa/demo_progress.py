@@ -15,11 +15,12 @@ from clipa.plan import Plan
 from clipa.runs import Stage
 
 LINE_SECONDS = 15.0
+LAYOUT = "{desc:<44} {percentage:3.0f} % |{bar}| {unit}"
 
 # Nominal lengths, measured on one core of a two-core machine. They weigh the pieces against each other and make the
 # first estimate; once something has run, the rate seen replaces them.
-MACS_PER_SECOND = 30e9
-SECONDS_PER_SAMPLE = 2.0e-4
+MACS_PER_SECOND = 25e9
+SECONDS_PER_SAMPLE = 5e-4
 DRAWN_PER_SECOND = 900.0
 ANNOTATED_PER_SECOND = 1500.0
 START_UP_SECONDS = 8.0
@@ -121,7 +122,7 @@ class Work:
         if world is None:
             return []
         drawn = {"train": world.training_images} | {
-            f"test/{name}": world.test_images_plain if name == "plain" else world.test_images
+            f"test/{name}": world.test_count(name)
             for name in sorted({*evaluation.benchmarks.values(), *evaluation.suite.values()})
         }
         captions = world.training_images * world.captions_per_image
@@ -181,9 +182,8 @@ class Display:
         if self.on_terminal:
             from tqdm import tqdm
 
-            layout = "{desc:<44} {percentage:3.0f} % |{bar}| {postfix}"
             self.bars = [
-                tqdm(total=1.0, position=i, leave=i == 0, bar_format=layout, dynamic_ncols=True)
+                tqdm(total=1.0, position=i, leave=i == 0, bar_format=LAYOUT, dynamic_ncols=True)
                 for i in range(1 + self.work.cores)
             ]
         return self
@@ -218,5 +218,5 @@ class Display:
         ):
             bar.n = share
             bar.set_description_str(name, refresh=False)
-            bar.set_postfix_str(text, refresh=False)
+            bar.unit, bar.bar_format = text, LAYOUT if name else "{desc}"
             bar.refresh()

@@ -27,7 +27,11 @@ def contrastive_loss(image_features: Tensor, text_features: Tensor, scale: Tenso
 
 
 def backward(
-    towers: Towers, images: Tensor, tokens: Tensor, microbatch: int | None = None, autocast: Callable = nullcontext
+    towers: Towers,
+    images: Tensor,
+    tokens: Tensor,
+    microbatch: int | None = None,
+    autocast: Callable = nullcontext,
 ) -> Tensor:
     """Add the gradients of the global batch's loss to the towers' parameters; returns the loss (scalar, detached).
 
@@ -36,7 +40,9 @@ def backward(
     gradients are multiplied by the number of processes: every process differentiates the whole loss, and its own
     features' part of it exactly once.
     """
-    passes = list(zip(images.split(microbatch or len(images)), tokens.split(microbatch or len(tokens)), strict=True))
+    passes = list(
+        zip(images.split(microbatch or len(images)), tokens.split(microbatch or len(tokens)), strict=True)
+    )
     single = len(passes) == 1
     with autocast(), nullcontext() if single else torch.no_grad():
         outputs = [towers(*part) for part in passes]
@@ -63,7 +69,11 @@ def backward(
             scale_part = scale_gradient if last else torch.zeros_like(scale_gradient)
             torch.autograd.backward(
                 list(features),
-                [image_part.to(features[0].dtype), text_part.to(features[1].dtype), scale_part.to(features[2].dtype)],
+                [
+                    image_part.to(features[0].dtype),
+                    text_part.to(features[1].dtype),
+                    scale_part.to(features[2].dtype),
+                ],
             )
     return loss.detach()
 

@@ -19,7 +19,12 @@ class Progress:
     def __init__(self, directory: Path, steps: int, batch_size: int, first: int, enabled: bool) -> None:
         from tqdm import tqdm
 
-        self.path, self.steps, self.batch_size, self.enabled = directory / "progress.json", steps, batch_size, enabled
+        self.path, self.steps, self.batch_size, self.enabled = (
+            directory / "progress.json",
+            steps,
+            batch_size,
+            enabled,
+        )
         self.first, self.began = first, time.monotonic()
         self.next_line = self.next_file = self.began
         on_terminal = sys.stderr.isatty()

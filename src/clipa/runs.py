@@ -15,7 +15,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from clipa.config import CONFIG_DIRECTORY, MODELS, ConfigError, Project, Scale, Schedule, load_experiment, load_scale
+from clipa.config import (
+    CONFIG_DIRECTORY,
+    MODELS,
+    ConfigError,
+    Project,
+    Scale,
+    Schedule,
+    WorldParameters,
+    load_experiment,
+    load_scale,
+)
 
 SEMANTICS = 1
 """Raised whenever the same configuration would train other weights (that is: when the golden loss curve changes)."""
@@ -136,7 +146,9 @@ class Stage:
         name = self.scale.models[self.run.model].config
         path = MODEL_CONFIG_DIRECTORY / f"{name}.json"
         if not path.is_file():
-            raise ConfigError(f"config/scales/{self.scale.name}.yaml: models.{self.run.model}.config: no {path.name}")
+            raise ConfigError(
+                f"config/scales/{self.scale.name}.yaml: models.{self.run.model}.config: no {path.name}"
+            )
         config = json.loads(path.read_text(encoding="utf-8"))
         config["vision_cfg"]["image_size"] = self.image_size
         config["text_cfg"]["context_length"] = self.text_tokens
@@ -178,8 +190,13 @@ class Stage:
 
 def data_content(scale: Scale) -> dict[str, Any]:
     """What the training data's fingerprint covers: the generator's version and parameters, or a data set's name."""
-    world = scale.data.world.model_dump() if scale.data.world else {"shards": scale.data.shards}
-    return {"name": scale.data.name, "parameters": world}
+    parameters = scale.data.world.model_dump() if scale.data.world else {"shards": scale.data.shards}
+    return {"name": scale.data.name, "parameters": parameters}
+
+
+def world_fingerprint(name: str, parameters: WorldParameters) -> str:
+    """Identity of a drawn world, known without drawing; the end of its directory's name (:func:`data_slug`)."""
+    return fingerprint({"name": name, "parameters": parameters.model_dump()})
 
 
 def data_slug(scale: Scale) -> str:
@@ -192,7 +209,9 @@ def stages_of(run: Run, scale: Scale, seed: int) -> list[Stage]:
     if run.model not in scale.models:
         raise ConfigError(f"config/scales/{scale.name}.yaml: models: {run.model} is not built at this scale")
     if run.image_size not in scale.image_sizes:
-        raise ConfigError(f"config/scales/{scale.name}.yaml: image_sizes: no entry for {run.image_size} pixels")
+        raise ConfigError(
+            f"config/scales/{scale.name}.yaml: image_sizes: no entry for {run.image_size} pixels"
+        )
     stages: list[Stage] = []
     for kind in run.stages:
         stages.append(Stage(run, kind, scale, seed, parent=stages[-1] if stages else None))
@@ -222,7 +241,9 @@ class Grid:
     def runs(self, target: str | None = None) -> list[Run]:
         """All runs, or those that fill ``target`` (``figure4``, ``table11``), in a stable order."""
         chosen = [run for run, targets in self.fills.items() if target is None or target in targets]
-        return sorted(chosen, key=lambda run: (MODELS.index(run.model), -run.text_tokens, -run.patches, run.slug))
+        return sorted(
+            chosen, key=lambda run: (MODELS.index(run.model), -run.text_tokens, -run.patches, run.slug)
+        )
 
     def stages(self, run: Run, seed: int) -> list[Stage]:
         return stages_of(run, self.scale, seed)

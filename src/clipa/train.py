@@ -77,7 +77,9 @@ def train_stage(stage: Stage, project: Project) -> Path:
     return directory / "stage.json"
 
 
-def _update_until_done(stage: Stage, directory: Path, spec: StreamSpec, state: State, data_fingerprint: str) -> None:
+def _update_until_done(
+    stage: Stage, directory: Path, spec: StreamSpec, state: State, data_fingerprint: str
+) -> None:
     """The training loop: one global batch, one update, until the schedule's end."""
     schedule, device = stage.schedule, torch.device(stage.scale.device)
     rank, ranks = _rank(), _ranks()
@@ -120,7 +122,9 @@ def _update_until_done(stage: Stage, directory: Path, spec: StreamSpec, state: S
             if rank == 0 and (last or stop or state.step % stage.scale.checkpoint_every == 0):
                 _save(stage, directory, state, data_fingerprint)
             if stop and not last:
-                raise Interrupted(f"stopped after step {state.step} of {schedule.steps}; start again to go on")
+                raise Interrupted(
+                    f"stopped after step {state.step} of {schedule.steps}; start again to go on"
+                )
     progress.close()
 
 
@@ -145,7 +149,9 @@ def _parent_weights(parent: Stage, project: Project) -> dict[str, Tensor]:
         made = json.loads((directory / "stage.json").read_text(encoding="utf-8"))
         weights = load_file(directory / "open_clip" / "open_clip_model.safetensors")
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error.filename}: the parent stage is not finished; train it first") from None
+        raise FileNotFoundError(
+            f"{error.filename}: the parent stage is not finished; train it first"
+        ) from None
     if made["fingerprint"] != parent.fingerprint:
         raise checkpoint.CheckpointMismatch(f"{directory}/stage.json: not made by {parent.fingerprint}")
     return weights
@@ -155,7 +161,10 @@ def _optimizer(model: models.CLIP, stage: Stage) -> torch.optim.AdamW:
     """AdamW (Table 5); decay on weight matrices only."""
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     groups = [
-        {"params": [p for n, p in trained if models.decayed(n, p)], "weight_decay": stage.schedule.weight_decay},
+        {
+            "params": [p for n, p in trained if models.decayed(n, p)],
+            "weight_decay": stage.schedule.weight_decay,
+        },
         {"params": [p for n, p in trained if not models.decayed(n, p)], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=0.0, betas=stage.schedule.betas, eps=stage.schedule.eps, fused=True)
@@ -194,14 +203,20 @@ def _restore(state: State, tensors: dict[str, Tensor], metadata: dict[str, Any])
         values = {key[len(prefix) :]: tensor for key, tensor in tensors.items() if key.startswith(prefix)}
         if values:
             state.optimizer.state[parameter] = {
-                key: tensor if key == "step" else tensor.to(parameter.device) for key, tensor in values.items()
+                key: tensor if key == "step" else tensor.to(parameter.device)
+                for key, tensor in values.items()
             }
-    state.replaced, state.seconds, state.losses = metadata["replaced"], metadata["seconds"], metadata["losses"]
-    # One uncommitted or other commit anywhere in the stage's life is part of its provenance.
+    state.replaced, state.seconds, state.losses = (
+        metadata["replaced"],
+        metadata["seconds"],
+        metadata["losses"],
+    )
+    # Every commit that trained a part of the stage is part of its provenance, and so is one uncommitted change.
     earlier = metadata["provenance"]
     state.provenance["dirty"] = state.provenance["dirty"] or earlier["dirty"]
-    if earlier["commit"] != state.provenance["commit"]:
-        state.provenance["commits"] = sorted({*earlier.get("commits", [earlier["commit"]]), state.provenance["commit"]})
+    commits = [*earlier.get("commits", [earlier["commit"]]), state.provenance["commit"]]
+    if len(set(commits)) > 1:
+        state.provenance["commits"] = list(dict.fromkeys(commits))
 
 
 def _finish(stage: Stage, directory: Path, vocabulary: Path, state: State, data_fingerprint: str) -> Path:
@@ -210,10 +225,14 @@ def _finish(stage: Stage, directory: Path, vocabulary: Path, state: State, data_
     Snakemake deletes ``stage.json`` when it reruns an interrupted job; all in it comes from the final checkpoint.
     """
     models.export_open_clip(
-        stage.model_config, state.model.state_dict(), directory / "open_clip", vocabulary, stage.scale.augmentation
+        stage.model_config,
+        state.model.state_dict(),
+        directory / "open_clip",
+        vocabulary,
+        stage.scale.augmentation,
     )
     path = directory / "stage.json"
-    samples = stage.schedule.samples
+    samples, seconds = stage.schedule.samples, round(state.seconds, 3)
     write_json_atomically(
         path,
         {
@@ -228,8 +247,8 @@ def _finish(stage: Stage, directory: Path, vocabulary: Path, state: State, data_
             "final_loss": state.losses[-1]["loss"],
             "parameters": sum(p.numel() for p in state.model.parameters() if p.requires_grad),
             "data_fingerprint": data_fingerprint,
-            "seconds": round(state.seconds, 3),
-            "samples_per_second": round(samples / max(state.seconds, 1e-9), 1),
+            "seconds": seconds,
+            "samples_per_second": round(samples / max(seconds, 1e-3), 1),
             **state.provenance,
             "content": stage.content,
         },
@@ -273,7 +292,9 @@ def _check_finite(model: nn.Module, loss: Tensor, step: int, directory: Path) ->
 def _check_replaced(stage: Stage, state: State, spec: StreamSpec) -> None:
     seen = state.step * stage.schedule.batch_size / _ranks()
     if state.replaced > 10 and state.replaced > UNDECODABLE_LIMIT * seen:
-        raise ShardError(f"{spec.directory}: {state.replaced} of {seen:.0f} images cannot be decoded; check the data")
+        raise ShardError(
+            f"{spec.directory}: {state.replaced} of {seen:.0f} images cannot be decoded; check the data"
+        )
 
 
 def _autocast(stage: Stage) -> Any:

@@ -15,6 +15,7 @@ rule draw_figure:
         f"{BENCHMARKS}/figures/{{figure}}.tsv"
     conda:
         "../../envs/reader.yaml"
+    threads: 1
     message:
         "Drawing {wildcards.figure} from the published numbers"
     shell:
@@ -35,6 +36,7 @@ rule draw_recorded_figure:
         f"{BENCHMARKS}/{{scale}}/figures/recorded-{{figure}}.tsv"
     conda:
         "../../envs/reader.yaml"
+    threads: 1
     message:
         "Drawing {wildcards.figure} from accepted records of the {wildcards.scale} scale"
     shell:
@@ -61,6 +63,7 @@ rule draw_measured_figure:
         f"{BENCHMARKS}/{{scale}}/figures/{{figure}}.tsv"
     conda:
         "../../envs/reader.yaml"
+    threads: 1
     message:
         "Drawing {wildcards.figure} from measured records"
     shell:

@@ -52,9 +52,13 @@ def measured(wildcards):
 def recorded(wildcards):
     """The accepted records of the configured scale; an error that says what to do when there are none."""
     if wildcards.scale != SCALE.name:
-        sys.exit(f"{wildcards.scale}: the configured scale is {SCALE.name}; add --config scale={wildcards.scale}")
+        sys.exit(
+            f"{wildcards.scale}: the configured scale is {SCALE.name}; add --config scale={wildcards.scale}"
+        )
     found = [str(path) for path in PLAN.all_recorded()]
-    return found or sys.exit(f"results/recorded/{SCALE.name}: no records yet; measure them, then `clipa accept`")
+    return found or sys.exit(
+        f"results/recorded/{SCALE.name}: no records yet; measure them, then `clipa accept`"
+    )
 
 
 def measured_files(name):

@@ -12,6 +12,7 @@ rule fill_table:
         f"{BENCHMARKS}/tables/{{table}}.tsv"
     conda:
         "../../envs/reader.yaml"
+    threads: 1
     message:
         "Filling {wildcards.table} with the published numbers"
     shell:
@@ -30,6 +31,7 @@ rule fill_recorded_table:
         f"{BENCHMARKS}/{{scale}}/tables/recorded-{{table}}.tsv"
     conda:
         "../../envs/reader.yaml"
+    threads: 1
     message:
         "Filling {wildcards.table} with accepted records of the {wildcards.scale} scale"
     shell:
@@ -54,6 +56,7 @@ rule fill_measured_table:
         f"{BENCHMARKS}/{{scale}}/tables/{{table}}.tsv"
     conda:
         "../../envs/reader.yaml"
+    threads: 1
     message:
         "Filling {wildcards.table} with measured records"
     shell:

@@ -18,6 +18,7 @@ from clipa.locks import directory_lock
 from clipa.results import write_json_atomically
 from clipa.runs import fingerprint
 
+END = bytes(2 * tarfile.BLOCKSIZE)
 LAYOUT = ("classnames.txt", "zeroshot_classification_templates.txt", "dataset_type.txt")
 
 
@@ -70,6 +71,10 @@ def _entry(path: Path) -> dict[str, Any]:
     """Name, number of samples (images) and sha256 of one shard."""
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
+        # tarfile takes a header that is cut short for the end; a whole archive ends with two blocks of zeros.
+        file.seek(-min(path.stat().st_size, len(END)), os.SEEK_END)
+        if file.read() != END:
+            raise DownloadError(f"{path}: not a whole tar file (no end mark); delete it and download again")
     try:
         with tarfile.open(path) as archive:
             samples = _images(archive)

@@ -360,9 +360,3 @@ def scene_captions(
     """Captions of a scene (by default captions_per_image), each from another template; see captions.draw."""
     generator = random_stream(parameters, scene.split, scene.index, _CAPTIONS)
     return draw(scene.facts(), count or parameters.captions_per_image, generator, coloured)
-
-
-if __name__ == "__main__":
-    from clipa.data.shards import main
-
-    main()

@@ -8,7 +8,6 @@ interrupted drawing goes on where it was. One lock file per folder (``.lock``) k
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import io
 import json
@@ -23,7 +22,7 @@ from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 
-from clipa.data import TEST_SETS, WORLD, WorldParameters, fingerprint, slug, testsets
+from clipa.data import TEST_SETS, WORLD, WorldParameters, testsets, world_fingerprint
 from clipa.data.pictograms import encode, layout, render, scene_captions
 from clipa.locks import directory_lock
 from clipa.results import write_bytes_atomically
@@ -160,7 +159,8 @@ def _prepare(home: Path, split: str, shards: int) -> dict[str, str]:
 
 def _manifest(parameters: WorldParameters, split: str, files: dict[str, str], shards: list[dict]) -> dict:
     """A manifest without anything of the moment, so that two drawings write the same bytes."""
-    manifest = {"world": WORLD, "fingerprint": fingerprint(parameters), "parameters": asdict(parameters)}
+    mark = world_fingerprint(WORLD, parameters)
+    manifest = {"world": WORLD, "fingerprint": mark, "parameters": parameters.model_dump()}
     if split != "train":
         joined = "".join([*files.values(), *(entry["sha256"] for entry in shards)])
         manifest |= {"name": split, "n": parameters.test_count(split), "files": files}
@@ -183,7 +183,7 @@ def _draw_split(
         for leftover in folder.glob(".*.tmp"):
             leftover.unlink()
         files = _prepare(home, split, len(wanted))
-        done = _sound_shards(folder, fingerprint(parameters), (final, partial))
+        done = _sound_shards(folder, world_fingerprint(WORLD, parameters), (final, partial))
 
         def content() -> bytes:
             return to_json(
@@ -252,23 +252,3 @@ def draw_test(
             raise ValueError(f"test set {name!r} is unknown: choose from {', '.join(TEST_SETS)}")
     home = Path(directory) / "test"
     return [_draw_split(parameters, name, home / name, processes, progress) for name in names]
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Command line of ``python -m clipa.data.pictograms``: draw a world of micro parameters into a folder."""
-    parser = argparse.ArgumentParser(description=f"Draw {WORLD}: training shards, then test sets.")
-    parser.add_argument("--out", type=Path, help="the world's folder (default: results/data/<slug>)")
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--train-images", type=int, default=WorldParameters.training_images, help="0: none")
-    parser.add_argument("--test-sets", nargs="*", default=list(TEST_SETS), choices=TEST_SETS)
-    parser.add_argument("--sheet", type=Path, help="only draw a contact sheet of all sets into this PNG file")
-    chosen = parser.parse_args(arguments)
-    if chosen.sheet:
-        testsets.contact_sheet(WorldParameters()).save(chosen.sheet, optimize=True)
-        return
-    parameters = WorldParameters(training_images=chosen.train_images or WorldParameters.training_images)
-    directory = chosen.out or Path("results") / "data" / slug(parameters)
-    if chosen.train_images:
-        print(draw_train(parameters, directory, chosen.processes))
-    for manifest in draw_test(parameters, directory, tuple(chosen.test_sets), chosen.processes):
-        print(manifest)

@@ -51,7 +51,9 @@ class StreamSpec:
 
     def __post_init__(self) -> None:
         if len(self.shards) < self.lanes:
-            raise ShardError(f"{self.directory}: {len(self.shards)} shards for {self.lanes} lanes; need one a lane")
+            raise ShardError(
+                f"{self.directory}: {len(self.shards)} shards for {self.lanes} lanes; need one a lane"
+            )
         if self.batch_size % self.lanes:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of lanes {self.lanes}")
 
@@ -62,7 +64,9 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ShardError(f"{path} is missing: draw or download the data first (python -m clipa draw --help)") from None
+        raise ShardError(
+            f"{path} is missing: draw or download the data first (python -m clipa draw --help)"
+        ) from None
 
 
 def generator(seed: int, stream: str, *path: int) -> np.random.Generator:
@@ -86,7 +90,9 @@ def lane_windows(spec: StreamSpec, lane: int) -> Iterator[tuple[int, int, int, n
         order = generator(spec.seed, "order", epoch).permutation(len(spec.shards))
         for shard in order[lane :: spec.lanes]:
             samples = spec.shards[shard][1]
-            count = -(-samples // spec.shuffle_window)  # of windows: near-equal, so that none is a lone sample
+            count = -(
+                -samples // spec.shuffle_window
+            )  # of windows: near-equal, so that none is a lone sample
             for first, end in itertools.pairwise(index * samples // count for index in range(count + 1)):
                 window = generator(spec.seed, "order", epoch, int(shard), first)
                 yield epoch, int(shard), first, window.permutation(end - first)
@@ -115,7 +121,9 @@ class Lane:
                 self.position += 1
             before += len(order)
 
-    def _sample(self, window: list[dict[str, bytes]], order: np.ndarray, place: int) -> tuple[np.ndarray, str, bool]:
+    def _sample(
+        self, window: list[dict[str, bytes]], order: np.ndarray, place: int
+    ) -> tuple[np.ndarray, str, bool]:
         """The sample at ``place`` of the permuted window; an undecodable one gives way to the next decodable."""
         position = self.position * self.spec.lanes + self.lane
         noise = sample_noise(self.spec.seed, self.spec.kind, position, 1)[0]
@@ -149,9 +157,13 @@ class _ShardReader:
                 samples.append(next(self._samples))
                 self.next += 1
         except StopIteration:
-            raise ShardError(f"{self.path}: {self.next} samples, the manifest says {self.samples}; draw it again") from None
+            raise ShardError(
+                f"{self.path}: {self.next} samples, the manifest says {self.samples}; draw it again"
+            ) from None
         except Exception as error:
-            raise ShardError(f"{self.path}: unreadable after {self.next} samples ({error}); draw it again") from None
+            raise ShardError(
+                f"{self.path}: unreadable after {self.next} samples ({error}); draw it again"
+            ) from None
         return samples
 
 
@@ -177,7 +189,9 @@ def augmented(jpeg: bytes, size: int, augmentation: Augmentation, noise: np.ndar
     return np.asarray(resized).transpose(2, 0, 1)
 
 
-def crop_box(width: int, height: int, augmentation: Augmentation, noise: np.ndarray) -> tuple[int, int, int, int]:
+def crop_box(
+    width: int, height: int, augmentation: Augmentation, noise: np.ndarray
+) -> tuple[int, int, int, int]:
     """Left, upper, right, lower of the crop, in pixels; ``noise`` is the sample's row of :func:`sample_noise`."""
     low, high = np.log(augmentation.crop_ratio)
     area_low, area_high = augmentation.crop_area
@@ -196,13 +210,17 @@ def crop_box(width: int, height: int, augmentation: Augmentation, noise: np.ndar
     return left, upper, left + w, upper + h
 
 
-def batches(spec: StreamSpec, first_step: int, steps: int, rank: int = 0, ranks: int = 1, workers: int = 0) -> Iterator:
+def batches(
+    spec: StreamSpec, first_step: int, steps: int, rank: int = 0, ranks: int = 1, workers: int = 0
+) -> Iterator:
     """Local batches of steps ``first_step … steps - 1``: (images uint8 [b, 3, S, S], tokens int64 [b, T], replaced).
 
     ``b`` is batch_size / ranks; rank r holds the global positions whose lane ≡ r (mod ranks), in order.
     """
     if spec.lanes % (ranks * max(workers, 1)):
-        raise ValueError(f"lanes ({spec.lanes}) must be a multiple of ranks × workers ({ranks} × {max(workers, 1)})")
+        raise ValueError(
+            f"lanes ({spec.lanes}) must be a multiple of ranks × workers ({ranks} × {max(workers, 1)})"
+        )
     if workers == 0:
         for part in _worker_batches(spec, first_step, steps, rank, ranks, 0, 1):
             yield _joined([part])

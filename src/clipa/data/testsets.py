@@ -89,11 +89,9 @@ def _fine_glyph(label: int, size: int) -> Image.Image:
 
 
 def _contour(ink: Image.Image, thickness: float) -> Image.Image:
-    """Line of ``thickness`` pixels along the edges of a fine mask."""
-    reach = max(1, round(thickness * _FINE / 2))
-    wide = numpy.asarray(ink.filter(ImageFilter.MaxFilter(2 * reach + 1)))
-    narrow = numpy.asarray(ink.filter(ImageFilter.MinFilter(2 * reach + 1)))
-    return Image.fromarray(wide - narrow)
+    """Line of ``thickness`` pixels along the inner side of a fine mask's edges; thinner strokes stay whole."""
+    inner = ink.filter(ImageFilter.MinFilter(2 * max(1, round(thickness * _FINE)) + 1))
+    return Image.fromarray(numpy.asarray(ink) - numpy.asarray(inner))
 
 
 def _bend(ink: Image.Image, strength: float, generator: numpy.random.Generator) -> Image.Image:
@@ -116,22 +114,22 @@ def _screen(
         angle = float(generator.choice(numpy.array([0.25, 0.75]))) * numpy.pi + 0.25 * (
             float(generator.random()) - 0.5
         )
-        period = max(2.8, size / 9.0)
-        return (across * numpy.cos(angle) + down * numpy.sin(angle)) % period < 0.46 * period
-    step = max(2.6, size / 11.0)
+        period = max(2.4, size / 12.0)
+        return (across * numpy.cos(angle) + down * numpy.sin(angle)) % period < 0.66 * period
+    step = max(2.4, size / 12.0)
     rows, columns = (down / step).astype(int), (across / step).astype(int)
-    offsets = generator.uniform(0.36, 0.64, size=(2, rows.max() + 1, columns.max() + 1)).astype(numpy.float32)
+    offsets = generator.uniform(0.42, 0.58, size=(2, rows.max() + 1, columns.max() + 1)).astype(numpy.float32)
     far = (down / step - rows - offsets[0][rows, columns]) ** 2 + (
         across / step - columns - offsets[1][rows, columns]
     ) ** 2
-    return far < 0.36**2
+    return far < 0.46**2
 
 
 def rendition_mask(label: int, size: int, style: str, generator: numpy.random.Generator) -> numpy.ndarray:
     """A class in one of STYLES: coverage in [0, 1], shape (height + 2 BORDER, width + 2 BORDER) of its glyph mask."""
     ink = _fine_glyph(label, size)
     if style == "shaky":
-        return _coverage(_contour(_bend(ink, 0.028 * size, generator), max(1.4, 0.045 * size)))
+        return _coverage(_contour(_bend(ink, 0.018 * size, generator), 0.06 * size))
     inside = numpy.asarray(ink) > 0
     if style == "inverted":
         chosen = ~inside
@@ -147,7 +145,7 @@ def _render_variant(parameters: WorldParameters, scene: Scene) -> numpy.ndarray:
     figure = scene.figures[0]
     size = max(figure.width, figure.height)
     if scene.split == "outlines":
-        mask = _coverage(_contour(_fine_glyph(figure.label, size), max(1.0, 0.018 * parameters.image_size)))
+        mask = _coverage(_contour(_fine_glyph(figure.label, size), max(1.0, 0.02 * parameters.image_size)))
     else:
         style = STYLES[(scene.index + scene.index // len(CLASS_NAMES)) % len(STYLES)]
         mask = rendition_mask(figure.label, size, style, generator)
@@ -203,15 +201,15 @@ def _render_clutter(parameters: WorldParameters, scene: Scene) -> numpy.ndarray:
     backdrop = picture.mean(axis=(0, 1))
     figure = scene.figures[0]
     size = max(figure.width, figure.height)
-    fade = 0.35 + 0.25 * float(generator.random()) if generator.random() < 0.5 else 0.0
-    for _ in range(3 + int(generator.integers(4))):
+    fade = 0.2 + 0.3 * float(generator.random()) if generator.random() < 0.5 else 0.0
+    for _ in range(2 + int(generator.integers(2))):
         colour = figure_colour(int(generator.integers(len(COLOURS))), generator)
         if generator.random() < 0.5:
-            x, y, angle, length = generator.uniform((0, 0, 0, 0.12), (side, side, numpy.pi, 0.35))
-            paint(picture, _bar(side, (x, y), angle, 0.03 * side, length * side), 0, 0, colour)
+            x, y, angle, length = generator.uniform((0, 0, 0, 0.12), (side, side, numpy.pi, 0.3))
+            paint(picture, _bar(side, (x, y), angle, 0.025 * side, length * side), 0, 0, colour)
             continue
         other = (figure.label + 1 + int(generator.integers(len(CLASS_NAMES) - 1))) % len(CLASS_NAMES)
-        scrap = _coverage(_fine_glyph(other, round(side * generator.uniform(0.16, 0.26))))
+        scrap = _coverage(_fine_glyph(other, round(side * generator.uniform(0.14, 0.2))))
         half = scrap.shape[0] // 2
         paint(
             picture,
@@ -222,11 +220,11 @@ def _render_clutter(parameters: WorldParameters, scene: Scene) -> numpy.ndarray:
     mask = _coverage(_fine_glyph(figure.label, size))
     colour = figure_colour(figure.colour, generator)
     paint(picture, mask, figure.left - BORDER, figure.top - BORDER, colour + fade * (backdrop - colour))
-    for _ in range(1 + int(generator.integers(2))):
+    for _ in range(1):
         x = figure.left + figure.width * generator.uniform(0.25, 0.75)
         y = figure.top + figure.height * generator.uniform(0.25, 0.75)
         bar = _bar(
-            side, (x, y), generator.uniform(0, numpy.pi), size * generator.uniform(0.12, 0.2), 3.0 * side
+            side, (x, y), generator.uniform(0, numpy.pi), size * generator.uniform(0.1, 0.16), 3.0 * side
         )
         paint(picture, bar, 0, 0, backdrop - generator.uniform(0, 60))
     return picture
