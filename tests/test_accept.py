@@ -174,3 +174,21 @@ def test_the_baseline_has_one_stage(scale, tmp_path):
     write_records(tmp_path / "records.json", made)
     (target,) = accept([tmp_path / "records.json"], scale, tmp_path / "recorded", knows_commit=known)
     assert target.parent.name == "S16-none-truncation32"
+
+
+def test_a_suite_is_kept_apart_and_must_be_whole(tmp_path, scale):
+    correct = numpy.random.default_rng(1).random(500) < 0.3
+    (stage,) = stages_of(parse_run("S16-none-truncation32"), scale, 0)
+    made = [
+        measured_record(
+            "S/16", "none", "pretrain", 0, correct, stage_fingerprint=stage.fingerprint, benchmark=name
+        )
+        for name in scale.evaluation.suite
+    ]
+    path = tmp_path / "suite.json"
+    write_records(path, made)
+    (target,) = accept([path], scale, tmp_path / "recorded", knows_commit=known)
+    assert target.parent == tmp_path / "recorded/micro/S16-none-truncation32/suite"
+    write_records(path, made[:-1])
+    with pytest.raises(AcceptError, match="no record of aro; evaluate the whole suite"):
+        accept([path], scale, tmp_path / "recorded", knows_commit=known)

@@ -14,8 +14,9 @@ from typing import Any
 from clipa.config import Scale
 from clipa.plan import RECORDED_DIRECTORY, Plan
 from clipa.results import Record, correct_items, percent_and_error, read_records, write_records
-from clipa.runs import Run, Stage, parse_run, recorded_path, stages_of
+from clipa.runs import Run, Stage, parse_run, recorded_path, recorded_suite_path, stages_of
 
+SUITE = "suite.json"
 TOLERANCE = 1e-6  # points; a value must be that of its outcomes, up to the arithmetic of another library
 
 
@@ -33,6 +34,7 @@ def accept(
 ) -> list[Path]:
     """Check records files of runs and write each to its place below `recorded_root`; returns those places.
 
+    A file called `suite.json` holds the test suite on a run's last stage and is kept apart from the grid's.
     `scale` is the configuration that the records must have been made with. Nothing is written unless every
     file passes. A file that is recorded already with the same content is left as it is; with other content it
     is replaced only with `replace`. `knows_commit` says whether a commit is in the repository (default: ask
@@ -42,7 +44,8 @@ def accept(
     for path in map(Path, run_records):
         records = read_records(path)
         stages = check(path, records, scale, knows_commit or git_knows)
-        target = Path(recorded_root) / recorded_path(stages)
+        place = recorded_suite_path if path.name == SUITE else recorded_path
+        target = Path(recorded_root) / place(stages)
         if target in chosen:
             raise AcceptError(
                 f"{path}: records the same run and seed as {chosen[target][0]}; give one of them"
@@ -78,6 +81,8 @@ def accept_plan(
     if missing:
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise AcceptError(f"{missing[0]}{others}: not measured yet; run snakemake first")
+    suites = (plan.root / plan.suite_file(stages) for stages in plan.suite_stages())
+    measured += [path for path in suites if path.is_file()]
     root = plan.root / RECORDED_DIRECTORY
     return accept(measured, plan.scale, root, replace=replace, knows_commit=knows_commit)
 
@@ -102,7 +107,10 @@ def check(
         _check_identity(path, record, run, stages)
         _check_commit(path, record, knows_commit)
         _check_value(path, record)
-    _check_complete(path, records, stages)
+    if path.name == SUITE:
+        _check_suite(path, records, stages[-1], scale)
+    else:
+        _check_complete(path, records, stages)
     return stages
 
 
@@ -177,6 +185,15 @@ def _check_complete(path: Path, records: Sequence[Record], stages: Sequence[Stag
             raise AcceptError(
                 f"{path}: stage {kind} was not measured on the same benchmarks as {stages[0].kind}"
             )
+
+
+def _check_suite(path: Path, records: Sequence[Record], stage: Stage, scale: Scale) -> None:
+    """The whole suite, on the run's last stage only."""
+    if {record["stage"] for record in records} != {stage.kind}:
+        raise AcceptError(f"{path}: the suite is measured on stage {stage.kind}, the run's last, alone")
+    missing = scale.evaluation.suite.keys() - {record["benchmark"] for record in records}
+    if missing:
+        raise AcceptError(f"{path}: no record of {', '.join(sorted(missing))}; evaluate the whole suite")
 
 
 def git_knows(commit: str) -> bool:

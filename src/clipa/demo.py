@@ -76,7 +76,7 @@ def _stop(_number: int, _frame: object) -> None:
 
 def _introduce(plan: Plan, work: Work, cores: int, log: Path) -> None:
     runs, stages = plan.grid.runs(), list(plan.stages.values())
-    print(f"The {plan.scale.name} scale: {plan.scale.about}.")
+    print(f"The {plan.scale.name} scale: {plan.scale.about}")
     print(f"{len(runs)} runs ({len(stages)} training stages), each evaluated; nothing is downloaded.")
     left = work.seconds_left()
     if left:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from clipa.config import CONFIG_DIRECTORY, Project, Scale, load_project
-from clipa.runs import Grid, Run, Stage, data_slug, evaluation_directory, load_grid, recorded_path
+from clipa.runs import Grid, Run, Stage, data_slug, evaluation_directory, load_grid, recorded_path, recorded_suite_path
 
 PUBLISHED_DIRECTORY = Path("results/published")
 RECORDED_DIRECTORY = Path("results/recorded")
@@ -73,6 +73,11 @@ class Plan:
         """Where the records of the whole test suite on a run's last stage are written."""
         return self.records_file(stages).with_name("suite.json")
 
+    def recorded_suite_file(self, stages: list[Stage]) -> Path | None:
+        """The accepted suite of exactly this checkpoint, if it is committed and may be used."""
+        path = RECORDED_DIRECTORY / recorded_suite_path(stages)
+        return path if self.project.reuse_recorded and (self.root / path).is_file() else None
+
     def recorded_file(self, stages: list[Stage]) -> Path | None:
         """The accepted records of exactly these stages, if they are committed and may be used."""
         path = RECORDED_DIRECTORY / recorded_path(stages)
@@ -89,8 +94,12 @@ class Plan:
 
     def suite_cells(self) -> list[Path]:
         """The whole suite on one checkpoint a model: the full-length baseline of the first seed."""
+        return [self.recorded_suite_file(stages) or self.suite_file(stages) for stages in self.suite_stages()]
+
+    def suite_stages(self) -> list[list[Stage]]:
+        """The stages of the runs that the suite is measured on."""
         baselines = [run for run in self.grid.runs() if run.is_full_length]
-        return [self.suite_file(self.grid.stages(run, self.project.seeds[0])) for run in baselines]
+        return [self.grid.stages(run, self.project.seeds[0]) for run in baselines]
 
     def planned_stages(self, cells: Iterable[Path] | None = None) -> list[Stage]:
         """The stages behind cells that no recorded file fills, finished or not, longest first in each kind."""

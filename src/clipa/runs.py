@@ -230,6 +230,12 @@ def recorded_path(stages: list[Stage]) -> Path:
     return Path(last.scale.name, last.run.slug, f"seed{last.seed}-{last.fingerprint}.json")
 
 
+def recorded_suite_path(stages: list[Stage]) -> Path:
+    """Likewise for the whole test suite on the run's last stage; a folder deeper, so that no figure takes it in."""
+    path = recorded_path(stages)
+    return path.parent / "suite" / path.name
+
+
 @dataclass(frozen=True)
 class Grid:
     """The runs that a project's configuration asks for, and what each run fills."""

@@ -15,7 +15,8 @@ rule draw_figure:
         f"{BENCHMARKS}/figures/{{figure}}.tsv"
     conda:
         "../../envs/reader.yaml"
-    threads: 1
+    resources:
+        **DRAWING_RESOURCES,
     message:
         "Drawing {wildcards.figure} from the published numbers"
     shell:
@@ -36,7 +37,8 @@ rule draw_recorded_figure:
         f"{BENCHMARKS}/{{scale}}/figures/recorded-{{figure}}.tsv"
     conda:
         "../../envs/reader.yaml"
-    threads: 1
+    resources:
+        **DRAWING_RESOURCES,
     message:
         "Drawing {wildcards.figure} from accepted records of the {wildcards.scale} scale"
     shell:
@@ -63,7 +65,8 @@ rule draw_measured_figure:
         f"{BENCHMARKS}/{{scale}}/figures/{{figure}}.tsv"
     conda:
         "../../envs/reader.yaml"
-    threads: 1
+    resources:
+        **DRAWING_RESOURCES,
     message:
         "Drawing {wildcards.figure} from measured records"
     shell:

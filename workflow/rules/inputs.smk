@@ -9,6 +9,7 @@ TRAINING_RESOURCES = {
     "nodes": SCALE.resources.nodes,
     **({"gpu": SCALE.resources.gpus} if SCALE.resources.gpus else {}),
 }
+DRAWING_RESOURCES = {"mem_mb": 1000, "runtime": 10}
 EVALUATION_RESOURCES = {
     "mem_mb": 3000 if SCALE.device == "cpu" else 32000,
     "runtime": 60,

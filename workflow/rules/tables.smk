@@ -12,7 +12,8 @@ rule fill_table:
         f"{BENCHMARKS}/tables/{{table}}.tsv"
     conda:
         "../../envs/reader.yaml"
-    threads: 1
+    resources:
+        **DRAWING_RESOURCES,
     message:
         "Filling {wildcards.table} with the published numbers"
     shell:
@@ -31,7 +32,8 @@ rule fill_recorded_table:
         f"{BENCHMARKS}/{{scale}}/tables/recorded-{{table}}.tsv"
     conda:
         "../../envs/reader.yaml"
-    threads: 1
+    resources:
+        **DRAWING_RESOURCES,
     message:
         "Filling {wildcards.table} with accepted records of the {wildcards.scale} scale"
     shell:
@@ -56,7 +58,8 @@ rule fill_measured_table:
         f"{BENCHMARKS}/{{scale}}/tables/{{table}}.tsv"
     conda:
         "../../envs/reader.yaml"
-    threads: 1
+    resources:
+        **DRAWING_RESOURCES,
     message:
         "Filling {wildcards.table} with measured records"
     shell:

@@ -1,0 +1,92 @@
+"""A mistake in config/ ends in one line that names file and key."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from clipa.config import ConfigError, load_experiment, load_project, load_scale
+from clipa.runs import load_grid
+
+CONFIG = Path(__file__).parents[1] / "config"
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(CONFIG, tmp_path / "config"))
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        (
+            "scales/micro.yaml",
+            "batch_size",
+            "bath_size",
+            r"bath_size: unknown key \(did you mean batch_size\?\)",
+        ),
+        (
+            "scales/micro.yaml",
+            "samples: 51200",
+            "samples: 51201",
+            "samples 51201 is not a multiple",
+        ),
+        ("scales/micro.yaml", "samples: 51200", "samples: many", r"pretrain\.samples: "),
+        ("scales/micro.yaml", "224: 48", "224: 50", r"image_sizes: 50 is not a multiple of patch_size 6"),
+        ("scales/micro.yaml", "B/16: {config", "B/15: {config", r"unknown model 'B/15'"),
+        ("scales/micro.yaml", "B/16: 1.12e-2, ", "", r"base_lr: no value for B/16"),
+        ("scales/micro.yaml", "patch_size: 6", "patch_size: [6", r"not valid YAML"),
+        (
+            "scales/ci.yaml",
+            "extends: micro",
+            "extends: macro",
+            r"no scale 'macro' \(known: ci, micro, paper\)",
+        ),
+    ],
+)
+def test_a_mistake_in_a_scale(copied: Path, file: str, old: str, new: str, said: str) -> None:
+    edit(copied / file, old, new)
+    with pytest.raises(ConfigError, match=said) as raised:
+        load_scale(Path(file).stem, copied)
+    assert "\n" not in str(raised.value) and str(copied / "scales") in str(raised.value)
+
+
+def test_a_mistake_on_the_command_line(copied: Path) -> None:
+    with pytest.raises(ConfigError, match=r"config\.yaml: scal: unknown key \(did you mean scale\?\)"):
+        load_project({"scal": "micro"}, copied)
+    with pytest.raises(ConfigError, match=r"there is no experiment 'figure44'"):
+        load_grid(load_project({"experiments": ["figure44"]}, copied), copied)
+
+
+def test_a_mistake_in_an_experiment(copied: Path) -> None:
+    edit(copied / "experiments" / "demo.yaml", "image_reduction: resize", "image_reduction: shrink")
+    with pytest.raises(ConfigError, match=r"demo\.yaml: runs\.1\.image_reduction: input should be"):
+        load_experiment("demo", copied)
+
+
+def test_files_that_extend_each_other_in_a_circle(copied: Path) -> None:
+    edit(copied / "scales" / "micro.yaml", "about:", "extends: ci\nabout:")
+    with pytest.raises(ConfigError, match="circle"):
+        load_scale("ci", copied)
+
+
+def test_an_extending_scale_overrides_key_by_key() -> None:
+    micro, ci = load_scale("micro"), load_scale("ci")
+    assert ci.pretrain.samples < micro.pretrain.samples
+    assert ci.pretrain.base_lr == micro.pretrain.base_lr and ci.models == micro.models
+    assert (ci.name, micro.name) == ("ci", "micro")
+
+
+@pytest.mark.parametrize("path", sorted((CONFIG / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_says_where_how_and_what_to_expect(path: Path) -> None:
+    head = path.read_text(encoding="utf-8").split("about:")[0]
+    for part in ("In the paper:", "Command:", "Expected cost:", "Expected score:"):
+        assert part in head
+    assert load_experiment(path.stem).fills == yaml.safe_load(path.read_text(encoding="utf-8"))["fills"]

@@ -1,0 +1,114 @@
+"""The towers are Table 4's, and a stage inherits what it should."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from open_clip.model import CLIP
+
+from clipa import models
+from clipa.cost import forward_macs
+from small_training import tiny_stages
+
+CONFIGS = Path(models.__file__).parent / "model_configs"
+
+
+@pytest.mark.parametrize(("name", "vision", "text"), [("S16", 22, 33), ("B16", 86, 53), ("L16", 303, 109)])
+def test_parameters_are_table_4s(name: str, vision: int, text: int) -> None:
+    """Millions, towers without projections, bert-base-uncased's 30,522 entries: within half a million."""
+    config = json.loads((CONFIGS / f"{name}.json").read_text())
+    with torch.device("meta"):
+        model = CLIP(config["embed_dim"], config["vision_cfg"], config["text_cfg"])
+    total = {"vision": 0, "text": 0}
+    for key, parameter in model.named_parameters():
+        if key not in ("visual.proj", "text_projection", "logit_scale"):
+            total["vision" if key.startswith("visual.") else "text"] += parameter.numel()
+    assert total["vision"] / 1e6 == pytest.approx(vision, abs=0.5)
+    assert total["text"] / 1e6 == pytest.approx(text, abs=0.5)
+
+
+def test_each_micro_model_costs_at_least_two_and_a_half_times_the_one_before() -> None:
+    costs = [
+        forward_macs(json.loads((CONFIGS / f"micro-{name}.json").read_text()))
+        for name in ("S16", "B16", "L16")
+    ]
+    assert costs[1] > 2.5 * costs[0] and costs[2] > 2.5 * costs[1]
+
+
+def test_temperature_starts_at_the_papers_and_is_clamped() -> None:
+    model = models.build(tiny_stages()[0].model_config, 0)
+    assert model.logit_scale.exp().item() == pytest.approx(1 / 0.07, rel=1e-6)
+    with torch.no_grad():
+        model.logit_scale.fill_(9.0)
+    models.clamp_temperature(model)
+    assert model.logit_scale.exp().item() == pytest.approx(100.0, rel=1e-5)
+
+
+def test_the_seed_decides_the_weights_and_leaves_the_global_one_alone() -> None:
+    config = tiny_stages()[0].model_config
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    one, same, other = (models.build(config, seed).state_dict() for seed in (1, 1, 2))
+    assert torch.equal(torch.rand(3), expected)
+    name = "visual.conv1.weight"
+    assert torch.equal(one[name], same[name]) and not torch.equal(one[name], other[name])
+
+
+def test_image_positions_are_computed_anew_for_each_size() -> None:
+    small, full = tiny_stages()
+    parent, child = models.build(small.model_config, 0), models.build(full.model_config, 1)
+    fixed = child.visual.positional_embedding.clone()
+    models.inherit(child, parent.state_dict())
+    assert torch.equal(child.visual.positional_embedding, fixed)
+    assert not child.visual.positional_embedding.requires_grad
+    assert torch.equal(child.visual.conv1.weight, parent.visual.conv1.weight)
+
+
+def test_text_positions_are_stretched() -> None:
+    parent = models.build(tiny_stages("S16-resize64-truncation8")[0].model_config, 0)
+    child = models.build(tiny_stages("S16-resize64-truncation8")[1].model_config, 1)
+    assert parent.positional_embedding.shape[0] == 8 and child.positional_embedding.shape[0] == 32
+    models.inherit(child, parent.state_dict())
+    assert torch.allclose(child.positional_embedding[0], parent.positional_embedding[0])
+    assert torch.allclose(child.positional_embedding[-1], parent.positional_embedding[-1])
+    between = child.positional_embedding[1:3].mean(0)
+    assert torch.allclose(between, parent.positional_embedding[:2].mean(0), atol=0.02)
+
+
+def test_another_models_weights_are_refused() -> None:
+    child = models.build(tiny_stages()[1].model_config, 0)
+    with pytest.raises((ValueError, RuntimeError)):
+        models.inherit(
+            child, models.build(tiny_stages("B16-none-truncation32")[0].model_config, 0).state_dict()
+        )
+
+
+def test_weight_decay_reaches_matrices_only() -> None:
+    model = models.build(tiny_stages()[0].model_config, 0)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    decayed = {name for name, p in trained.items() if models.decayed(name, p)}
+    assert {"visual.conv1.weight", "visual.proj", "text_projection"} <= decayed
+    exempt = trained.keys() - decayed
+    assert {
+        "logit_scale",
+        "token_embedding.weight",
+        "positional_embedding",
+        "visual.class_embedding",
+    } <= exempt
+    assert all(name in exempt for name in trained if name.endswith("bias") or "ln_" in name)
+
+
+def test_padding_is_seen_and_the_last_position_is_read() -> None:
+    """The text tower is bidirectional, without padding mask, pooled at the last position (A.1 and released code)."""
+    model = models.build(tiny_stages()[1].model_config, 0).eval()
+    tokens = torch.zeros(1, 32, dtype=torch.long)
+    tokens[0, :3] = torch.tensor([2, 50, 60])
+    other = tokens.clone()
+    other[0, 1] = 51
+    with torch.no_grad():
+        difference = (model.encode_text(tokens) - model.encode_text(other)).abs().max()
+    assert model.attn_mask is None and model.text_pool_type == "last"
+    assert difference > 1e-4 and math.isfinite(difference)

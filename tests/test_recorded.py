@@ -1,0 +1,73 @@
+"""What the accepted records of the micro scale must say for the artifact to stand: they are there, they are what the
+configuration would measure, and the world does what docs/world.md promises.
+"""
+
+from pathlib import Path
+from statistics import mean
+
+import pytest
+
+from clipa.plan import load_plan
+from clipa.results import read_records
+
+ROOT = Path(__file__).parents[1]
+PLAN = load_plan({"scale": "micro"}, ROOT)
+SHIFTED = ("imagenet-r", "imagenet_sketch", "imagenet-a", "objectnet")
+
+
+def accuracies(model: str, image: str, stage: str) -> list[float]:
+    """Accuracy by seed of a cell of the demo's grid."""
+    slug = f"{model}-{image}-truncation32"
+    values = []
+    for seed in PLAN.project.seeds:
+        path = PLAN.recorded_file(PLAN.stages_of(slug, seed))
+        assert path, f"{slug}, seed {seed}: not recorded, or recorded with another configuration"
+        values += [record["value"] for record in read_records(ROOT / path) if record["stage"] == stage]
+    return values
+
+
+def suite(model: str) -> dict[str, dict]:
+    [stages] = [s for s in PLAN.suite_stages() if s[0].run.model == model]
+    path = PLAN.recorded_suite_file(stages)
+    assert path, f"{model}: the suite is not recorded for this configuration"
+    return {f"{r['benchmark']} {r['metric']}": r for r in read_records(ROOT / path)}
+
+
+def test_three_seeds_of_every_run_are_recorded_and_nothing_is_left_to_train() -> None:
+    assert PLAN.project.seeds == [0, 1, 2]
+    assert PLAN.planned_stages() == []
+
+
+def test_the_models_learn_and_the_larger_one_learns_more() -> None:
+    small, large = (mean(accuracies(model, "none", "pretrain")) for model in ("S16", "L16"))
+    assert small >= 15.0
+    assert large >= small + 5.0
+
+
+@pytest.mark.parametrize("model", ["S16", "B16", "L16"])
+def test_the_shortest_sequence_costs_every_model(model: str) -> None:
+    full = mean(accuracies(model, "none", "pretrain"))
+    assert full - mean(accuracies(model, "resize64", "finetune")) >= 3.0
+
+
+def difference(one: dict, other: dict) -> float:
+    """Difference of two accuracies on different items, in its standard errors."""
+    return (one["value"] - other["value"]) / (
+        one["standard_error"] ** 2 + other["standard_error"] ** 2
+    ) ** 0.5
+
+
+@pytest.mark.parametrize("model", ["B/16", "L/16"])
+def test_each_shifted_set_costs_and_the_fresh_draw_does_not(model: str) -> None:
+    records = suite(model)
+    plain = records["imagenet1k acc1"]
+    for benchmark in SHIFTED:
+        assert difference(plain, records[f"{benchmark} acc1"]) >= 2.0, benchmark
+    assert abs(difference(plain, records["imagenetv2 acc1"])) < 3.0
+
+
+def test_the_suite_is_measured_on_one_checkpoint_a_model() -> None:
+    for model in ("S/16", "B/16", "L/16"):
+        records = suite(model)
+        assert {record["benchmark"] for record in records.values()} == set(PLAN.scale.evaluation.suite)
+        assert len({record["stage_fingerprint"] for record in records.values()}) == 1

@@ -1,0 +1,146 @@
+"""Names and identities of runs and stages."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipa.config import MODELS, ConfigError, Project, Scale, load_scale
+from clipa.runs import Run, fingerprint, load_grid, parse_run, recorded_path, stages_of
+
+RESIZE64 = "L16-resize64-truncation32"
+
+
+def scale(**changes: object) -> Scale:
+    values = load_scale("micro").model_dump()
+    for path, value in changes.items():
+        *parents, key = path.split("__")
+        inner = values
+        for parent in parents:
+            inner = inner[parent]
+        inner[key] = value
+    return Scale.model_validate(values)
+
+
+def identities(run: str = RESIZE64, seed: int = 0, **changes: object) -> list[str]:
+    return [stage.fingerprint for stage in stages_of(parse_run(run), scale(**changes), seed)]
+
+
+@given(
+    st.sampled_from(MODELS),
+    st.one_of(
+        st.just(("none", 224, None)),
+        st.sampled_from([("resize", size, None) for size in (160, 112, 96, 84, 70, 64)]),
+        st.sampled_from(
+            [(mask, 224, kept) for mask in ("random", "grid", "block") for kept in (98, 49, 36, 16)]
+        ),
+    ),
+    st.sampled_from(["truncation", "random", "block", "syntax"]),
+    st.sampled_from([32, 16, 8, 6, 4]),
+)
+def test_a_slug_names_one_run(model: str, image: tuple, text: str, tokens: int) -> None:
+    run = Run(model, *image, text, tokens)
+    assert parse_run(run.slug) == run
+
+
+def test_patches_are_the_papers() -> None:
+    counts = [Run("L/16", "resize", size).patches for size in (160, 112, 96, 64)]
+    assert counts == [100, 49, 36, 16]
+    assert Run("L/16").patches == 196 and Run("H/14", "resize", 84).patches == 36
+    assert Run("S/16", "random", 224, 16).patches == 16
+
+
+@pytest.mark.parametrize(
+    "slug", ["L16", "X16-none-truncation32", "L16-shrink64-truncation32", "L16-none-words32"]
+)
+def test_a_wrong_slug_is_answered_with_an_example(slug: str) -> None:
+    with pytest.raises(ValueError, match="as in L16-resize64-truncation32"):
+        parse_run(slug)
+
+
+def test_the_baseline_has_one_stage() -> None:
+    assert Run("S/16").stages == ("pretrain",)
+    assert Run("S/16", text_tokens=16).stages == ("pretrain", "finetune")
+    assert Run("S/16", "resize", 112).stages == ("pretrain", "finetune")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pretrain__samples": 102400},
+        {"pretrain__base_lr": {"S/16": 1.0, "B/16": 1.0, "L/16": 1.0}},
+        {"pretrain__weight_decay": 0.1},
+        {"precision": "bf16"},
+        {"threads": 2},
+        {"augmentation__crop_area": (0.4, 1.0)},
+        {"data__world__world_seed": 1},
+        {"data__lanes": 4},
+        {"vocabulary_size": 500},
+        {"models__L/16__config": "micro-B16"},
+    ],
+)
+def test_what_changes_the_weights_changes_both_fingerprints(change: dict) -> None:
+    before, after = identities(), identities(**change)
+    assert before[0] != after[0] and before[1] != after[1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data__workers": 4},
+        {"log_every": 1},
+        {"checkpoint_every": 7},
+        {"about": "other"},
+        {"experiments": ["ci"]},
+    ],
+)
+def test_what_does_not_change_the_weights_changes_nothing(change: dict) -> None:
+    assert identities() == identities(**change)
+
+
+def test_fine_tuning_settings_leave_the_pre_training_alone() -> None:
+    before, after = identities(), identities(finetune__samples=12800)
+    assert before[0] == after[0] and before[1] != after[1]
+    # Another model's learning rate is not this one's.
+    rates = {**scale().pretrain.base_lr, "S/16": 1.0}
+    assert identities() == identities(pretrain__base_lr=rates)
+
+
+def test_seeds_and_runs_differ() -> None:
+    everything = [identities(run, seed) for run in (RESIZE64, "S16-resize64-truncation32") for seed in (0, 1)]
+    assert len({mark for marks in everything for mark in marks}) == 8
+
+
+def test_fingerprints_ignore_the_order_of_keys() -> None:
+    assert fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": [2], "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": 1.5})
+
+
+def test_a_run_named_twice_exists_once() -> None:
+    grid = load_grid(Project(scale="micro", experiments=["demo", "ci", "table11_resize"]))
+    assert len(grid.runs()) == 15 == len(set(grid.runs()))
+    assert [run.slug for run in grid.runs()][:3] == [
+        "S16-none-truncation32",
+        "S16-resize160-truncation32",
+        "S16-resize112-truncation32",
+    ]
+
+
+def test_the_paper_scale_is_the_papers() -> None:
+    """§3.1, Tables 1 and 5, A.2: 78,125 and 4,000 steps; base rates times batch / 256."""
+    stages = stages_of(parse_run(RESIZE64), load_scale("paper"), 0)
+    assert [stage.schedule.steps for stage in stages] == [78_125, 4_000]
+    assert [stage.peak_lr for stage in stages] == pytest.approx([1.024e-3, 5.12e-5])
+    assert [stage.image_size for stage in stages] == [64, 224]
+    assert stages[0].model_config["vision_cfg"]["width"] == 1024
+
+
+def test_what_a_scale_does_not_have_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"micro\.yaml: models: H/14 is not built"):
+        stages_of(Run("H/14"), scale(), 0)
+    with pytest.raises(ConfigError, match="no entry for 70 pixels"):
+        stages_of(Run("L/16", "resize", 70), scale(), 0)
+
+
+def test_records_are_kept_by_the_last_stages_fingerprint() -> None:
+    stages = stages_of(parse_run(RESIZE64), scale(), 3)
+    assert recorded_path(stages).as_posix() == f"micro/{RESIZE64}/seed3-{stages[-1].fingerprint}.json"
