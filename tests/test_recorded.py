@@ -71,3 +71,11 @@ def test_the_suite_is_measured_on_one_checkpoint_a_model() -> None:
         records = suite(model)
         assert {record["benchmark"] for record in records.values()} == set(PLAN.scale.evaluation.suite)
         assert len({record["stage_fingerprint"] for record in records.values()}) == 1
+
+
+def test_the_readme_says_what_the_records_say() -> None:
+    from clipa.law import main_report
+
+    report = main_report([ROOT / path for path in PLAN.all_recorded()])
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"```text\n{report.strip()}\n```" in readme

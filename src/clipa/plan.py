@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from clipa.config import CONFIG_DIRECTORY, Project, Scale, load_project
-from clipa.runs import Grid, Run, Stage, data_slug, evaluation_directory, load_grid, recorded_path, recorded_suite_path
+from clipa.runs import (
+    Grid,
+    Run,
+    Stage,
+    data_slug,
+    evaluation_directory,
+    load_grid,
+    recorded_path,
+    recorded_suite_path,
+)
 
 PUBLISHED_DIRECTORY = Path("results/published")
 RECORDED_DIRECTORY = Path("results/recorded")

@@ -56,7 +56,6 @@ rule draw_measured_figure:
             f"{RUNS}/{{scale}}/figures/{{figure}}.png",
             caption="../report/figure.rst",
             category="§4.1 The inverse scaling law",
-            labels={"figure": "{figure}", "scale": "{scale}"},
         ),
         csv=f"{RUNS}/{{scale}}/figures/data/{{figure}}.csv",
     log:

@@ -49,7 +49,7 @@ rule fill_measured_table:
         report(
             f"{RUNS}/{{scale}}/tables/{{table}}.tex",
             caption="../report/table.rst",
-            category="A.3 Complete results",
+            category="B.3 Numeric results on ImageNet-1k",
             labels={"table": "{table}", "scale": "{scale}"},
         ),
     log:

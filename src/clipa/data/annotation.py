@@ -12,19 +12,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import sys
-import threading
-import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clipa.data.processes import in_processes
 from clipa.data.vocabulary import read_scene_facts
 from clipa.locks import directory_lock
 from clipa.results import write_json_atomically, write_text_atomically
@@ -210,45 +206,14 @@ def _annotate_shards(
         total=len(shards), initial=len(done), desc="parts of speech", unit="shard", mininterval=seconds
     )
     with bar, open(_journal(train), "a", encoding="utf-8") as journal:
-        for entry in _run(train, missing, pipeline, processes):
+        jobs = [(train / name, pipeline) for name in missing]
+        for entry in in_processes(_annotate_shard, jobs, processes):
             # The line break first: the last line may have been cut by a kill.
             journal.write("\n" + json.dumps({"tagger": about, **entry}) + "\n")
             journal.flush()
             done[entry["shard"]] = entry
             bar.update()
     return [done[name] for name in shards]
-
-
-def _run(train: Path, shards: list[str], pipeline: str, processes: int) -> Iterator[dict[str, Any]]:
-    if processes <= 1 or len(shards) <= 1:
-        for name in shards:
-            yield _annotate_shard(train / name, pipeline)
-        return
-    # spawn, not fork: the parent has threads of several libraries.
-    with ProcessPoolExecutor(
-        min(processes, len(shards)),
-        get_context("spawn"),
-        initializer=_end_with_parent,
-        initargs=(os.getpid(),),
-    ) as pool:
-        futures = [pool.submit(_annotate_shard, train / name, pipeline) for name in shards]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _end_with_parent(parent: int) -> None:
-    """Worker start-up: go when the parent is killed, since nobody would collect the work."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _annotate_shard(shard: Path, pipeline: str) -> dict[str, Any]:

@@ -11,19 +11,16 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import sys
 import tarfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable
 from dataclasses import asdict
-from multiprocessing import get_context
 from pathlib import Path
 
 from clipa.data import TEST_SETS, WORLD, WorldParameters, testsets, world_fingerprint
 from clipa.data.pictograms import encode, layout, render, scene_captions
+from clipa.data.processes import in_processes
 from clipa.locks import directory_lock
 from clipa.results import write_bytes_atomically
 
@@ -81,17 +78,6 @@ def _draw_shard(parameters: WorldParameters, split: str, path: Path, start: int,
     content = tar_bytes(members)
     write_bytes_atomically(path, content)
     return {"name": path.name, "samples": stop - start, "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def _end_with_parent(parent: int) -> None:
-    """Worker start-up: watch the parent, so that no worker is left behind when it is killed."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _sha256(path: Path) -> str | None:
@@ -196,7 +182,7 @@ def _draw_split(
             say = progress or _Report(f"drawing {split}", count)
             ends = {name: min(start + parameters.images_per_shard, count) for name, start in wanted.items()}
             jobs = [(parameters, split, folder / name, wanted[name], ends[name]) for name in missing]
-            for entry in _run(jobs, processes):
+            for entry in in_processes(_draw_shard, jobs, processes):
                 done[entry["name"]] = entry
                 write_bytes_atomically(partial, content())
                 say(sum(done[name]["samples"] for name in wanted if name in done), count)
@@ -204,25 +190,6 @@ def _draw_split(
             write_bytes_atomically(final, content())
         partial.unlink(missing_ok=True)
     return final
-
-
-def _run(jobs: list[tuple], processes: int) -> Iterator[dict]:
-    """Entries of the drawn shards as they get ready, in ``processes`` processes."""
-    if processes <= 1 or len(jobs) == 1:
-        for job in jobs:
-            yield _draw_shard(*job)
-        return
-    # spawn: the parent may hold threads or a lock that a fork would copy.
-    with ProcessPoolExecutor(
-        min(processes, len(jobs)), get_context("spawn"), initializer=_end_with_parent, initargs=(os.getpid(),)
-    ) as pool:
-        futures = [pool.submit(_draw_shard, *job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def draw_train(

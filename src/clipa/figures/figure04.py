@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 THRESHOLDS = (1, 2)  # points; §4.1 and §4.2 speak of both
+TALL = 15.0  # points on the axis from which one label serves all thresholds
 DODGE = 1.025  # error bars of neighbouring models stand apart by this factor of the token length
 
 
@@ -88,10 +89,15 @@ def _frame_panel(panel: Axes, title: str, bottom: float, top: float) -> None:
     )  # long sequences left: reading on means cutting more; room for names at the right
     panel.set_xticks(list(style.TOKEN_TICKS), list(style.TOKEN_TICKS.values()))
     panel.set_ylim(bottom, top)
+    # One label for all thresholds where drops are so large that the labels would lie on each other.
+    labels = {threshold: f"{threshold} %" for threshold in THRESHOLDS}
+    if top - bottom > TALL:
+        labels = {max(THRESHOLDS): ", ".join(labels.values())}
     for threshold in THRESHOLDS:
         panel.axhline(threshold, color=style.FAINT, linewidth=0.7, linestyle=(0, (1, 2)), zorder=0)
+    for threshold, label in labels.items():
         panel.annotate(
-            f"{threshold} %",
+            label,
             (205, threshold),
             xytext=(0, 1.5),
             textcoords="offset points",
