@@ -15,7 +15,7 @@ from clipa.plan import RECORDED_DIRECTORY, load_plan
 from clipa.runs import recorded_path
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = ("Snakefile", "workflow", "slurm", "config", "envs", "src", "results/published")
+COPIED = ("Snakefile", "workflow", "slurm", "profiles", "config", "envs", "src", "results/published")
 TRAINING = {"pretrain", "finetune", "evaluate", "draw_training", "download_shards"}
 
 
@@ -131,9 +131,15 @@ def test_lint_finds_nothing(tree):
 # ----------------------------------------------------------------------------------------------- without a dry run
 
 
+def test_the_automatic_profile_is_found(tree):
+    """Without it a kill of Snakemake alone ends in IncompleteFilesException at the next start."""
+    _, said = plan(tree, "figures", "-n")
+    assert "workflow specific profile profiles/default" in said
+
+
 def test_profiles():
     """The automatic profile wins over --profile key by key, so it may hold only neutral keys."""
-    default = yaml.safe_load((ROOT / "workflow/profiles/default/config.yaml").read_text(encoding="utf-8"))
+    default = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text(encoding="utf-8"))
     slurm = yaml.safe_load((ROOT / "slurm/config.yaml").read_text(encoding="utf-8"))
     placing = {
         "executor",
