@@ -131,6 +131,9 @@ def _update_until_done(
 def _start(stage: Stage, directory: Path, project: Project) -> State:
     """The state to go on from: the newest intact checkpoint, else the parent's weights, else initialisation."""
     torch.set_num_threads(stage.scale.threads or torch.get_num_threads())
+    os.environ.setdefault(
+        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+    )  # what determinism asks of CUDA's matrix products
     torch.use_deterministic_algorithms(True)
     model = models.build(stage.model_config, stage.seed).to(stage.scale.device)
     state = State(model, _optimizer(model, stage), provenance=describe())
@@ -202,10 +205,8 @@ def _restore(state: State, tensors: dict[str, Tensor], metadata: dict[str, Any])
         prefix = f"optimizer.{name}."
         values = {key[len(prefix) :]: tensor for key, tensor in tensors.items() if key.startswith(prefix)}
         if values:
-            state.optimizer.state[parameter] = {
-                key: tensor if key == "step" else tensor.to(parameter.device)
-                for key, tensor in values.items()
-            }
+            # The fused optimizer keeps its step counter on the device, too.
+            state.optimizer.state[parameter] = {key: t.to(parameter.device) for key, t in values.items()}
     state.replaced, state.seconds, state.losses = (
         metadata["replaced"],
         metadata["seconds"],
@@ -357,7 +358,8 @@ def _agreed(asked_to_stop: list[int]) -> bool:
     """Whether any process was asked to stop: all must leave the loop at the same step."""
     if _ranks() == 1:
         return bool(asked_to_stop)
-    flag = torch.tensor([len(asked_to_stop)])
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    flag = torch.tensor([len(asked_to_stop)], device=device)
     dist.all_reduce(flag)
     return bool(flag.item())
 
