@@ -32,7 +32,9 @@ help:
 	@echo '  make clean           remove what jobs made (results/runs, results/data); records and figures stay'
 	@echo
 	@echo 'With an environment active (source $(READER)/bin/activate):'
+	@echo '  snakemake figures tables pages                   every figure, table and page from stored numbers'
 	@echo '  snakemake figures/figure4.pdf                    one figure from the published numbers'
+	@echo '  clipa cite L/16 resize 64 finetune               one number, with what to know before citing it'
 	@echo '  snakemake measure_figure4 --config scale=micro   the same, measured'
 	@echo '  snakemake --profile slurm all -n                  the plan at the scale of the paper'
 
@@ -40,8 +42,8 @@ help:
 # Bytecode is compiled once here: without it every job compiles its imports anew, several times slower.
 
 .PHONY: environment reader
-environment: $(TRAIN)/.installed
-reader: $(READER)/.installed
+environment: $(TRAIN)/.installed $(TRAIN)/bin/clipa
+reader: $(READER)/.installed $(READER)/bin/clipa
 	@echo 'Ready: source $(READER)/bin/activate && snakemake figures/figure4.pdf'
 
 $(TOOLS)/.installed: envs/bootstrap.lock
@@ -64,6 +66,11 @@ $(READER)/.installed: envs/reader.lock $(TOOLS)/.installed
 	@env -u PYTHONDONTWRITEBYTECODE $(UV) pip sync --quiet --python $(READER)/bin/python \
 		--require-hashes --compile-bytecode envs/reader.lock
 	@touch $@
+
+# The package is not installed, it is found in src/: an environment never holds an old copy of it.
+%/bin/clipa: %/.installed
+	@echo '$(CURDIR)/src' > $*/lib/python3.11/site-packages/clipa.pth
+	@printf '#!/bin/sh\nexec "$$(dirname "$$0")/python" -m clipa "$$@"\n' > $@ && chmod +x $@
 
 .PHONY: locks
 COMPILE = $(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate

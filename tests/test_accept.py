@@ -10,7 +10,8 @@ from clipa import accept as accept_module
 from clipa.accept import AcceptError, accept, accept_plan
 from clipa.config import load_scale
 from clipa.plan import load_plan
-from clipa.results import encode_outcomes, read_records, record_id, write_records
+from clipa.outcomes import encode_outcomes
+from clipa.results import read_records, record_id, write_records
 from clipa.runs import parse_run, stages_of
 from fabricated import LENGTHS, measured_record
 

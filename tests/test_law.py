@@ -6,7 +6,8 @@ import numpy
 import pytest
 
 from clipa import law
-from clipa.results import RecordError, correct_items, paired_drop, record_id, write_records
+from clipa.outcomes import correct_items, paired_drop
+from clipa.results import RecordError, record_id, write_records
 from fabricated import MODELS, SIZES, measured_grid
 
 

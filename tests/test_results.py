@@ -8,7 +8,7 @@ import sys
 import numpy
 import pytest
 
-from clipa import results
+from clipa import outcomes, results
 from clipa.results import RecordError
 from fabricated import measured_grid, measured_record
 
@@ -35,10 +35,12 @@ def published(record):
         "source": "published",
         "scale": "paper",
         "table": 11,
+        "row": "baseline | 0.0% | 197",
         "column": "S/16 fine-tune",
         "printed": "25.0",
+        "unit": "percent",
     }
-    kept |= {"note": None, "same_as": [], "value": 25.0}
+    kept |= {"case": None, "note": None, "same_as": [], "value": 25.0, "factors": {}}
     return kept | {"id": results.record_id(kept)}
 
 
@@ -94,6 +96,10 @@ def test_published_records_have_no_measured_parts(published, record):
         check(published | {"seed": 0})
     with pytest.raises(RecordError, match="printed"):
         check({k: v for k, v in published.items() if k != "printed"})
+    with pytest.raises(RecordError, match=r"field factors: .*colour"):
+        check(published | {"factors": {"colour": "red"}})
+    with pytest.raises(RecordError, match="field value"):
+        check(published | {"value": 567})
     with pytest.raises(RecordError, match="occurs twice"):
         check(record, record)
 
@@ -131,40 +137,6 @@ def test_unreadable_files_are_named(tmp_path):
         results.read_records(tmp_path / "old.json")
 
 
-@pytest.mark.parametrize("n", [1, 7, 8, 9, 4001])
-def test_outcomes_round_trip(n):
-    random = numpy.random.default_rng(n)
-    bits, ranks = random.random(n) < 0.3, random.integers(0, 65536, n)
-    for outcomes in (bits, ranks):
-        encoded = results.encode_outcomes(outcomes)
-        json.dumps(encoded)
-        assert numpy.array_equal(results.decode_outcomes(encoded), outcomes)
-    short = results.encode_outcomes(bits) | {"n": n + 8}
-    with pytest.raises(ValueError, match="bytes for"):
-        results.decode_outcomes(short)
-
-
-def test_outcomes_refuse_what_they_cannot_hold():
-    for wrong in ([0.5, 0.5], [70000], [-1], [[True]], []):
-        with pytest.raises(ValueError, match="outcomes"):
-            results.encode_outcomes(numpy.asarray(wrong))
-
-
-def test_ranks_are_correct_below_the_cut_off(record):
-    ranks = results.encode_outcomes(numpy.array([0, 4, 5, 900]))
-    for metric, expected in (("image_retrieval_recall@5", 2), ("image_retrieval_recall@1", 1), ("acc5", 2)):
-        assert results.correct_items(record | {"metric": metric, "outcomes": ranks}).sum() == expected
-
-
-def test_paired_drop_by_hand():
-    baseline = numpy.array([1, 1, 1, 0], bool)
-    reduced = numpy.array([1, 0, 0, 0], bool)
-    drop, error = results.paired_drop(baseline, reduced)
-    assert drop == 50 and error == pytest.approx(100 * 0.5 / 2)
-    with pytest.raises(ValueError, match="same test set"):
-        results.paired_drop(baseline, reduced[:3])
-
-
 def test_frame_has_drops_and_no_outcomes():
     records = measured_grid({"resize64": (10, 6, 4)}, seeds=(0, 1))
     frame = results.frame_of(records)
@@ -185,9 +157,36 @@ def test_frame_has_drops_and_no_outcomes():
 def test_short_texts_drop_from_the_same_text_reduction_at_32():
     long = measured_record("S/16", "resize112", "finetune", 0, numpy.arange(100) < 30)
     short = long | {"text_tokens": 8, "run": "S16-resize112-truncation8", "value": 20.0}
-    short |= {"outcomes": results.encode_outcomes(numpy.arange(100) < 20)}
+    short |= {"outcomes": outcomes.encode_outcomes(numpy.arange(100) < 20)}
     frame = results.frame_of([long, short | {"id": results.record_id(short)}])
     assert frame["drop"][1] == 10
+
+
+def test_a_published_id_leaves_out_what_the_number_has_not(published):
+    def identity(**changes):
+        return results.record_id(published | changes)
+
+    nothing = {"run": None, "stage": None, "benchmark": None}
+    assert identity(case="OpenCLIP-B16", **nothing, metric="gpu_hours") == "table11.OpenCLIP-B16.gpu_hours"
+    assert identity(**nothing | {"stage": "pretrain"}, table=5, metric="base_lr") == "table5.pretrain.base_lr"
+    assert identity(case="gap", stage="finetune") == "table11.gap.finetune.imagenet1k.acc1"
+    assert identity(table=None, figure=5).startswith("figure5.S16-none-truncation32.pretrain.")
+
+
+def test_a_model_without_patches_has_drops_too(published):
+    convnext = {"model": "ConvNeXt-T", "table": 13, "patches": None, "image_tokens": None}
+    baseline = published | convnext | {"run": "ConvNeXt-T-none-truncation32"}
+    short = baseline | {"image_reduction": "resize", "image_size": 64, "stage": "finetune", "value": 20.5}
+    short |= {"run": "ConvNeXt-T-resize64-truncation32"}
+    frame = results.frame_of([record | {"id": results.record_id(record)} for record in (baseline, short)])
+    assert list(frame["drop"]) == [0.0, 4.5]
+
+
+def test_numbers_in_other_units_are_no_accuracies(published):
+    setting = published | {"value": "AdamW", "unit": "text", "case": "x"}
+    frame = results.frame_of([published, setting | {"id": results.record_id(setting)}])
+    assert list(frame.unit) == ["percent", "text"]
+    assert frame.value[0] == 25.0 and frame.value.isna()[1] and frame["drop"].isna()[1]
 
 
 def test_two_files_may_not_hold_the_same_record(tmp_path, record):

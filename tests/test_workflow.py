@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from clipa.cli import parser
-from clipa.plan import RECORDED_DIRECTORY, load_plan
+from clipa.plan import load_plan
+from clipa.results import RECORDED_DIRECTORY
 from clipa.runs import recorded_path
 
 ROOT = Path(__file__).resolve().parent.parent

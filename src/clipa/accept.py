@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from clipa.config import Scale
-from clipa.plan import RECORDED_DIRECTORY, Plan
-from clipa.results import Record, correct_items, percent_and_error, read_records, write_records
+from clipa.outcomes import correct_items, percent_and_error
+from clipa.plan import Plan
+from clipa.results import RECORDED_DIRECTORY, Record, read_records, write_records
 from clipa.runs import Run, Stage, parse_run, recorded_path, recorded_suite_path, stages_of
 
 SUITE = "suite.json"

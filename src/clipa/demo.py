@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import IO
 
 from clipa.demo_progress import Display, Work, clock
-from clipa.plan import RECORDED_DIRECTORY, Plan, load_plan
-from clipa.results import Record, load_records
+from clipa.plan import Plan, load_plan
+from clipa.results import RECORDED_DIRECTORY, Record, load_records
 from clipa.runs import recorded_path
 
 SCALES = {"full": "micro", "ci": "ci"}

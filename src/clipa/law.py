@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy
 
-from clipa.results import Record, RecordError, correct_items, load_records, parameters_of
+from clipa.outcomes import correct_items
+from clipa.results import Record, RecordError, load_records, parameters_of
 
 LEVEL = 0.95
 MINIMAL_SEEDS = 3

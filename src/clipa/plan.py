@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from clipa.config import CONFIG_DIRECTORY, Project, Scale, load_project
+from clipa.results import RECORDED_DIRECTORY
 from clipa.runs import (
     Grid,
     Run,
@@ -23,9 +24,6 @@ from clipa.runs import (
     recorded_path,
     recorded_suite_path,
 )
-
-PUBLISHED_DIRECTORY = Path("results/published")
-RECORDED_DIRECTORY = Path("results/recorded")
 
 
 @dataclass(frozen=True)

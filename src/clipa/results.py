@@ -8,7 +8,6 @@ standard library is imported at its top; NumPy, pandas and jsonschema where they
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import functools
 import json
@@ -19,12 +18,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clipa.outcomes import correct_items, paired_drop
+
 if TYPE_CHECKING:
-    import numpy
     import pandas
 
 SCHEMA_VERSION = 1
 SCHEMA_PATH = Path(__file__).parent / "schemas" / "record.schema.json"
+ROOT = Path(__file__).resolve().parents[2]
+PUBLISHED_DIRECTORY = Path("results/published")
+RECORDED_DIRECTORY = Path("results/recorded")
 
 Record = dict[str, Any]
 
@@ -47,9 +50,11 @@ FACTORS = [
     "scale",
     "table",
     "figure",
+    "row",
     "column",
     "model",
     "run",
+    "case",
     "stage",
     "image_reduction",
     "image_size",
@@ -60,6 +65,7 @@ FACTORS = [
     "benchmark",
     "metric",
     "value",
+    "unit",
     "printed",
     "note",
     "seed",
@@ -166,7 +172,7 @@ def check_document(document: Any, name: str) -> None:
         if identity in seen:
             raise RecordError(f"{name}: record {identity}: id occurs twice")
         seen.add(identity)
-        if record["run"] is not None and identity != record_id(record):
+        if identity != record_id(record):
             raise RecordError(f"{name}: record {identity}: id should be {record_id(record)} by its fields")
         if record["patches"] is not None and record["image_tokens"] != record["patches"] + 1:
             raise RecordError(
@@ -197,13 +203,19 @@ def _explain(document: Any, error: Any) -> str:
 def record_id(record: Mapping[str, Any]) -> str:
     """The id that a record's own fields give, e.g. `table11.L16-resize64-truncation32.finetune.imagenet1k.acc1`.
 
-    Published ids start with table or figure; measured ones with the scale, and end with the seed.
+    Published ids start with table or figure and leave out what a record has not (`table4.L16.vision.width`); where
+    the run alone does not say which number it is, the case stands in its place. Measured ones start with the
+    scale and end with the seed.
     """
-    middle = f"{record['run']}.{record['stage']}.{record['benchmark']}.{record['metric']}"
+    subject = record.get("case") or record["run"]
+    middle = [subject, record["stage"], record["benchmark"], record["metric"]]
     if record["source"] == "measured":
-        return f"{record['scale']}.{middle}.seed{record['seed']}"
-    place = f"table{record['table']}" if record["table"] is not None else f"figure{record['figure']}"
-    return f"{place}.{middle}"
+        parts = [record["scale"], *middle, f"seed{record['seed']}"]
+    elif record["table"] is not None:
+        parts = [f"table{record['table']}", *middle]
+    else:
+        parts = [f"figure{record['figure']}", *middle]
+    return ".".join(part for part in parts if part is not None)
 
 
 _ABSOLUTE_PATH = re.compile(r"(^|[\s\"'=:(,])/[A-Za-z0-9._~-]|(^|[\s\"'=(,])[A-Za-z]:\\")
@@ -221,69 +233,6 @@ def absolute_paths(content: Any) -> list[str]:
     return []
 
 
-# ---------------------------------------------------------------------------------------------------- outcomes
-
-
-def encode_outcomes(outcomes: Sequence[Any] | numpy.ndarray) -> dict[str, Any]:
-    """Per-item outcomes as the record keeps them.
-
-    `outcomes` [n]: booleans (correct or not) become packed bits; integers (the rank of the right answer, 0 is
-    the best) become little-endian uint16. Raises ValueError for other types and for ranks beyond 65535.
-    """
-    import numpy
-
-    array = numpy.asarray(outcomes)
-    if array.ndim != 1 or array.size == 0:
-        raise ValueError(f"outcomes: expected one row of items, got shape {array.shape}")
-    if array.dtype == bool:
-        kind, raw = "bits", numpy.packbits(array).tobytes()
-    elif numpy.issubdtype(array.dtype, numpy.integer):
-        if array.min() < 0 or array.max() > 65535:
-            raise ValueError(f"outcomes: ranks must lie in 0..65535, got {array.min()}..{array.max()}")
-        kind, raw = "ranks", array.astype("<u2").tobytes()
-    else:
-        raise ValueError(f"outcomes: expected booleans or integers, got {array.dtype}")
-    return {"kind": kind, "n": int(array.size), "data": base64.b64encode(raw).decode("ascii")}
-
-
-def decode_outcomes(encoded: Mapping[str, Any]) -> numpy.ndarray:
-    """The array behind `encode_outcomes`: bool [n] or uint16 [n]. Raises ValueError if data and n disagree."""
-    import numpy
-
-    raw, n = base64.b64decode(encoded["data"], validate=True), encoded["n"]
-    expected = math.ceil(n / 8) if encoded["kind"] == "bits" else 2 * n
-    if len(raw) != expected:
-        raise ValueError(f"outcomes: {len(raw)} bytes for {n} {encoded['kind']}, expected {expected}")
-    if encoded["kind"] == "bits":
-        return numpy.unpackbits(numpy.frombuffer(raw, numpy.uint8), count=n).astype(bool)
-    return numpy.frombuffer(raw, "<u2").astype(numpy.uint16)
-
-
-def correct_items(record: Mapping[str, Any]) -> numpy.ndarray:
-    """Per item, was the answer right under the record's metric? bool [n]. Recall@k counts ranks below k."""
-    outcomes = decode_outcomes(record["outcomes"])
-    if outcomes.dtype == bool:
-        return outcomes
-    match = re.fullmatch(r".*_recall@(\d+)|acc(\d+)", record["metric"])
-    if match is None:
-        raise ValueError(f"record {record['id']}: metric {record['metric']} has no cut-off for ranks")
-    return outcomes < int(match[1] or match[2])
-
-
-def percent_and_error(correct: numpy.ndarray) -> tuple[float, float]:
-    """Accuracy in percent and its binomial standard error in points, from bool [n]."""
-    share = float(correct.mean())
-    return 100 * share, 100 * math.sqrt(share * (1 - share) / len(correct))
-
-
-def paired_drop(baseline: numpy.ndarray, reduced: numpy.ndarray) -> tuple[float, float]:
-    """Drop in points and its standard error over the same test items (bool [n] twice), paired item by item."""
-    if baseline.shape != reduced.shape:
-        raise ValueError(f"paired drop: {len(baseline)} items against {len(reduced)}: not the same test set")
-    difference = baseline.astype(float) - reduced.astype(float)
-    return 100 * float(difference.mean()), 100 * float(difference.std()) / math.sqrt(len(difference))
-
-
 # ----------------------------------------------------------------------------------------------------- loading
 
 
@@ -293,22 +242,42 @@ def baseline_key(record: Mapping[str, Any]) -> tuple[Any, ...]:
     Image reductions: the full-length run with the same text, stage pretrain. Short texts: the run with the
     same image reduction and the same text reduction at 32 tokens, stage finetune.
     """
-    common = tuple(record.get(name) for name in SAME_EXPERIMENT)
-    dataset = (record.get("dataset") or {}).get("fingerprint")
     if record["text_tokens"] is not None and record["text_tokens"] < 32:
         stage = "pretrain" if record["image_reduction"] == "none" else "finetune"
-        image = (record["image_reduction"], record["patches"])
-    else:
-        stage, image = "pretrain", ("none", 196)
-    return (*common, dataset, stage, *image, 32)
+        return (*_common_key(record), stage, *_image_key(record), 32)
+    return (*_common_key(record), "pretrain", "none", None, 32)
 
 
 def own_key(record: Mapping[str, Any]) -> tuple[Any, ...]:
     """The key under which `baseline_key` of another record finds this one."""
-    common = tuple(record.get(name) for name in SAME_EXPERIMENT)
+    return (*_common_key(record), record["stage"], *_image_key(record), record["text_tokens"])
+
+
+def _common_key(record: Mapping[str, Any]) -> tuple[Any, ...]:
     dataset = (record.get("dataset") or {}).get("fingerprint")
-    image = (record["image_reduction"], record["patches"])
-    return (*common, dataset, record["stage"], *image, record["text_tokens"])
+    return (*(record.get(name) for name in SAME_EXPERIMENT), dataset)
+
+
+def _image_key(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The image reduction and its size: patches kept, or pixels where there are none (ConvNeXt)."""
+    reduction = record["image_reduction"]
+    return reduction, None if reduction == "none" else record["patches"] or record["image_size"]
+
+
+def published_records(directory: Path = ROOT / PUBLISHED_DIRECTORY) -> list[Record]:
+    """Every published record, Table 1 to 15, then the figures that the paper gives as plots only.
+
+    Not checked against the schema (that takes seconds; the tests do it). Raises RecordError if a file is missing.
+    """
+    names = [f"table{number}" for number in range(1, 16)] + ["figure5", "figure6"]
+    records: list[Record] = []
+    for name in names:
+        path = Path(directory) / f"{name}.json"
+        try:
+            records += json.loads(path.read_text(encoding="utf-8"))["records"]
+        except (OSError, ValueError, KeyError) as error:
+            raise RecordError(f"{path}: cannot be read as records: {error}") from None
+    return records
 
 
 def load_records(paths: Iterable[str | Path]) -> list[Record]:
@@ -334,10 +303,14 @@ def frame_of(records: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
     """
     import pandas
 
-    baselines = {own_key(record): record for record in records if record["value"] is not None}
+    percents = [record for record in records if record.get("unit", "percent") == "percent"]
+    baselines = {own_key(record): record for record in percents if record["value"] is not None}
     rows = []
     for record in records:
         row = {name: record.get(name) for name in FACTORS}
+        if not isinstance(row["value"], (int, float)):  # settings in words, lists: `printed` has them
+            row["value"] = None
+        row["unit"] = row["unit"] or "percent"
         for outer, names in NESTED.items():
             row |= {f"{outer}_{name}": (record.get(outer) or {}).get(name) for name in names}
         row["parameters"] = parameters_of(record)
@@ -363,7 +336,7 @@ def load_frame(paths: Iterable[str | Path]) -> pandas.DataFrame:
 
 
 def _drop(record: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> tuple[float, float]:
-    if baseline is None or record["value"] is None:
+    if baseline is None or record["value"] is None or record.get("unit", "percent") != "percent":
         return math.nan, math.nan
     if record is baseline:
         return 0.0, 0.0 if record["source"] == "measured" else math.nan

@@ -1,0 +1,231 @@
+"""The verbs behind the workflow's jobs: data, training, evaluation, acceptance, the demo."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from clipa.cli.verbs import add_verb
+
+_RUNS = "runs are named in the paper's coordinates: L16-resize64-truncation32, S16-none-truncation32"
+
+
+def add_verbs(verbs) -> None:
+    """Add the verbs of this module to a parser's verbs."""
+    _data_verbs(verbs)
+    _stage_verbs(verbs)
+    _record_verbs(verbs)
+
+
+def _project(chosen: argparse.Namespace):
+    from clipa.config import load_project
+
+    given = {
+        "scale": chosen.scale,
+        "runs_directory": chosen.runs_directory,
+        "data_directory": chosen.data_directory,
+    }
+    return load_project({key: value for key, value in given.items() if value is not None})
+
+
+def _data(chosen: argparse.Namespace):
+    """The scale and the folder of its data."""
+    from clipa.config import load_scale
+    from clipa.runs import data_slug
+
+    project = _project(chosen)
+    scale = load_scale(project.scale)
+    return scale, Path(project.data_directory, data_slug(scale))
+
+
+def _stages(chosen: argparse.Namespace):
+    """The project and the stages of the run that is asked for; checks the fingerprint that a rule passes."""
+    from clipa.config import load_scale
+    from clipa.runs import parse_run, stages_of
+
+    project = _project(chosen)
+    stages = stages_of(parse_run(chosen.run), load_scale(project.scale), chosen.seed)
+    kind = getattr(chosen, "kind", None)
+    if kind is not None:
+        stages = [stage for stage in stages if stage.kind == kind] or stages
+        if stages[0].kind != kind:
+            raise ValueError(
+                f"--kind {kind}: {chosen.run} has the one stage {stages[0].kind}: it is a full-length run"
+            )
+    if chosen.fingerprint not in (None, stages[-1].fingerprint):
+        raise ValueError(
+            f"--fingerprint {chosen.fingerprint}: the configuration now gives {stages[-1].fingerprint} for "
+            f"{chosen.run} {stages[-1].kind}: it was changed after this job was planned; start Snakemake again"
+        )
+    return project, stages
+
+
+def _draw(chosen: argparse.Namespace) -> int:
+    from clipa.data import TEST_SETS
+    from clipa.data.shards import draw_test, draw_train
+
+    scale, directory = _data(chosen)
+    if scale.data.world is None:
+        raise ValueError(
+            f"scale {scale.name} downloads its data ({scale.data.name}); there is nothing to draw"
+        )
+    parameters = scale.data.world
+    if chosen.what == "sheet":
+        from clipa.data.testsets import contact_sheet
+
+        contact_sheet(parameters).save("docs/world.png", optimize=True)
+        print("docs/world.png")
+        return 0
+    wanted = ("train", *TEST_SETS) if chosen.what == "all" else (chosen.what,)
+    for name in wanted:
+        if name == "train":
+            print(draw_train(parameters, directory, chosen.processes))
+        else:
+            print(*draw_test(parameters, directory, (name,), chosen.processes), sep="\n")
+    return 0
+
+
+def _index(chosen: argparse.Namespace) -> int:
+    from clipa.data.download import index_test_set, index_training
+
+    _, directory = _data(chosen)
+    if chosen.what == "train":
+        print(index_training(directory / "train", chosen.processes))
+    else:
+        print(index_test_set(directory / "test" / chosen.what))
+    return 0
+
+
+def _vocabulary(chosen: argparse.Namespace) -> int:
+    from clipa.data.vocabulary import train_vocabulary
+
+    scale, directory = _data(chosen)
+    print(train_vocabulary(directory, scale.vocabulary_size))
+    return 0
+
+
+def _annotate(chosen: argparse.Namespace) -> int:
+    from clipa.data.annotation import annotate
+
+    _, directory = _data(chosen)
+    print(annotate(directory, chosen.processes))
+    return 0
+
+
+def _train(chosen: argparse.Namespace) -> int:
+    project, stages = _stages(chosen)
+    scale = stages[-1].scale
+    if scale.processes > 1 and "WORLD_SIZE" not in os.environ:
+        # Snakemake sets this to the cores of the whole job; the processes share them.
+        os.environ["OMP_NUM_THREADS"] = str(max(1, scale.resources.cpus // scale.processes))
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(scale.processes)]
+        os.execv(sys.executable, [sys.executable, *launcher, "-m", "clipa", *sys.argv[1:]])
+    from clipa.train import main as train
+
+    return train(stages[-1], project)
+
+
+def _evaluate(chosen: argparse.Namespace) -> int:
+    project, stages = _stages(chosen)
+    from clipa.evaluate import evaluate_run
+
+    print(evaluate_run(stages, project, suite=chosen.suite))
+    return 0
+
+
+def _accept(chosen: argparse.Namespace) -> int:
+    from clipa.accept import accept, accept_plan
+    from clipa.plan import load_plan
+    from clipa.results import RECORDED_DIRECTORY
+
+    asked = {"scale": chosen.scale, "runs_directory": chosen.runs_directory, "seeds": chosen.seeds}
+    plan = load_plan({key: value for key, value in asked.items() if value is not None})
+    if chosen.records:
+        accepted = accept(chosen.records, plan.scale, RECORDED_DIRECTORY, replace=chosen.replace)
+    else:
+        accepted = accept_plan(plan, replace=chosen.replace)
+    print(*accepted, sep="\n")
+    return 0
+
+
+def _demo(chosen: argparse.Namespace) -> int:
+    from clipa.demo import demo
+
+    return demo(chosen.size)
+
+
+def _data_verbs(verbs) -> None:
+    draw = add_verb(
+        verbs, "draw", _draw, "draw the embedded world: training shards and test sets", "all --scale micro"
+    )
+    draw.add_argument(
+        "what", help="train, the name of a test set (plain, fresh, …), all, or sheet (docs/world.png)"
+    )
+    draw.add_argument("--processes", type=int, default=1)
+    index = add_verb(
+        verbs,
+        "index",
+        _index,
+        "write the manifest of downloaded data: names, counts, sha256",
+        "train --scale paper",
+    )
+    index.add_argument("what", help="train, or the name of a test set (imagenet1k, …)")
+    index.add_argument("--processes", type=int, default=1)
+    add_verb(
+        verbs, "vocabulary", _vocabulary, "make the vocabulary from the training captions", "--scale micro"
+    )
+    annotate = add_verb(
+        verbs, "annotate", _annotate, "tag parts of speech in the training captions", "--scale micro"
+    )
+    annotate.add_argument("--processes", type=int, default=1)
+
+
+def _stage_verbs(verbs) -> None:
+    train = add_verb(
+        verbs,
+        "train",
+        _train,
+        "train one stage, or go on with it; exit code 75: interrupted, start again to go on",
+        "--scale micro --run L16-resize64-truncation32 --kind pretrain --seed 0",
+    )
+    evaluate = add_verb(
+        verbs,
+        "evaluate",
+        _evaluate,
+        "evaluate every stage of a run with CLIP_benchmark and write its records",
+        "--scale micro --run L16-resize64-truncation32 --seed 0",
+    )
+    for parser in (train, evaluate):
+        parser.add_argument("--run", required=True, metavar="RUN", help=_RUNS)
+        parser.add_argument("--seed", type=int, default=0)
+        parser.add_argument("--fingerprint", help="refuse unless the configuration gives this one")
+    train.add_argument("--kind", required=True, choices=("pretrain", "finetune"))
+    evaluate.add_argument(
+        "--suite", action="store_true", help="the last stage on the scale's whole test suite"
+    )
+
+
+def _record_verbs(verbs) -> None:
+    accept = add_verb(
+        verbs,
+        "accept",
+        _accept,
+        "check measured records and copy them to results/recorded, to be committed",
+        "--scale micro",
+    )
+    accept.add_argument("records", nargs="*", type=Path, metavar="FILE", help="default: the whole grid")
+    accept.add_argument(
+        "--seeds", nargs="+", type=int, metavar="SEED", help="default: those of config/config.yaml"
+    )
+    accept.add_argument("--replace", action="store_true", help="overwrite accepted records of the same place")
+    demo = add_verb(
+        verbs,
+        "demo",
+        _demo,
+        "measure the law at a small scale, with a progress bar",
+        "--size ci",
+        asked=False,
+    )
+    demo.add_argument("--size", choices=("full", "ci"), default="full")

@@ -1,0 +1,153 @@
+"""The reader's verbs: figures, tables, the law, claims, single numbers. They need no torch and no data."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from clipa.cli.verbs import add_verb
+
+
+def add_verbs(verbs) -> None:
+    """Add the verbs of this module to a parser's verbs."""
+    _number_verbs(verbs)
+    _picture_verbs(verbs)
+
+
+# ------------------------------------------------------------------------------------------------------ verbs
+
+
+def _cite(chosen: argparse.Namespace) -> int:
+    from clipa.cite import main
+
+    text, code = main(chosen.words, as_json=chosen.json, bibtex=chosen.bibtex)
+    print(text)
+    return code
+
+
+def _claims(chosen: argparse.Namespace) -> int:
+    from clipa.claims import report, write_pages
+
+    if chosen.write is not None:
+        print(*write_pages(chosen.write), sep="\n")
+    else:
+        print(report(chosen.scale, chosen.verdict, chosen.json))
+    return 0
+
+
+def _numbers(chosen: argparse.Namespace) -> int:
+    from clipa.numbers import write
+
+    print(write(chosen.output))
+    return 0
+
+
+def _figure(chosen: argparse.Namespace) -> int:
+    from clipa.figures import make
+
+    print(*make(_number(chosen.name, "figure"), chosen.measured, chosen.published, chosen.output), sep="\n")
+    return 0
+
+
+def _table(chosen: argparse.Namespace) -> int:
+    from clipa.tables import make
+
+    print(make(_number(chosen.name, "table"), chosen.measured, chosen.published, chosen.output))
+    return 0
+
+
+def _number(name: str, kind: str) -> int:
+    """4 for ``figure4`` or ``4``."""
+    digits = name.removeprefix(kind)
+    if not digits.isdigit():
+        raise ValueError(f"{name!r} is no {kind}: expected {kind}4 or 4, as the paper numbers them")
+    return int(digits)
+
+
+def _law(chosen: argparse.Namespace) -> int:
+    from clipa.law import main_report
+
+    print(main_report(chosen.records))
+    return 0
+
+
+def _macros(chosen: argparse.Namespace) -> int:
+    from clipa.tables import make_numbers
+
+    print(make_numbers(chosen.published, chosen.output))
+    return 0
+
+
+# ----------------------------------------------------------------------------------------------------- parsing
+
+
+def _number_verbs(verbs) -> None:
+    cite = add_verb(
+        verbs,
+        "cite",
+        _cite,
+        "find a number of the paper by words or id, with what to know before citing it",
+        "L/16 resize 64 finetune",
+        asked=False,
+    )
+    cite.add_argument("words", nargs="+", metavar="WORD", help="words in any order, or an id")
+    cite.add_argument("--json", action="store_true", help="the records found, as JSON")
+    cite.add_argument("--bibtex", action="store_true", help="add the BibTeX entry")
+    claims = add_verb(
+        verbs,
+        "claims",
+        _claims,
+        "check what the paper says against its own tables, or against measured records",
+        "--verdict contradicted",
+        asked=False,
+    )
+    claims.add_argument("--scale", help="judge measured records of this scale (micro, …) too")
+    claims.add_argument("--verdict", help="only claims of this verdict: holds, contradicted, …")
+    claims.add_argument("--json", action="store_true", help="as JSON")
+    claims.add_argument(
+        "--write", type=Path, metavar="DIR", help="write claims.md and errata.md into this folder"
+    )
+    numbers = add_verb(
+        verbs,
+        "numbers",
+        _numbers,
+        "write the page of all numbers: one HTML file that sorts and filters",
+        "--output docs/numbers.html",
+        asked=False,
+    )
+    numbers.add_argument("--output", type=Path, required=True, metavar="FILE")
+
+
+def _picture_verbs(verbs) -> None:
+    for name, call, one in (("figure", _figure, "figure4"), ("table", _table, "table11")):
+        parser = add_verb(
+            verbs,
+            name,
+            call,
+            f"make one {name} of the paper from records",
+            f"{one} --published results/published/table11.json --output {one}.{'pdf' if name == 'figure' else 'tex'}",
+            asked=False,
+        )
+        parser.add_argument("name", help=f"{one}, …")
+        parser.add_argument("--published", nargs="*", type=Path, default=[], metavar="FILE")
+        parser.add_argument("--measured", nargs="+", type=Path, default=[], metavar="FILE")
+        parser.add_argument("--output", type=Path, required=True, metavar="FILE")
+    macros = add_verb(
+        verbs,
+        "macros",
+        _macros,
+        r"write \\clipanumber{id} for every published number, for LaTeX",
+        "--published results/published/table11.json --output numbers.tex",
+        asked=False,
+    )
+    macros.add_argument("--published", nargs="+", type=Path, required=True, metavar="FILE")
+    macros.add_argument("--output", type=Path, required=True, metavar="FILE")
+    law = add_verb(
+        verbs,
+        "law",
+        _law,
+        "say what records of one scale say about the law: drops, intervals, slope",
+        "results/runs/micro/*/evaluation/*/records.json",
+        asked=False,
+    )
+    law.add_argument("records", nargs="+", type=Path, metavar="FILE")
