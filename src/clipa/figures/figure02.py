@@ -1,0 +1,226 @@
+"""Figure 2, image reductions: the rules of `clipa.reductions.images` applied to a photograph.
+
+The paper shows random, grid and block masking at 75 % (§3.2). Here they stand beside resizing, at 50, 75 and 92 %, and
+above the other readings that the paper's words allow. Nothing is measured: `frame` and `published` are not used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from clipa.figures import style
+from clipa.reductions import images
+
+if TYPE_CHECKING:
+    import numpy
+    import pandas
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SIZE, PATCH_SIZE = 224, 16
+SHAPE = images.resized_grid(SIZE, PATCH_SIZE)
+SEED = 1  # of the noise; one draw, the same for all panels
+CROP = (0, 0, 512, 512)  # of the photograph: face, cap and shoulders; left out is the uniform below
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of the figure; `image_size` is below 224 for resizing only, whose patches are all kept."""
+
+    reduction: str
+    kept: int
+    reading: str | None = None
+    image_size: int = SIZE
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return images.resized_grid(self.image_size, PATCH_SIZE)
+
+    @property
+    def name(self) -> str:
+        """`random-49`, `grid-98-row`, `resize-112`: the label of the panel's axes."""
+        setting = self.image_size if self.reduction == "resize" else self.kept
+        return "-".join([self.reduction, str(setting), *([self.reading] if self.reading else [])])
+
+
+ORIGINAL = Panel("none", 196)
+ROWS: dict[str, tuple[Panel | None, ...]] = {
+    "50 % removed": (
+        Panel("random", 98),
+        Panel("grid", 98),
+        Panel("block", 98),
+        Panel("resize", 100, image_size=160),
+    ),
+    "75 % removed\n(the paper's figure)": (
+        Panel("random", 49),
+        Panel("grid", 49),
+        Panel("block", 49),
+        Panel("resize", 49, image_size=112),
+    ),
+    "91.8 % removed": (
+        Panel("random", 16),
+        None,
+        Panel("block", 16),
+        Panel("resize", 16, image_size=64),
+    ),
+}
+READINGS = {
+    Panel("grid", 98, "row"): "Grid, two in a row",
+    Panel("grid", 49, "shifted"): "Grid, corner drawn",
+    Panel("grid", 49, "drawn"): "Grid, windows drawn",
+    Panel("block", 49, "keep-centre"): "Block, centred",
+    Panel("block", 49, "remove-several"): "Blocks removed",
+}
+PANELS = (*(panel for row in ROWS.values() for panel in row if panel), *READINGS)
+
+SIDE, GAP = 0.97, 0.06  # inches: of a panel, and between panels
+LEFT, MATRIX = 0.07, 1.38  # inches from the left: the original, and the first of the four columns
+TOP, PITCH = 0.77, SIDE + 0.21  # inches from the top to the first row, and from row to row
+READINGS_TOP = TOP + 3 * PITCH + 0.21
+READINGS_GAP = (MATRIX + 3 * GAP - LEFT - SIDE) / 4  # five panels end where the four columns do
+
+
+def kept_patches(panel: Panel) -> numpy.ndarray:
+    """Indices of the patches that the panel's rule keeps, ascending."""
+    import numpy
+
+    rows, columns = panel.shape
+    noise = numpy.random.default_rng(SEED).random((1, rows * columns))
+    return images.keep(panel.reduction, noise, panel.shape, panel.kept, panel.reading)[0]
+
+
+def data(frame: pandas.DataFrame | None = None) -> pandas.DataFrame:
+    """One row a kept patch: reduction, reading (empty: default), image size, patches kept, place of the patch."""
+    import pandas
+
+    return pandas.DataFrame(
+        [
+            {
+                "image_reduction": panel.reduction,
+                "reading": panel.reading or "",
+                "image_size": panel.image_size,
+                "patches": panel.kept,
+                "patch": patch,
+                "row": patch // panel.shape[1],
+                "column": patch % panel.shape[1],
+            }
+            for panel in PANELS
+            for patch in kept_patches(panel).tolist()
+        ]
+    )
+
+
+def photograph(size: int = SIZE) -> numpy.ndarray:
+    """matplotlib's sample photograph, cropped square, resized (bilinear, anti-aliased): (size, size, 3) bytes."""
+    import matplotlib.cbook
+    import numpy
+    from PIL import Image
+
+    path = matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
+    with Image.open(path) as picture:
+        square = picture.convert("RGB").crop(CROP)
+        return numpy.asarray(square.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def picture_of(panel: Panel) -> numpy.ndarray:
+    """The panel's pixels: kept patches as they are, dropped ones in pale grey."""
+    import numpy
+
+    # §3.2: the picture of resizing is made from the full one, as the loader does from its crop.
+    pixels = photograph(panel.image_size)
+    grey = 0.3 * pixels.mean(-1, keepdims=True) + 0.7 * 246
+    mask = numpy.zeros(panel.shape, bool)
+    mask.ravel()[kept_patches(panel)] = True
+    kept = mask.repeat(PATCH_SIZE, 0).repeat(PATCH_SIZE, 1)[..., None]
+    return numpy.where(kept, pixels, grey.round()).astype("uint8")
+
+
+def draw(frame: pandas.DataFrame | None = None, published: Any = None) -> Figure:
+    """The matrix of reductions and removed shares, the original beside it, other readings below."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(style.WIDTH, READINGS_TOP + SIDE + 0.31), layout="constrained")
+    style.heading(
+        figure,
+        "Four ways to fewer image tokens",
+        "The index rules of clipa.reductions on one photograph of 224×224 pixels (14×14 patches of 16). "
+        "Kept patches are in colour, dropped ones grey; one draw of the noise.",
+    )
+    figure.set_layout_engine("none")  # everything else is placed by hand, in inches
+    _write(figure, LEFT, TOP + PITCH - 0.05, "Original", weight="bold")
+    _draw_panel(figure, ORIGINAL, LEFT, TOP + PITCH, "224 px: 196 patches")
+    for column, title in enumerate(style.REDUCTIONS.values()):
+        _write(figure, MATRIX + column * (SIDE + GAP), TOP - 0.05, title, weight="bold")
+    for row, (label, panels) in enumerate(ROWS.items()):
+        y = TOP + row * PITCH
+        _write(figure, MATRIX - 0.06, y + SIDE / 2, label, rotation=90, ha="right", va="center", ma="center")
+        for column, panel in enumerate(panels):
+            x = MATRIX + column * (SIDE + GAP)
+            if panel is None:
+                _write_absent(figure, x, y)
+            elif panel.reduction == "resize":
+                _draw_panel(figure, panel, x, y, f"{panel.image_size} px: {panel.kept} patches")
+            else:
+                _draw_panel(figure, panel, x, y, f"{panel.kept} of 196")
+    heading = "Other readings of §3.2: options, not the default"
+    _write(figure, LEFT, READINGS_TOP - 0.05, heading, weight="bold")
+    for column, (panel, title) in enumerate(READINGS.items()):
+        x = LEFT + column * (SIDE + READINGS_GAP)
+        _draw_panel(figure, panel, x, READINGS_TOP, f"{title}\n{panel.kept} of 196")
+    return figure
+
+
+def _write(figure: Figure, x: float, y: float, text: str, **how: Any) -> None:
+    """Text at (x, y) inches from the upper left corner."""
+    width, height = figure.get_size_inches()
+    figure.text(x / width, 1 - y / height, text, **({"fontsize": style.SMALL, "va": "bottom"} | how))
+
+
+def _square(figure: Figure, x: float, y: float, side: float) -> Axes:
+    """Axes of `side` inches with the upper left corner at (x, y) inches."""
+    width, height = figure.get_size_inches()
+    axes = figure.add_axes((x / width, 1 - (y + side) / height, side / width, side / height))
+    axes.set_axis_off()
+    return axes
+
+
+def _draw_panel(figure: Figure, panel: Panel, x: float, y: float, caption: str) -> None:
+    """One picture at true scale (112 pixels are half as wide as 224), lines between its patches, a caption below."""
+    side = SIDE * panel.image_size / SIZE
+    axes = _square(figure, x + (SIDE - side) / 2, y + (SIDE - side) / 2, side)
+    axes.set_label(panel.name)
+    axes.imshow(picture_of(panel), extent=(0, panel.shape[1], panel.shape[0], 0), interpolation="none")
+    for line in range(1, panel.shape[0]):
+        axes.axhline(line, color="white", linewidth=0.35)
+        axes.axvline(line, color="white", linewidth=0.35)
+    if side < SIDE:
+        _frame(figure, x, y)
+    _write(figure, x + SIDE / 2, y + SIDE + 0.03, caption, ha="center", va="top", color=style.INK)
+
+
+def _frame(figure: Figure, x: float, y: float) -> None:
+    """The outline of the full-size picture."""
+    from matplotlib.patches import Rectangle
+
+    axes = _square(figure, x, y, SIDE)
+    axes.set_zorder(-1)
+    axes.add_patch(
+        Rectangle(
+            (0, 0),
+            1,
+            1,
+            fill=False,
+            clip_on=False,
+            edgecolor=style.FAINT,
+            linewidth=0.5,
+            linestyle=(0, (2, 2)),
+        )
+    )
+
+
+def _write_absent(figure: Figure, x: float, y: float) -> None:
+    """In place of a picture: grid masking keeps no fewer than one patch of each window."""
+    _frame(figure, x, y)
+    remark = "none below\none patch a\nwindow (§4.1)"
+    _write(figure, x + SIDE / 2, y + SIDE / 2, remark, ha="center", va="center", color=style.FAINT)
