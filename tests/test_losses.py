@@ -17,7 +17,7 @@ def gradients(microbatch: int | None, checkpointing: bool = False) -> tuple[floa
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (12, 3, stage.image_size, stage.image_size), generator=generator)
     tokens = torch.randint(0, 700, (12, stage.text_tokens), generator=generator)
-    loss = backward(towers, images.to(torch.uint8), tokens, microbatch)
+    loss = backward(towers, (images.to(torch.uint8), tokens), microbatch)
     return loss.item(), {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
 
 
@@ -38,7 +38,7 @@ def test_one_pass_equals_plain_autograd() -> None:
     towers = models.Towers(model, stage.scale.augmentation)
     images = torch.randint(0, 256, (6, 3, stage.image_size, stage.image_size)).to(torch.uint8)
     tokens = torch.randint(0, 700, (6, stage.text_tokens))
-    backward(towers, images, tokens)
+    backward(towers, (images, tokens))
     ours = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     contrastive_loss(*towers(images, tokens)).backward()

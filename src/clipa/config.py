@@ -15,6 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 MODELS = ("S/16", "B/16", "L/16", "H/14", "G/14", "ConvNeXt-T", "ConvNeXt-B")
 """The paper's own models (Table 4, §4.3), smallest first within a family."""
 
+MASKS = ("random", "grid", "block")
+"""Image reductions that drop patches after the position embedding, in training only (§3.2)."""
+
 CONFIG_DIRECTORY = Path("config")
 
 
@@ -152,8 +155,19 @@ class Scale(Strict):
     device: Literal["cpu", "cuda"] = "cpu"
     patch_size: int = Field(gt=0)
     image_sizes: dict[int, int] = Field(description="the paper's pixels → pixels at this scale")
+    kept_patches: dict[int, int] = Field(
+        default_factory=dict, description="patches that a mask keeps in the paper → at this scale"
+    )
+    readings: dict[Literal["grid", "block"], str] = Field(
+        default_factory=dict,
+        description="readings of masks that §3.2 leaves open (docs/method.md), if not the default",
+    )
     models: dict[str, ScaleModel]
     data: Data
+    tagger: str = Field(
+        default="gold",
+        description="parts of speech: gold (a tagger trained on the world's), or a spaCy pipeline",
+    )
     augmentation: Augmentation = Augmentation()
     pretrain: Schedule
     finetune: Schedule
@@ -193,12 +207,17 @@ class Scale(Strict):
 class ExperimentRuns(Strict):
     """A block of runs: the product of its lists (the paper's pixels; text lengths with [CLS])."""
 
-    image_reduction: Literal["none", "resize"] = Field(
-        description="masks come with the method's full set of runs"
-    )
+    image_reduction: Literal["none", "resize", "random", "grid", "block"]
     image_size: list[int] = [224]
-    text_reduction: Literal["truncation"] = "truncation"
+    kept_patches: list[int] | None = Field(default=None, description="of the paper's 196; masks only")
+    text_reduction: list[Literal["truncation", "random", "block", "syntax"]] = ["truncation"]
     text_tokens: list[int] = [32]
+
+    @model_validator(mode="after")
+    def _counts_if_masked(self) -> ExperimentRuns:
+        if (self.image_reduction in MASKS) != (self.kept_patches is not None):
+            raise ValueError("`kept_patches` belongs to, and only to, the masks random, grid and block")
+        return self
 
 
 class Experiment(Strict):

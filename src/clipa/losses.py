@@ -7,7 +7,7 @@ the towers (gradient caching). With one pass the graph of the features is kept a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -15,8 +15,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-Towers = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
-"""(images [b, 3, S, S], tokens [b, T]) → normalised features [b, D], [b, D] and the temperature's scale (scalar)."""
+Towers = Callable[..., tuple[Tensor, Tensor, Tensor]]
+"""(images [b, 3, S, S], tokens [b, T], …) → normalised features [b, D], [b, D] and the temperature's scale (scalar)."""
 
 
 def contrastive_loss(image_features: Tensor, text_features: Tensor, scale: Tensor) -> Tensor:
@@ -28,21 +28,20 @@ def contrastive_loss(image_features: Tensor, text_features: Tensor, scale: Tenso
 
 def backward(
     towers: Towers,
-    images: Tensor,
-    tokens: Tensor,
+    batch: Sequence[Tensor],
     microbatch: int | None = None,
     autocast: Callable = nullcontext,
 ) -> Tensor:
     """Add the gradients of the global batch's loss to the towers' parameters; returns the loss (scalar, detached).
 
-    ``images`` and ``tokens`` are this process's part of the batch; ``microbatch`` is the samples per pass. With
+    ``batch`` is what the towers take, this process's part of it: images, tokens and, if patches are masked, the
+    kept ones, each with the samples as its first dimension; ``microbatch`` is the samples per pass. With
     several processes ``towers`` is wrapped in DistributedDataParallel, which averages gradients, so the features'
     gradients are multiplied by the number of processes: every process differentiates the whole loss, and its own
     features' part of it exactly once.
     """
-    passes = list(
-        zip(images.split(microbatch or len(images)), tokens.split(microbatch or len(tokens)), strict=True)
-    )
+    size = microbatch or len(batch[0])
+    passes = list(zip(*(part.split(size) for part in batch), strict=True))
     single = len(passes) == 1
     with autocast(), nullcontext() if single else torch.no_grad():
         outputs = [towers(*part) for part in passes]
@@ -52,11 +51,7 @@ def backward(
     loss = contrastive_loss(_gathered(cached[0]), _gathered(cached[1]), scale)
     image_gradient, text_gradient, scale_gradient = torch.autograd.grad(loss, [*cached, scale])
     world = dist.get_world_size() if dist.is_initialized() else 1
-    gradients = zip(
-        (image_gradient * world).split(microbatch or len(images)),
-        (text_gradient * world).split(microbatch or len(tokens)),
-        strict=True,
-    )
+    gradients = zip((image_gradient * world).split(size), (text_gradient * world).split(size), strict=True)
     for number, (part, (image_part, text_part)) in enumerate(zip(passes, gradients, strict=True)):
         last = number == len(passes) - 1
         with nullcontext() if last or not hasattr(towers, "no_sync") else towers.no_sync():

@@ -32,13 +32,35 @@ def build(model_config: dict[str, Any], seed: int) -> CLIP:
     config = dict(model_config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return CLIP(config.pop("embed_dim"), config.pop("vision_cfg"), config.pop("text_cfg"), **config)
+        model = CLIP(config.pop("embed_dim"), config.pop("vision_cfg"), config.pop("text_cfg"), **config)
+    # Where open_clip drops patches: after the positions, before all blocks.
+    model.visual.patch_dropout = TokenMask()
+    return model
+
+
+class TokenMask(nn.Module):
+    """The one seam in open_clip's image tower: keeps the class token and the patches that a reduction chose.
+
+    ``kept`` [b, K] int64 is set for one forward pass by :class:`Towers`; without it nothing is dropped.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: Tensor | None = None
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[b, 1 + L, width] → [b, 1 + K, width]."""
+        if self.kept is None:
+            return tokens
+        chosen = (self.kept + 1)[..., None].expand(-1, -1, tokens.shape[-1])
+        return torch.cat([tokens[:, :1], tokens.gather(1, chosen)], dim=1)
 
 
 class Towers(nn.Module):
     """Both towers as one module: (images [b, 3, S, S] uint8, tokens [b, T]) → features [b, D], [b, D], scale.
 
-    Normalisation of the pixels happens here, on the device, so that only bytes travel.
+    Normalisation of the pixels happens here, on the device, so that only bytes travel. ``kept`` [b, K] names the
+    patches that the image tower sees (§3.2's masks, in training only); None: all of them.
     """
 
     mean: Tensor
@@ -51,9 +73,15 @@ class Towers(nn.Module):
             values = torch.tensor(getattr(augmentation, name)).view(3, 1, 1)
             self.register_buffer(name, values, persistent=False)
 
-    def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, images: Tensor, tokens: Tensor, kept: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         pixels = (images.float() / 255 - self.mean) / self.std
-        image_features = self.model.encode_image(pixels, normalize=True)
+        self.model.visual.patch_dropout.kept = kept
+        try:
+            image_features = self.model.encode_image(pixels, normalize=True)
+        finally:
+            self.model.visual.patch_dropout.kept = None
         text_features = self.model.encode_text(tokens, normalize=True)
         return image_features, text_features, self.model.logit_scale.exp()
 

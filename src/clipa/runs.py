@@ -132,6 +132,18 @@ class Stage:
         return (self.image_size // self.scale.patch_size) ** 2
 
     @property
+    def kept_patches(self) -> int | None:
+        """Patches that a mask leaves at this scale; None where nothing is masked (fine-tuning: §3.1)."""
+        if self.kind != "pretrain" or self.run.kept_patches is None:
+            return None
+        return self.scale.kept_patches[self.run.kept_patches]
+
+    @property
+    def reading(self) -> str | None:
+        """Which reading of its mask the scale asks for; None: the default (:mod:`clipa.reductions.images`)."""
+        return self.scale.readings.get(self.run.image_reduction)
+
+    @property
     def text_tokens(self) -> int:
         return FULL_TEXT_TOKENS if self.kind == "finetune" else self.run.text_tokens
 
@@ -159,13 +171,21 @@ class Stage:
         """Everything that changes the weights: what the fingerprint covers."""
         schedule = self.schedule.model_dump()
         schedule["base_lr"] = self.schedule.base_lr[self.run.model]
+        image: dict[str, Any] = {"reduction": self.run.image_reduction if self.kind == "pretrain" else "none"}
+        if self.kept_patches is not None:
+            image["kept_patches"] = self.kept_patches
+            if self.reading is not None:
+                image["reading"] = self.reading
+        text: dict[str, Any] = {"reduction": self.run.text_reduction, "tokens": self.text_tokens}
+        if self.run.text_reduction == "syntax":
+            text["tagger"] = self.scale.tagger
         return {
             "semantics": SEMANTICS,
             "kind": self.kind,
             "seed": self.seed,
             "model": self.model_config,
-            "image": {"reduction": self.run.image_reduction if self.kind == "pretrain" else "none"},
-            "text": {"reduction": self.run.text_reduction, "tokens": self.text_tokens},
+            "image": image,
+            "text": text,
             "schedule": schedule,
             "augmentation": self.scale.augmentation.model_dump(),
             "precision": self.scale.precision,
@@ -211,6 +231,10 @@ def stages_of(run: Run, scale: Scale, seed: int) -> list[Stage]:
     if run.image_size not in scale.image_sizes:
         raise ConfigError(
             f"config/scales/{scale.name}.yaml: image_sizes: no entry for {run.image_size} pixels"
+        )
+    if run.kept_patches is not None and run.kept_patches not in scale.kept_patches:
+        raise ConfigError(
+            f"config/scales/{scale.name}.yaml: kept_patches: no entry for {run.kept_patches} of 196 patches"
         )
     stages: list[Stage] = []
     for kind in run.stages:
@@ -273,9 +297,11 @@ def load_grid(project: Project, directory: Path = CONFIG_DIRECTORY) -> Grid:
 
 def _expanded(experiment: Any) -> list[Run]:
     return [
-        Run(model, block.image_reduction, size, None, block.text_reduction, tokens)
+        Run(model, block.image_reduction, size, kept, reduction, tokens)
         for model in experiment.models
         for block in experiment.runs
         for size in block.image_size
+        for kept in block.kept_patches or [None]
+        for reduction in block.text_reduction
         for tokens in block.text_tokens
     ]

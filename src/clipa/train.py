@@ -25,11 +25,13 @@ from torch import Tensor, nn
 
 from clipa import checkpoint, models
 from clipa.config import Project
-from clipa.data.stream import ShardError, StreamSpec, batches, read_manifest
+from clipa.data.stream import ShardError, StreamSpec, batches, mask_key, read_manifest
 from clipa.locks import directory_lock
 from clipa.losses import backward
 from clipa.progress import Progress
 from clipa.provenance import describe
+from clipa.reductions.images import keep
+from clipa.reductions.noise import uniform
 from clipa.results import write_json_atomically
 from clipa.runs import Stage, data_slug, fingerprint
 from clipa.schedule import learning_rate
@@ -89,19 +91,18 @@ def _update_until_done(
     if ranks > 1:
         towers = nn.parallel.DistributedDataParallel(towers, broadcast_buffers=False)
     stream = batches(spec, state.step, schedule.steps, rank, ranks, stage.scale.data.workers)
+    # Of this process's samples in a batch: rank r holds every ranks-th lane.
+    positions = torch.arange(rank, schedule.batch_size, ranks, device=device)
     progress = Progress(directory, schedule.steps, schedule.batch_size, state.step, enabled=rank == 0)
     began, seconds_before = time.monotonic(), state.seconds
 
     with _termination() as asked_to_stop:
         for step in range(state.step, schedule.steps):
             images, tokens, replaced = next(stream)
-            loss = backward(
-                towers,
-                torch.from_numpy(images).to(device, non_blocking=True),
-                torch.from_numpy(tokens).to(device, non_blocking=True),
-                schedule.microbatch,
-                _autocast(stage),
-            )
+            batch = [torch.from_numpy(part).to(device, non_blocking=True) for part in (images, tokens)]
+            if stage.kept_patches is not None:
+                batch.append(_kept_patches(stage, positions + step * schedule.batch_size))
+            loss = backward(towers, batch, schedule.microbatch, _autocast(stage))
             rate = learning_rate(step, schedule.steps, schedule.warmup_steps, stage.peak_lr)
             _check_finite(state.model, loss, step, directory)
             for group in state.optimizer.param_groups:
@@ -126,6 +127,13 @@ def _update_until_done(
                     f"stopped after step {state.step} of {schedule.steps}; start again to go on"
                 )
     progress.close()
+
+
+def _kept_patches(stage: Stage, positions: Tensor) -> Tensor:
+    """The patches [b, K] that the stage's mask keeps of the samples at ``positions`` [b], made on their device."""
+    noise = uniform(mask_key(stage.seed, stage.kind, "image mask"), positions, stage.patches)
+    side = stage.image_size // stage.scale.patch_size
+    return keep(stage.run.image_reduction, noise, (side, side), stage.kept_patches, stage.reading)
 
 
 def _start(stage: Stage, directory: Path, project: Project) -> State:
@@ -274,6 +282,7 @@ def _data(stage: Stage, project: Project) -> tuple[StreamSpec, Path, str]:
         text_tokens=stage.text_tokens,
         augmentation=stage.scale.augmentation,
         vocabulary=vocabulary,
+        text_reduction=stage.run.text_reduction,
     )
     return spec, vocabulary, fingerprint(manifest)
 

@@ -109,8 +109,8 @@ def _vocabulary(chosen: argparse.Namespace) -> int:
 def _annotate(chosen: argparse.Namespace) -> int:
     from clipa.data.annotation import annotate
 
-    _, directory = _data(chosen)
-    print(annotate(directory, chosen.processes))
+    scale, directory = _data(chosen)
+    print(annotate(directory, chosen.processes, scale.tagger))
     return 0
 
 

@@ -14,6 +14,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ import numpy as np
 from PIL import Image
 
 from clipa.config import Augmentation
-from clipa.data.vocabulary import encode, load_tokenizer
+from clipa.data.vocabulary import encode, encode_reduced, load_tokenizer
+from clipa.reductions.noise import uniform
 
 NOISE_PER_SAMPLE = 32
-"""Uniform draws that every sample owns, by position: caption, crop; the rest is for jitter and masks."""
+"""Uniform draws that every sample owns, by position: caption, crop; the rest is for jitter."""
 _CROP_TRIES = 10
-_STREAMS = {"order": 1, "augmentation": 2}
+_STREAMS = {"order": 1, "augmentation": 2, "image mask": 3, "text mask": 4}
+_STAGES = {"pretrain": 0, "finetune": 1, "negclip": 2}
 
 
 class ShardError(RuntimeError):
@@ -48,6 +51,7 @@ class StreamSpec:
     text_tokens: int
     augmentation: Augmentation
     vocabulary: Path
+    text_reduction: str = "truncation"
 
     def __post_init__(self) -> None:
         if len(self.shards) < self.lanes:
@@ -76,11 +80,17 @@ def generator(seed: int, stream: str, *path: int) -> np.random.Generator:
 
 def sample_noise(seed: int, kind: str, first: int, count: int) -> np.ndarray:
     """Uniform draws in [0, 1) of the samples at positions ``first … first + count - 1``: float64 [count, 32]."""
-    stage_number = {"pretrain": 0, "finetune": 1, "negclip": 2}[kind]
-    key = np.random.SeedSequence([seed, _STREAMS["augmentation"], stage_number]).generate_state(2, np.uint64)
+    key = np.random.SeedSequence([seed, _STREAMS["augmentation"], _STAGES[kind]]).generate_state(2, np.uint64)
     blocks = NOISE_PER_SAMPLE // 4  # Philox makes four numbers per step of its counter
     bits = np.random.Philox(key=key, counter=[first * blocks, 0, 0, 0])
     return np.random.Generator(bits).random((count, NOISE_PER_SAMPLE))
+
+
+def mask_key(seed: int, kind: str, stream: str) -> int:
+    """Key of the noise (:mod:`clipa.reductions.noise`) behind a stage's "image mask" or "text mask"."""
+    return int(
+        np.random.SeedSequence([seed, _STREAMS[stream], _STAGES[kind]]).generate_state(1, np.uint64)[0]
+    )
 
 
 def lane_windows(spec: StreamSpec, lane: int) -> Iterator[tuple[int, int, int, np.ndarray]]:
@@ -99,14 +109,24 @@ def lane_windows(spec: StreamSpec, lane: int) -> Iterator[tuple[int, int, int, n
         epoch += 1
 
 
+@dataclass(frozen=True)
+class Sample:
+    """One sample: image uint8 [3, S, S], its caption, parts of speech of the caption's words where they are needed."""
+
+    image: np.ndarray
+    caption: str
+    tags: list[str] | None
+    position: int
+    replaced: bool
+
+
 class Lane:
-    """Reads one lane from its ``start``-th sample on: an iterator of (image [3, S, S] uint8, tokens [T], replaced)."""
+    """Reads one lane from its ``start``-th sample on."""
 
     def __init__(self, spec: StreamSpec, lane: int, start: int) -> None:
         self.spec, self.lane, self.position = spec, lane, start
-        self.tokenizer = load_tokenizer(spec.vocabulary)
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, str, bool]]:
+    def __iter__(self) -> Iterator[Sample]:
         before = 0
         reader: _ShardReader | None = None
         for _epoch, shard, first, order in lane_windows(self.spec, self.lane):
@@ -121,9 +141,7 @@ class Lane:
                 self.position += 1
             before += len(order)
 
-    def _sample(
-        self, window: list[dict[str, bytes]], order: np.ndarray, place: int
-    ) -> tuple[np.ndarray, str, bool]:
+    def _sample(self, window: list[dict[str, bytes]], order: np.ndarray, place: int) -> Sample:
         """The sample at ``place`` of the permuted window; an undecodable one gives way to the next decodable."""
         position = self.position * self.spec.lanes + self.lane
         noise = sample_noise(self.spec.seed, self.spec.kind, position, 1)[0]
@@ -131,7 +149,7 @@ class Lane:
             raw = window[order[(place + step) % len(order)]]
             try:
                 image = augmented(raw["jpg"], self.spec.image_size, self.spec.augmentation, noise)
-                return image, _caption(raw, noise[0]), step > 0
+                return Sample(image, *_caption(raw, noise[0]), position, step > 0)
             except (OSError, KeyError, ValueError):
                 continue
         raise ShardError(f"{self.spec.directory}: no sample of a window of {len(order)} can be decoded")
@@ -146,6 +164,8 @@ class _ShardReader:
         name, self.samples = spec.shards[index]
         self.index, self.next, self.path = index, 0, spec.directory / name
         self._samples = iter(tarfile_to_samples()(iter([{"url": str(self.path)}])))
+        if spec.text_reduction == "syntax":
+            self._samples = _with_tags(self._samples, self.path.with_suffix(".pos.jsonl"))
 
     def window(self, first: int, size: int) -> list[dict[str, bytes]]:
         samples = []
@@ -167,12 +187,26 @@ class _ShardReader:
         return samples
 
 
-def _caption(raw: dict[str, bytes], draw: float) -> str:
-    if "json" in raw:
-        captions = json.loads(raw["json"]).get("captions")
-        if captions:
-            return captions[int(draw * len(captions))]
-    return raw["txt"].decode("utf-8")
+def _with_tags(samples: Iterator[dict[str, bytes]], sidecar: Path) -> Iterator[dict[str, Any]]:
+    """The samples of a shard, each with its line of the sidecar of parts of speech as ``pos``."""
+    try:
+        lines = open(sidecar, encoding="utf-8")  # noqa: SIM115  closed below, when the shard has been read
+    except FileNotFoundError:
+        raise ShardError(f"{sidecar}: missing: tag the captions first (python -m clipa annotate)") from None
+    with lines:
+        for sample, line in zip(samples, lines, strict=True):
+            tagged = json.loads(line)
+            if tagged["key"] != sample["__key__"]:
+                raise ShardError(f"{sidecar}: line of {tagged['key']} where {sample['__key__']} is expected")
+            yield {**sample, "pos": tagged["captions"]}
+
+
+def _caption(raw: dict[str, Any], draw: float) -> tuple[str, list[str] | None]:
+    """The caption that ``draw`` in [0, 1) chooses among a sample's, and its words' tags if there are any."""
+    captions = json.loads(raw["json"]).get("captions") if "json" in raw else None
+    captions = captions or [raw["txt"].decode("utf-8")]
+    chosen = int(draw * len(captions))
+    return captions[chosen], raw["pos"][chosen]["tags"] if "pos" in raw else None
 
 
 def augmented(jpeg: bytes, size: int, augmentation: Augmentation, noise: np.ndarray) -> np.ndarray:
@@ -240,14 +274,27 @@ def _worker_batches(
     tokenizer = load_tokenizer(spec.vocabulary)
     for _ in range(first_step, steps):
         samples = [next(lane) for _ in range(rows) for lane in lanes]
-        images = np.stack([image for image, _, _ in samples])
-        tokens = encode(tokenizer, [caption for _, caption, _ in samples], spec.text_tokens)
+        images = np.stack([sample.image for sample in samples])
+        tokens = _tokens(spec, tokenizer, samples)
         shape = (rows, len(lanes))
         yield (
             images.reshape(*shape, *images.shape[1:]),
             tokens.reshape(*shape, spec.text_tokens),
-            sum(replaced for _, _, replaced in samples),
+            sum(sample.replaced for sample in samples),
         )
+
+
+def _tokens(spec: StreamSpec, tokenizer: Any, samples: list[Sample]) -> np.ndarray:
+    """Token ids [N, T] of the samples' captions under the stage's text reduction (§3.3)."""
+    captions = [sample.caption for sample in samples]
+    if spec.text_reduction == "truncation":
+        return encode(tokenizer, captions, spec.text_tokens)
+    key = mask_key(spec.seed, spec.kind, "text mask")
+    positions = np.array([sample.position for sample in samples], np.int64)
+    tags = [sample.tags for sample in samples] if spec.text_reduction == "syntax" else None
+    return encode_reduced(
+        tokenizer, captions, spec.text_tokens, spec.text_reduction, tags, partial(uniform, key, positions)
+    )
 
 
 def _joined(parts: list[tuple[np.ndarray, np.ndarray, int]]) -> tuple[np.ndarray, np.ndarray, int]:

@@ -13,13 +13,14 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy
 
 from clipa.locks import directory_lock
+from clipa.reductions import texts
 from clipa.results import write_json_atomically, write_text_atomically
 
 if TYPE_CHECKING:
@@ -120,6 +121,37 @@ def encode(tokenizer: Tokenizer, captions: list[str], length: int) -> numpy.ndar
         kept = encoding.ids[:length]
         row[: len(kept)] = kept
     return ids
+
+
+def encode_reduced(
+    tokenizer: Tokenizer,
+    captions: list[str],
+    length: int,
+    reduction: str,
+    tags: list[list[str]] | None = None,
+    noise: Callable[[int], numpy.ndarray] | None = None,
+) -> numpy.ndarray:
+    """Like :func:`encode`, with ``reduction`` choosing the pieces of captions that are too long (§3.3).
+
+    ``tags`` gives the part of speech of every word (syntax); ``noise(L)`` the first L uniform numbers of each
+    caption, [N, L] (random, block). Raises VocabularyError where words and tags do not go together.
+    """
+    encodings = tokenizer.encode_batch(captions)
+    longest = max(length, *(len(encoding.ids) for encoding in encodings)) - 1
+    pieces = numpy.zeros((len(captions), longest), numpy.int64)
+    parts = numpy.full((len(captions), longest), texts.PADDING)
+    for row, encoding in enumerate(encodings):
+        count = len(encoding.ids) - 1
+        pieces[row, :count] = encoding.ids[1:]
+        parts[row, :count] = texts.OTHER
+        if tags is not None:
+            words = encoding.word_ids[1:]
+            if words and max(words) >= len(tags[row]):
+                raise VocabularyError(f"{captions[row]!r}: {max(words) + 1} words, {len(tags[row])} tags")
+            parts[row, :count] = [texts.PARTS_OF_TAGS.get(tags[row][word], texts.OTHER) for word in words]
+    kept = texts.keep(reduction, parts, length, noise and noise(longest))
+    first = tokenizer.token_to_id(CLASS)
+    return numpy.insert(numpy.take_along_axis(pieces, kept, 1), 0, first, axis=1)
 
 
 def training_captions(data_directory: Path) -> Iterator[str]:
