@@ -1,4 +1,4 @@
-"""Front door. `snakemake` alone draws figures and tables from the published numbers, and never trains.
+"""Front door. `snakemake` alone makes figures, tables and pages from stored numbers, and never trains.
 
 snakemake figures/figure4.pdf                     one figure, in seconds, without torch
 snakemake measure_figure4 --config scale=micro    the same from measured numbers; plans what is missing
@@ -14,3 +14,4 @@ rule published:
     input:
         rules.figures.input,
         rules.tables.input,
+        rules.pages.input,

@@ -37,7 +37,11 @@ def test_help_is_instant_and_teaches():
 
 
 @pytest.mark.parametrize(
-    "verb", ["draw", "index", "vocabulary", "annotate", "train", "evaluate", "figure", "table"]
+    "verb",
+    [
+        *("cite", "claims", "numbers", "figure", "table", "macros", "law"),
+        *("draw", "index", "vocabulary", "annotate", "train", "evaluate", "accept", "demo"),
+    ],
 )
 def test_every_verb_has_an_example(verb, capsys):
     with pytest.raises(SystemExit) as end:
@@ -47,6 +51,17 @@ def test_every_verb_has_an_example(verb, capsys):
     example = said.split("example:\n")[1].splitlines()[0].split()
     assert example[:2] == ["clipa", verb]
     assert parser().parse_args(example[1:]).verb == verb
+
+
+def test_a_closed_pipe_is_no_mistake():
+    command = f"{sys.executable} -m clipa cite table 15 | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(ROOT / "src"), "PATH": "/usr/bin:/bin"},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_no_verb_is_help(capsys):

@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib
 import numpy
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from clipa import figures
@@ -125,8 +126,8 @@ def test_what_cannot_be_drawn_is_said(three_seeds, published, tmp_path):
     lacking = [r for r in measured_grid(DROPS) if r["run"] != "S16-none-truncation32"]
     with pytest.raises(FigureError, match=r"micro\.S16-resize112.*its full-length baseline"):
         figure04.draw(frame_of(lacking))
-    with pytest.raises(FigureError, match="figure 3: cannot be drawn"):
-        figures.make(3, [], [PUBLISHED], tmp_path / "figure3.pdf")
+    with pytest.raises(FigureError, match="figure 11: the paper has none; there are figures 1, 2, 3, 4"):
+        figures.make(11, [], [PUBLISHED], tmp_path / "figure11.pdf")
 
 
 def test_swapped_columns_change_the_data(published):
@@ -175,7 +176,7 @@ def test_labels_stay_inside_the_page_and_apart(published):
     with matplotlib.rc_context(style.settings()):
         for module in MODULES.values():
             drawn = module.draw(published)
-            drawn.canvas.draw()
+            FigureCanvasAgg(drawn).draw()
             page = drawn.bbox
             for axes in drawn.axes:
                 boxes = [text.get_window_extent() for text in axes.texts if text.get_fontweight() == "bold"]

@@ -59,8 +59,9 @@ def test_figures_never_plan_training(tree):
     ]:
         file.write_text(file.read_text(encoding="utf-8") + "\n# a comment\n", encoding="utf-8")
     jobs, _ = plan(tree, "-n")
-    assert jobs["draw_figure"] == 3 and jobs["fill_table"] == 1
-    assert set(jobs) == {"draw_figure", "fill_table", "published", "total"}
+    assert jobs["draw_figure"] == 10 and jobs["fill_table"] == 15
+    pages = {"define_numbers", "check_claims", "list_numbers"}
+    assert set(jobs) == {"draw_figure", "fill_table", *pages, "published", "total"}
 
 
 def test_one_figure_is_drawn_and_is_then_up_to_date(tree):
@@ -78,11 +79,14 @@ def test_one_figure_is_drawn_and_is_then_up_to_date(tree):
     assert not jobs and "Nothing to be done" in said
 
 
-def test_slurm_plans_the_column_without_slurm(tree):
+def test_slurm_plans_tables_11_and_12_without_slurm(tree):
+    """45 runs of Table 11 and 57 more of Table 12; the three baselines have no fine-tuning."""
     jobs, said = plan(tree, "--profile", "slurm", "all", "-n", "-p")
-    assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"]) == (15, 12, 15)
+    assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"]) == (102, 99, 102)
     assert jobs["download_shards"] == 1 and "img2dataset --url_list" in said
-    assert "results/runs/paper/L16-resize64-truncation32/finetune/seed0-" in said
+    assert jobs["annotate"] == 1
+    for name in ("L16-resize64-truncation32", "L16-grid49-truncation32", "S16-resize112-syntax4"):
+        assert f"results/runs/paper/{name}/finetune/seed0-" in said
     assert not shutil.which("sbatch") or "sbatch" not in said
 
 

@@ -1,35 +1,183 @@
-"""Arithmetic of training: multiply-adds of a stage, before anything runs. Ground floor: standard library only.
+"""Arithmetic of training: multiply-adds, before anything runs. Ground floor: standard library only.
 
-The unit is the paper's (Figure 1, Table 1): multiply-adds of one forward pass of both towers, attention included.
-Training counts three forward passes (forward, and twice as much for backward).
+The unit is the paper's. What it prints as GFLOPs are multiply-adds of **one forward pass of both towers**: patch
+embedding, projections, attention, MLP and the projection to the embedding; the class token counts, the text has 32
+tokens; norms, activations and the loss do not count. In this unit H/14 at 224 pixels is Table 10's 177.0 exactly.
+Compute of a training is that times samples (Table 2's caption), without the backward pass. `stage_macs`, which
+estimates what a job will cost, does count it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from clipa.runs import Stage
+if TYPE_CHECKING:
+    from clipa.runs import Stage
 
-TRAINING_PASSES = 3
+# Full lengths: clipa.runs has them too, but needs what this must not load to start in no time.
+FULL_IMAGE_SIZE = 224
+FULL_TEXT_TOKENS = 32
+
+TRAINING_PASSES = 3  # forward, and twice as much for backward
+
+# Of every run in Tables 11 to 15 (Table 1; A.2: 4000 steps of 32768).
+PRETRAIN_SAMPLES = 2.56e9
+FINETUNE_SAMPLES = 131.072e6
+OPENCLIP_SAMPLES = 12.8e9  # Table 1
+OPENCLIP_TEXT_TOKENS = 77
 
 
-def transformer_macs(width: int, layers: int, tokens: int, mlp_ratio: float = 4.0) -> float:
-    """Multiply-adds of ``layers`` blocks on one sequence: projections 4·w², MLP 2·ratio·w², attention 2·n·w."""
-    return layers * tokens * width * ((4 + 2 * mlp_ratio) * width + 2 * tokens)
+@dataclass(frozen=True)
+class Transformer:
+    """`layers` blocks of `width`; the MLP's hidden width is four times that unless given."""
+
+    layers: int
+    width: int
+    mlp_width: int | None = None
+
+    def macs(self, tokens: float) -> float:
+        """Multiply-adds on one sequence: projections 4·w², MLP 2·w·m, attention 2·n·w, per token and layer."""
+        mlp_width = self.mlp_width or 4 * self.width
+        return self.layers * tokens * self.width * (4 * self.width + 2 * mlp_width + 2 * tokens)
+
+
+@dataclass(frozen=True)
+class Towers:
+    """What the cost of an image-text pair depends on. Heads and vocabulary do not matter to it."""
+
+    embed_dim: int
+    patch_size: int
+    vision: Transformer
+    text: Transformer
+
+    def image_macs(self, patches: float) -> float:
+        """One image of `patches` patches and a class token."""
+        embedding = patches * 3 * self.patch_size**2 * self.vision.width
+        return embedding + self.vision.macs(patches + 1) + self.vision.width * self.embed_dim
+
+    def text_macs(self, tokens: float) -> float:
+        """One text of `tokens` tokens, padding included: the towers see it."""
+        return self.text.macs(tokens) + self.text.width * self.embed_dim
+
+    def macs(self, patches: float, text_tokens: float) -> float:
+        """One pair."""
+        return self.image_macs(patches) + self.text_macs(text_tokens)
+
+
+# Table 4, and the two OpenCLIP models of Figure 8, which are CLIP's own. Table 4 gives no MLP widths; with 8192 in the
+# image tower of G/14, and four times the width elsewhere, its numbers of parameters come out.
+CONFIGURATIONS = {
+    "S/16": Towers(384, 16, Transformer(12, 384), Transformer(12, 384)),
+    "B/16": Towers(512, 16, Transformer(12, 768), Transformer(12, 512)),
+    "L/16": Towers(768, 16, Transformer(24, 1024), Transformer(12, 768)),
+    "H/14": Towers(1024, 14, Transformer(32, 1280), Transformer(24, 1024)),
+    "G/14": Towers(1280, 14, Transformer(48, 1664, 8192), Transformer(32, 1280)),
+    "OpenCLIP-B/16": Towers(512, 16, Transformer(12, 768), Transformer(12, 512)),
+    "OpenCLIP-L/14": Towers(768, 14, Transformer(24, 1024), Transformer(12, 768)),
+}
+
+
+def full_patches(model: str, image_size: int = FULL_IMAGE_SIZE) -> int:
+    """Patches of a whole image: 196 for a model of patch size 16 at 224 pixels."""
+    return (image_size // _towers(model).patch_size) ** 2
+
+
+def paper_macs(model: str, patches: float | None = None, text_tokens: float = FULL_TEXT_TOKENS) -> float:
+    """Forward multiply-adds of one pair at the paper's scale: `patches` (None: all of 224 pixels) + a class token.
+
+    ValueError for a model without a configuration in Table 4.
+    """
+    kept = full_patches(model) if patches is None else patches
+    return _towers(model).macs(kept, text_tokens)
+
+
+def training_total(
+    model: str,
+    patches: float | None,
+    text_tokens: float,
+    pretrain_samples: float,
+    finetune: list[tuple[float | None, float]],
+) -> float:
+    """Forward multiply-adds of all samples of all stages: the paper's "total compute" (Table 8, Figure 8).
+
+    `finetune`: (patches, samples) of each stage after pre-training, each with a text of 32 tokens.
+    """
+    total = pretrain_samples * paper_macs(model, patches, text_tokens)
+    return total + sum(samples * paper_macs(model, kept) for kept, samples in finetune)
+
+
+def _towers(model: str) -> Towers:
+    if model not in CONFIGURATIONS:
+        raise ValueError(
+            f"{model}: no configuration to count from; Table 4 has {', '.join(list(CONFIGURATIONS)[:5])}"
+        )
+    return CONFIGURATIONS[model]
+
+
+# -------------------------------------------------------------------------------------- the paper's printed costs
+
+
+def computed_costs() -> dict[str, float]:
+    """For every compute cost that the paper prints, by record id: what this module's one unit gives, in its unit.
+
+    Where the paper leaves something open, the reading that comes nearest to the printed number: FLIP masks half of the
+    patches; OpenCLIP has 32 text tokens (it has 77); masks keep exactly 70 % of 256 and 60 % of 576 patches.
+    """
+    whole, masked, large = full_patches("H/14"), 0.7 * 256, 0.6 * full_patches("H/14", 336)
+    short, longer = [(whole, 128e6)], [(masked, 512e6), (large, 128e6)]
+    pairs = {
+        "224px-128M": paper_macs("H/14"),
+        **{f"224px-mask30-{samples}M": paper_macs("H/14", masked) for samples in (128, 512, 640)},
+        "336px-mask40-640M": paper_macs("H/14", large),
+        "224px-mask30-512M-336px-mask40-128M": sum(n * paper_macs("H/14", p) for p, n in longer) / 640e6,
+    }
+    at_scale = {
+        "FLIP-H14": training_total("H/14", whole / 2, FULL_TEXT_TOKENS, 25.6e9, short),
+        "OpenCLIP-H14": 32e9 * paper_macs("H/14"),
+        "OpenCLIP-G14": (32e9 + 6.7e9) * paper_macs("G/14"),
+        "G14-resize84-truncation8-datacomp1b-12.8B-512M": training_total("G/14", 36, 8, 12.8e9, longer[:1]),
+        "G14-resize84-truncation8-datacomp1b-12.8B-512M-128M": training_total("G/14", 36, 8, 12.8e9, longer),
+    }
+    for data in ("laion2b", "datacomp1b"):
+        case = f"H14-resize84-truncation8-{data}-12.8B"
+        at_scale[f"{case}-128M"] = training_total("H/14", 36, 8, 12.8e9, short)
+        at_scale[f"{case}-512M-128M"] = training_total("H/14", 36, 8, 12.8e9, longer)
+    limited = {
+        "L16-resize96-truncation8-laion400m-2.56B-128M": training_total(
+            "L/16", 36, 8, 2.56e9, [(None, 128e6)]
+        ),
+        "H14-resize84-truncation8-laion400m-2.56B-128M": training_total("H/14", 36, 8, 2.56e9, short),
+        "H14-resize84-truncation8-laion2b-2.56B-128M": training_total("H/14", 36, 8, 2.56e9, short),
+        "H14-resize84-truncation8-laion2b-12.8B-128M": training_total("H/14", 36, 8, 12.8e9, short),
+    }
+    return {
+        **{f"table10.{case}.flops": macs / 1e9 for case, macs in pairs.items()},
+        **{f"table2.{case}.compute": macs / 1e21 for case, macs in at_scale.items()},
+        **{f"table8.{case}.compute": macs / 1e20 for case, macs in limited.items()},
+    }
+
+
+# --------------------------------------------------------------------------------------------- jobs of any scale
+
+
+def towers_of(model_config: dict[str, Any]) -> Towers:
+    """The towers of an open_clip model configuration."""
+    vision, text = (
+        Transformer(part["layers"], part["width"], int(part["width"] * part.get("mlp_ratio", 4.0)))
+        for part in (model_config["vision_cfg"], model_config["text_cfg"])
+    )
+    return Towers(model_config["embed_dim"], model_config["vision_cfg"]["patch_size"], vision, text)
 
 
 def forward_macs(model_config: dict[str, Any]) -> float:
     """Multiply-adds of one image-text pair through both towers, at the configuration's image size and text length."""
     vision, text = model_config["vision_cfg"], model_config["text_cfg"]
     patches = (vision["image_size"] // vision["patch_size"]) ** 2
-    embedding = patches * 3 * vision["patch_size"] ** 2 * vision["width"]
-    image = transformer_macs(vision["width"], vision["layers"], patches + 1, vision.get("mlp_ratio", 4.0))
-    words = transformer_macs(
-        text["width"], text["layers"], text["context_length"], text.get("mlp_ratio", 4.0)
-    )
-    return embedding + image + words
+    return towers_of(model_config).macs(patches, text["context_length"])
 
 
 def stage_macs(stage: Stage) -> float:
-    """Multiply-adds of a whole training stage."""
-    return TRAINING_PASSES * stage.schedule.samples * forward_macs(stage.model_config)
+    """Multiply-adds of a whole training stage, backward passes included; masked patches cost nothing."""
+    pair = towers_of(stage.model_config).macs(stage.kept_patches or stage.patches, stage.text_tokens)
+    return TRAINING_PASSES * stage.schedule.samples * pair

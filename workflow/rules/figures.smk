@@ -4,7 +4,7 @@ but the last, which asks for what is missing."""
 
 rule draw_figure:
     input:
-        PUBLISHED,
+        published,
     output:
         pdf="figures/{figure}.pdf",
         png="figures/{figure}.png",
@@ -25,7 +25,7 @@ rule draw_figure:
 
 rule draw_recorded_figure:
     input:
-        published=PUBLISHED,
+        published=published,
         measured=recorded,
     output:
         pdf="figures/{scale}/{figure}.pdf",
@@ -48,7 +48,7 @@ rule draw_recorded_figure:
 
 rule draw_measured_figure:
     input:
-        published=PUBLISHED,
+        published=published,
         measured=measured,
     output:
         pdf=f"{RUNS}/{{scale}}/figures/{{figure}}.pdf",

@@ -35,6 +35,14 @@ def parent_stage(wildcards):
     return finished_stages(wildcards)[0]
 
 
+def training_data(wildcards):
+    """Shards and vocabulary; parts of speech where the run masks by syntax (§3.3)."""
+    needed = ["train/manifest.json", "vocabulary/vocabulary.json"]
+    if stages(wildcards)[0].run.text_reduction == "syntax":
+        needed.append("train/annotation.json")
+    return [f"{DATA}/{name}" for name in needed]
+
+
 def longest_first(wildcards):
     """Priority of a stage, 1 … 51: the way through few cores is as long as its longest stage."""
     return 1 + int(50 * stage_macs(stages(wildcards)[0]) / LONGEST)
@@ -43,6 +51,16 @@ def longest_first(wildcards):
 def test_sets(names):
     """Manifests of the test sets that stand for the paper's benchmarks at this scale."""
     return sorted({f"{DATA}/test/{name}/manifest.json" for name in names.values()})
+
+
+def published(wildcards):
+    """The published records that a figure or table is made from, and no others: one cell is one file to read."""
+    name = wildcards.get("figure") or wildcards.table
+    sources = FIGURE_SOURCES if name.startswith("figure") else TABLE_SOURCES
+    number = int(name.removeprefix("figure").removeprefix("table"))
+    if number not in sources:
+        sys.exit(f"{name}: the paper has Figures 1 to 10 and Tables 1 to 15")
+    return [str(PUBLISHED_DIRECTORY / file) for file in sources[number]]
 
 
 def measured(wildcards):

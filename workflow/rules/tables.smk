@@ -3,7 +3,7 @@
 
 rule fill_table:
     input:
-        PUBLISHED,
+        published,
     output:
         "tables/{table}.tex",
     log:
@@ -20,9 +20,28 @@ rule fill_table:
         "python -m clipa table {wildcards.table} --published {input} --output {output} > {log} 2>&1"
 
 
+rule define_numbers:
+    input:
+        PUBLISHED,
+    output:
+        "tables/numbers.tex",
+    log:
+        f"{LOGS}/tables/numbers.log",
+    benchmark:
+        f"{BENCHMARKS}/tables/numbers.tsv"
+    conda:
+        "../../envs/reader.yaml"
+    resources:
+        **DRAWING_RESOURCES,
+    message:
+        "Defining \\clipanumber for every published number"
+    shell:
+        "python -m clipa macros --published {input} --output {output} > {log} 2>&1"
+
+
 rule fill_recorded_table:
     input:
-        published=PUBLISHED,
+        published=published,
         measured=recorded,
     output:
         "tables/{scale}/{table}.tex",
@@ -43,7 +62,7 @@ rule fill_recorded_table:
 
 rule fill_measured_table:
     input:
-        published=PUBLISHED,
+        published=published,
         measured=measured,
     output:
         report(

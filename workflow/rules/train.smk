@@ -4,8 +4,7 @@ job, so checkpoints are never declared. A stage that was killed goes on from its
 
 rule pretrain:
     input:
-        f"{DATA}/train/manifest.json",
-        f"{DATA}/vocabulary/vocabulary.json",
+        training_data,
     output:
         f"{RUNS}/{{scale}}/{{run}}/pretrain/seed{{seed}}-{{fingerprint}}/stage.json",
     log:
@@ -30,8 +29,7 @@ rule pretrain:
 rule finetune:
     input:
         parent_stage,
-        f"{DATA}/train/manifest.json",
-        f"{DATA}/vocabulary/vocabulary.json",
+        training_data,
     output:
         f"{RUNS}/{{scale}}/{{run}}/finetune/seed{{seed}}-{{fingerprint}}/stage.json",
     log:

@@ -6,6 +6,7 @@ Only parsing happens here; a verb imports what it needs when it runs, so that ``
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -30,7 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.print_help()
         return 0
     try:
-        return chosen.call(chosen)
+        code = chosen.call(chosen)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever reads has seen enough: `clipa cite … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError, RuntimeError) as error:
         expected = isinstance(error, (ValueError, OSError)) or type(error).__module__.startswith("clipa.")
         if chosen.debug or not expected:

@@ -1,32 +1,49 @@
 """Figures of the paper, drawn from stored records: published ones, or measured ones beside the published.
 
 Each `figureNN.py` has `data(frame)` (the numbers behind the plot, one row a point) and
-`draw(frame, published)` (a matplotlib Figure). Neither reads or writes a file; `make` does. Nothing here
-imports torch.
+`draw(frame, published)` (a matplotlib Figure). Neither reads or writes a file; `make` does. `points.py`
+chooses records, `drops.py` draws what Figures 4 to 7 have in common, `elsewhere.py` what 5 and 6 have,
+`printed_costs.py` is the lower panel of 8, `style.py` the look of all.
+Nothing here imports torch, and importing this imports neither pandas nor matplotlib: the workflow does.
 """
 
 from __future__ import annotations
 
 import importlib
 import io
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipa.law import MINIMAL_SEEDS, over_seeds
 from clipa.results import load_frame, write_bytes_atomically, write_text_atomically
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-NUMBERS = (4, 9, 10)
+# The published records behind each figure (files of results/published).
+SOURCES = {
+    1: ["table11.json", "table12.json"],
+    2: [],
+    3: [],
+    4: ["table11.json"],
+    5: ["figure5.json"],
+    6: ["figure6.json"],
+    7: ["table12.json"],
+    8: ["table1.json", "table2.json", "table8.json", "table10.json", "table11.json"],
+    9: ["table11.json"],
+    10: ["table11.json"],
+}
+NUMBERS = tuple(SOURCES)
 PNG_DPI = 220
 
 
 class FigureError(ValueError):
     """A figure cannot be drawn from what was given; one line says why and what to do."""
+
+
+class NothingToDraw(FigureError):
+    """The records hold nothing of the kind that was asked for (not: something of it is missing)."""
 
 
 def make(number: int, records: Iterable[Path], published: Iterable[Path], out: Path) -> list[Path]:
@@ -37,7 +54,7 @@ def make(number: int, records: Iterable[Path], published: Iterable[Path], out: P
     """
     if number not in NUMBERS:
         known = ", ".join(map(str, NUMBERS))
-        raise FigureError(f"figure {number}: cannot be drawn from records; there are figures {known}")
+        raise FigureError(f"figure {number}: the paper has none; there are figures {known}")
     import matplotlib
 
     matplotlib.use("Agg")
@@ -73,63 +90,3 @@ def join(first: pandas.DataFrame, second: pandas.DataFrame) -> pandas.DataFrame:
     import pandas
 
     return pandas.concat([first, second], ignore_index=True)
-
-
-def image_points(frame: pandas.DataFrame) -> pandas.DataFrame:
-    """The records behind Figures 4, 9 and 10: ImageNet-1k top-1, image reductions, text truncated at 32.
-
-    Final accuracies only: the full-length baseline after its one stage, reduced runs after fine-tuning. Of
-    the published ones Table 11's. Raises FigureError if a baseline or every reduced run is missing.
-    """
-    kept = frame[(frame.benchmark == "imagenet1k") & (frame.metric == "acc1") & frame.value.notna()]
-    kept = kept[(kept.text_reduction == "truncation") & (kept.text_tokens == 32)]
-    kept = kept[(kept.source == "measured") | (kept.table == 11)]
-    final = (kept.image_reduction == "none").map({True: "pretrain", False: "finetune"})
-    kept = kept[kept.stage == final]
-    reduced = kept[kept.image_reduction != "none"]
-    if reduced.empty or len(reduced) == len(kept):
-        raise FigureError(
-            "no full-length baseline, or no fine-tuned run of a shorter image length, in the records"
-        )
-    orphans = reduced[reduced["drop"].isna()]
-    if len(orphans):
-        raise FigureError(f"{orphans.id.iloc[0]}: its full-length baseline is not among the records")
-    return kept
-
-
-def over_runs(points: pandas.DataFrame, by: Sequence[str], value: str, error: str) -> pandas.DataFrame:
-    """Mean over seeds of `value` for each combination of `by`, with columns low, high, seeds, interval.
-
-    The 95 % interval is Student's over seeds from three seeds on, else over test items (`error` is the
-    standard error of one seed; the items are common to the seeds), else absent (NaN).
-    """
-    import pandas
-
-    rows = []
-    for key, group in points.groupby(list(by), sort=False):
-        values, errors = group[value].to_numpy(), group[error].to_numpy()
-        row = dict(zip(by, key, strict=True)) | {value: values.mean(), "low": math.nan, "high": math.nan}
-        row |= {"seeds": max(1, int(group.seed.nunique())), "interval": ""}
-        if len(values) >= MINIMAL_SEEDS:
-            found = over_seeds(values)
-            row |= {"low": found.low, "high": found.high, "interval": "95 % over seeds"}
-        elif (errors > 0).all():
-            half = 1.959964 * math.sqrt((errors**2).mean())
-            row |= {"low": row[value] - half, "high": row[value] + half, "interval": "95 % over test items"}
-        rows.append(row)
-    return pandas.DataFrame(rows)
-
-
-def provenance_line(frame: pandas.DataFrame) -> str:
-    """What the numbers are, for a figure's subtitle: published, or scale, data, items, seeds, interval."""
-    points = image_points(frame)
-    if (points.source == "published").all():
-        return (
-            "Published numbers (Table 11): zero-shot top-1 on ImageNet-1k after fine-tuning, one run a point"
-        )
-    scale, name, n = points.scale.iloc[0], points.dataset_name.iloc[0], int(points.dataset_n.iloc[0])
-    seeds = points.groupby("run").seed.nunique()
-    over = "seeds" if seeds.min() >= MINIMAL_SEEDS else "test items"
-    count = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
-    bars = f"{count} seed{'' if seeds.max() == 1 else 's'}, bars: 95 % over {over}"
-    return f"Measured at {scale} scale on {name} (n = {n}), not ImageNet; {bars}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clipa.figures import image_points, over_runs, provenance_line, style
+from clipa.figures import style
+from clipa.figures.points import image_points, over_runs, provenance_line
 
 if TYPE_CHECKING:
     import pandas
@@ -67,14 +68,12 @@ def draw(frame: pandas.DataFrame, published: pandas.DataFrame | None = None) -> 
     _limits(flat[: len(chosen)], [part[part.image_reduction == name] for part, name, _ in chosen])
     for panel, (part, name, _) in zip(flat, chosen, strict=False):
         _names(panel, part[part.image_reduction == name], looks)
-    for panel in flat[len(chosen) :]:
-        panel.remove()
-    for row in axes:
-        row[0].set_ylabel("Drop (percentage points)")
-    for panel in flat[max(0, len(chosen) - columns) : len(chosen)]:
-        panel.set_xlabel("Model (parameters of both towers)")
-        panel.tick_params(labelbottom=True)
-    style.heading(figure, "Model size against drop, for each number of image tokens", provenance_line(frame))
+    style.finish(axes, len(chosen), "Model (parameters of both towers)", "Drop (percentage points)")
+    style.heading(
+        figure,
+        "Model size against drop, for each number of image tokens",
+        provenance_line(image_points(frame)),
+    )
     return figure
 
 

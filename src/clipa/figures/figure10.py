@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clipa.figures import FigureError, image_points, over_runs, provenance_line, style
+from clipa.cost import PRETRAIN_SAMPLES
+from clipa.figures import style
+from clipa.figures.points import image_points, over_runs, pretraining, provenance_line
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-PAPER_SAMPLES = 2.56e9  # pre-training samples of every run in Table 11 (§3.1)
 
 
 def data(frame: pandas.DataFrame) -> pandas.DataFrame:
@@ -52,21 +52,15 @@ def data(frame: pandas.DataFrame) -> pandas.DataFrame:
     return pandas.concat(parts, ignore_index=True)
 
 
-def _tokens(points: pandas.DataFrame, frame: pandas.DataFrame) -> pandas.Series:
+def _tokens(points: pandas.DataFrame, frame: pandas.DataFrame) -> list[float]:
     """Pre-training tokens of each point. Measured ones count what ran: the run's pre-train stage tells."""
-    stages = frame[(frame.source == "measured") & (frame.stage == "pretrain")]
-    seen = stages.drop_duplicates(["scale", "run", "seed"]).set_index(["scale", "run", "seed"])
     tokens = []
     for row in points.itertuples():
         if row.source == "published":
-            tokens.append((row.image_tokens + row.text_tokens) * PAPER_SAMPLES)
-            continue
-        if (row.scale, row.run, row.seed) not in seen.index:
-            raise FigureError(
-                f"{row.id}: no record of its pre-train stage, which says how many tokens it saw"
-            )
-        ran = seen.loc[(row.scale, row.run, row.seed)]
-        tokens.append((ran.actual_patches + 1 + ran.actual_text_tokens) * ran.actual_samples)
+            tokens.append((row.image_tokens + row.text_tokens) * PRETRAIN_SAMPLES)
+        else:
+            ran = pretraining(row, frame)
+            tokens.append((ran.actual_patches + 1 + ran.actual_text_tokens) * ran.actual_samples)
     return tokens
 
 
@@ -95,17 +89,15 @@ def draw(frame: pandas.DataFrame, published: pandas.DataFrame | None = None) -> 
     for panel, (part, name, _) in zip(flat, chosen, strict=False):
         _limits(panel, part)
         _names(panel, part[part.image_reduction == name])
-    for panel in flat[len(chosen) :]:
-        panel.remove()
-    for row in axes:
-        row[0].set_ylabel("Zero-shot top-1 accuracy (%)")
-    for panel in flat[max(0, len(chosen) - columns) : len(chosen)]:
-        panel.set_xlabel("Image and text tokens seen in pre-training")
-        panel.tick_params(labelbottom=True)
+    style.finish(
+        axes, len(chosen), "Image and text tokens seen in pre-training", "Zero-shot top-1 accuracy (%)"
+    )
     note = "Right end of each line: full length."
     if published is not None:
         note += " Panels have accuracy axes of their own: the scales do not compare."
-    style.heading(figure, "Pre-training tokens against accuracy", f"{provenance_line(frame)}\n{note}")
+    style.heading(
+        figure, "Pre-training tokens against accuracy", f"{provenance_line(image_points(frame))}\n{note}"
+    )
     return figure
 
 

@@ -38,7 +38,21 @@ REDUCTIONS = {
     "block": "Block masking",
     "resize": "Image resizing",
 }
-BENCHMARKS = {"imagenet1k": "ImageNet-1k"}
+TEXT_REDUCTIONS = {
+    "truncation": "Truncation",
+    "random": "Random masking",
+    "block": "Block masking",
+    "syntax": "Syntax masking",
+}
+MEASURES = {
+    ("imagenet1k", "acc1"): "ImageNet-1k",
+    ("imagenetv2", "acc1"): "ImageNet-V2",
+    ("imagenet-r", "acc1"): "ImageNet-R",
+    ("imagenet-a", "acc1"): "ImageNet-A",
+    ("imagenet_sketch", "acc1"): "ImageNet-Sketch",
+    ("mscoco_captions", "image_retrieval_recall@1"): "Image retrieval",
+    ("mscoco_captions", "text_retrieval_recall@1"): "Text retrieval",
+}
 
 # Image tokens of Table 11. 99 (masks) and 101 (160 px) share one tick.
 TOKEN_TICKS = {197: "197", 99: "≈100", 50: "50", 37: "37", 17: "17"}
@@ -85,17 +99,46 @@ def length_colours(count: int) -> list[Any]:
 
 
 def panels(
-    rows: int, columns: int, *, share_x: bool | str = True, share_y: bool | str = True
+    rows: int,
+    columns: int,
+    *,
+    share_x: bool | str = True,
+    share_y: bool | str = True,
+    height: float = PANEL_HEIGHT,
 ) -> tuple[Figure, list[list[Axes]]]:
     """A figure of the standard width with `rows` × `columns` panels that share axes as asked."""
-    from matplotlib.figure import Figure
-
     width = WIDTH if columns > 1 else 0.66 * WIDTH
-    height = TITLE_HEIGHT + PANEL_HEIGHT * rows * (1.0 if columns > 1 else 1.3)
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.05, h_pad=0.04, wspace=0.02, hspace=0.03)
+    height = TITLE_HEIGHT + height * rows * (1.0 if columns > 1 else 1.3)
+    figure = _page(width, height)
     axes = figure.subplots(rows, columns, sharex=share_x, sharey=share_y, squeeze=False)
     return figure, [list(row) for row in axes]
+
+
+def stacked(upper: float, lower: float) -> tuple[Figure, Axes, Axes]:
+    """A figure of the standard width with one panel above another; heights in inches."""
+    figure = _page(WIDTH, TITLE_HEIGHT + upper + lower)
+    return figure, *figure.subplots(2, 1, height_ratios=(upper, lower))
+
+
+def _page(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.05, h_pad=0.04, wspace=0.02, hspace=0.03)
+    return figure
+
+
+def finish(axes: Sequence[Sequence[Axes]], used: int, x: str, y: str) -> None:
+    """Remove the panels after the first `used`, and name the outer axes."""
+    columns = len(axes[0])
+    flat = [panel for row in axes for panel in row]
+    for panel in flat[used:]:
+        panel.remove()
+    for row in axes:
+        row[0].set_ylabel(y)
+    for panel in flat[max(0, used - columns) : used]:
+        panel.set_xlabel(x)
+        panel.tick_params(labelbottom=True)
 
 
 def heading(figure: Figure, title: str, subtitle: str) -> None:
@@ -122,9 +165,15 @@ def billions(count: float) -> str:
     return f"{count:g}"
 
 
+def thousands(number: float) -> str:
+    """`0.05`, `20`, `3,000`: a round number of an axis."""
+    return f"{number:,.0f}" if number >= 1 else f"{number:g}"
+
+
 def round_numbers(low: float, high: float) -> list[float]:
     """Round numbers for a logarithmic axis from `low` to `high`, with a little more room at both ends."""
-    digits = (1, 1.5, 2, 3, 5, 7) if high < 8 * low else (1, 2, 5) if high < 100 * low else (1,)
+    spans = ((8, (1, 1.5, 2, 3, 5, 7)), (100, (1, 2, 5)), (1000, (1, 3)), (math.inf, (1,)))
+    digits = next(chosen for span, chosen in spans if high < span * low)
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     numbers = [digit * 10.0**decade for decade in decades for digit in digits]
     return [number for number in numbers if low / 1.1 <= number <= high * 1.1]
@@ -158,18 +207,19 @@ def label_ends(
     from matplotlib.patheffects import withStroke
 
     halo = withStroke(linewidth=2, foreground="white")  # readable where it crosses a line
-    low, high = axes.get_ylim()
+    logarithmic = axes.get_yscale() == "log"
+    low, high = map(math.log, axes.get_ylim()) if logarithmic else axes.get_ylim()
     # Constrained layout has not run yet; a panel's plotted height is about two thirds of its share.
     rows = axes.get_subplotspec().get_gridspec().nrows
     points = 0.66 * 72 * (axes.figure.get_size_inches()[1] - TITLE_HEIGHT) / rows
     gap = (SMALL + 1.5) / points * (high - low)
-    placed = spread([y for _, y, _, _ in ends], gap)
+    placed = spread([math.log(y) if logarithmic else y for _, y, _, _ in ends], gap)
     for rank, index in enumerate(sorted(range(len(placed)), key=placed.__getitem__)):
         placed[index] = max(placed[index], low + (rank + 0.5) * gap)  # clear of the axis below
     for (x, _, text, colour), y in zip(ends, placed, strict=True):
         axes.annotate(
             text,
-            (x, y),
+            (x, math.exp(y) if logarithmic else y),
             xytext=(-offset if left else offset, 0),
             textcoords="offset points",
             ha="right" if left else "left",

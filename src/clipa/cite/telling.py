@@ -1,0 +1,239 @@
+"""A record in words: its value, its setting, its place in the paper, and how to cite it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from clipa import __version__
+
+Record = Mapping[str, Any]
+
+PAPER = "Xianhang Li, Zeyu Wang, Cihang Xie: An Inverse Scaling Law for CLIP Training. NeurIPS 2023, arXiv:2305.07017"
+ARTIFACT = f"the executable artifact clipa {__version__}"
+RELEASED = 2026
+
+BENCHMARKS = {
+    "imagenet1k": "ImageNet-1k",
+    "imagenetv2": "ImageNet-V2",
+    "imagenet-a": "ImageNet-A",
+    "imagenet-r": "ImageNet-R",
+    "imagenet_sketch": "ImageNet-Sketch",
+    "objectnet": "ObjectNet",
+    "mscoco_captions": "COCO",
+    "flickr30k": "Flickr30k",
+    "cifar10": "CIFAR-10",
+    "vtab/caltech101": "Caltech-101",
+    "vtab/cifar100": "CIFAR-100",
+    "vtab/clevr_count_all": "CLEVR, count",
+    "vtab/clevr_closest_object_distance": "CLEVR, distance",
+    "vtab/dmlab": "DMLab",
+    "vtab/dtd": "DTD",
+    "vtab/eurosat": "EuroSAT",
+    "vtab/kitti_closest_vehicle_distance": "KITTI, distance",
+    "vtab/flowers": "Flowers",
+    "vtab/pets": "Pets",
+    "vtab/pcam": "PCam",
+    "vtab/resisc45": "RESISC45",
+    "vtab/smallnorb_label_azimuth": "smallNORB, azimuth",
+    "vtab/smallnorb_label_elevation": "smallNORB, elevation",
+    "vtab/svhn": "SVHN",
+    "aro": "ARO",
+    "aro/vg_relation": "ARO, VG-Relation",
+    "aro/vg_attribution": "ARO, VG-Attribution",
+    "aro/coco_order": "ARO, COCO-Order",
+    "aro/flickr30k_order": "ARO, Flickr30k-Order",
+}
+_METRICS = {
+    "acc1": "top-1 accuracy",
+    "relation_acc1": "relations, accuracy",
+    "attribute_acc1": "attributes, accuracy",
+    "order_acc1": "order, accuracy",
+    "image_retrieval_recall@1": "image retrieval, recall@1",
+    "text_retrieval_recall@1": "text retrieval, recall@1",
+    "compute": "compute of the whole training",
+    "flops": "compute per pair",
+    "gpu_hours": "training time",
+    "base_lr": "base learning rate",
+    "embed_dim": "embedding dimension",
+    "warmup_steps": "warm-up steps",
+    "samples": "samples of pre-training and fine-tuning",
+}
+STAGES = {
+    "pretrain": "after pre-training",
+    "finetune": "after fine-tuning at full length",
+    "negclip": "after NegCLIP fine-tuning",
+}
+_AS_PRINTED = ("text", "rate", "samples")
+_UNITS = {"percent": "%", "1e12 GFLOPs": "× 10¹² GFLOPs", "1e11 GFLOPs": "× 10¹¹ GFLOPs", "M": "M parameters"}
+
+
+def value_text(record: Record) -> str:
+    """The value with its unit: ``66.2 %``, ``5.7 × 10¹² GFLOPs``; ``none`` where the paper has no number."""
+    return " ".join(value_and_unit(record)).rstrip()
+
+
+def value_and_unit(record: Record) -> tuple[str, str]:
+    """The value as text, and its unit (which may be empty)."""
+    value, unit, printed = record["value"], record.get("unit") or "percent", record.get("printed")
+    if value is None:
+        return "none", ""
+    if unit in _AS_PRINTED or not isinstance(value, (int, float)):
+        return re.sub(r"\s*\[[\d, ]+\]$", "", printed) if printed else str(value), ""
+    number = plain_number(record)
+    if unit == "points":
+        sign = "+" if record["metric"].endswith("_gain") and value >= 0 else ""
+        return (sign + number).replace("-", "−"), unit
+    return number, "" if unit == "count" else _UNITS.get(unit, unit)
+
+
+def plain_number(record: Record) -> str:
+    """The digits of a numeric value: as many as the paper prints, else one decimal where it prints accuracies."""
+    value, printed = record["value"], record.get("printed") or ""
+    digits = re.fullmatch(r"[^\d.-]*(\d+(?:\.\d+)?)[^\d.]*", printed)
+    if digits is not None and float(digits[1]) == value:
+        return digits[1]
+    fraction = record.get("unit", "percent") in ("percent", "points")
+    return f"{value:.1f}" if fraction else f"{value:g}"
+
+
+def printed_differently(record: Record) -> bool:
+    """Whether the paper prints something else than the value as meant (``299`` for 29.9; ``-`` for none)."""
+    printed = record.get("printed")
+    if printed is None:
+        return False
+    if record["value"] is None:
+        return True
+    as_printed = record.get("unit") in _AS_PRINTED or not isinstance(record["value"], (int, float))
+    return not as_printed and plain_number(record) not in printed
+
+
+def quantity(record: Record) -> str:
+    """What is measured: ``ImageNet-1k, top-1 accuracy``; ``image tower, width``."""
+    metric, change = record["metric"], ""
+    for suffix, word in (("_drop", ", drop from full length"), ("_gain", ", gain")):
+        if metric.endswith(suffix):
+            metric, change = metric.removesuffix(suffix), word
+    tower, _, rest = metric.partition(".")
+    if rest and tower in ("vision", "text", "total"):
+        where = {"vision": "image tower", "text": "text tower", "total": "both towers"}[tower]
+        name = f"{where}, {rest}"
+    else:
+        name = _METRICS.get(metric, metric.replace("_", " "))
+    benchmark = record["benchmark"]
+    return (f"{BENCHMARKS.get(benchmark, benchmark)}, {name}" if benchmark else name) + change
+
+
+def stage_text(record: Record) -> str:
+    """The stage in words; the full-length baseline has one."""
+    if record["stage"] is None:
+        return ""
+    if record["image_reduction"] == "none" and record["stage"] == "pretrain":
+        return "full-length training"
+    if record["benchmark"] is None:
+        return "pre-training"
+    return STAGES[record["stage"]]
+
+
+def setting(record: Record) -> list[str]:
+    """Model, image, text, and what else names the experiment, each in a few words; what is unknown is left out."""
+    return [*filter(None, [record["model"]]), *lengths(record), *details(record)]
+
+
+def lengths(record: Record) -> list[str]:
+    """How images and texts are shortened: ``images resized to 64 px (16 patches)``, ``32 text tokens``."""
+    return [part for part in (_image(record), _text(record)) if part]
+
+
+def _image(record: Record) -> str:
+    reduction, pixels, patches = record["image_reduction"], record["image_size"], record["patches"]
+    kept = f" ({patches} patches)" if patches else ""
+    if reduction is None:
+        return f"{pixels} px images" if pixels else ""
+    if reduction == "none":
+        return f"full-length images, {pixels} px{kept}"
+    if reduction == "resize":
+        return f"images resized to {pixels} px{kept}"
+    return f"{reduction} masking to {patches} patches"
+
+
+def _text(record: Record) -> str:
+    reduction, tokens = record["text_reduction"], record["text_tokens"]
+    if reduction is None:
+        return ""
+    if reduction == "truncation":
+        return f"{tokens} text tokens" if tokens == 32 else f"text truncated to {tokens} tokens"
+    return f"{reduction} masking of text to {tokens} tokens"
+
+
+def details(record: Record) -> list[str]:
+    """What else names the experiment: data, samples, fine-tuning, pooling, augmentation."""
+    factors = record.get("factors") or {}
+    told = [factors.get("data_source")]
+    if (samples := factors.get("pretrain_samples")) is not None:
+        told.append(f"{_billions(samples)} samples")
+    stages = list(factors.get("finetune_samples", ()))
+    sizes, ratios = factors.get("finetune_image_size", ()), factors.get("finetune_mask_ratio", ())
+    for i, samples in enumerate(stages):
+        size = f" at {sizes[i]} px" if i < len(sizes) else ""
+        mask = f", {100 * ratios[i]:g} % masked" if i < len(ratios) else ""
+        if mask and factors.get("finetune_mask", "random") != "random":
+            mask += f" ({factors['finetune_mask']})"
+        told.append(f"fine-tuned on {_billions(samples)}{size}{mask}")
+    if "finetune_batch_size" in factors:
+        told.append(f"fine-tuning batch {factors['finetune_batch_size']}")
+    if "pooling" in factors:
+        told.append({"cls": "class token", "gap": "average pooling"}[factors["pooling"]])
+    if factors.get("color_jitter"):
+        told.append("colour jitter")
+    if factors.get("implementation") == "pytorch":
+        told.append("PyTorch")
+    return [part for part in told if part]
+
+
+def _billions(samples: float) -> str:
+    return f"{samples / 1e9:g}B" if samples >= 1e9 else f"{samples / 1e6:g}M"
+
+
+def place(record: Record) -> str:
+    """``Table 11``, ``Figure 5``; for measured records the scale."""
+    if record["source"] == "measured":
+        return f"measured at scale {record['scale']}"
+    return f"Table {record['table']}" if record["table"] is not None else f"Figure {record['figure']}"
+
+
+def cell(record: Record) -> str:
+    """``row; column`` as printed, or the place where there is no cell."""
+    return f"{record['row']}; {record['column']}" if record.get("row") else place(record)
+
+
+def citation(record: Record) -> str:
+    """One sentence to put under a number: the paper with the place, then the artifact with the record."""
+    if record["source"] == "measured":
+        return f"Record {record['id']} of {ARTIFACT}, after {PAPER}"
+    where = f", row “{record['row']}”, column “{record['column']}”" if record["row"] else ""
+    return f"{PAPER}, {place(record)}{where} (record {record['id']} of {ARTIFACT})"
+
+
+def bibtex(record: Record | None = None) -> str:
+    """Two BibTeX entries: the paper, and this artifact with the record's id."""
+    note = f"record {record['id']}" if record is not None else "records of every table"
+    # In a note, underscores and percent signs would be read by TeX.
+    note = re.sub(r"([_%#&])", r"\\\1", note)
+    return f"""@inproceedings{{li2023inverse,
+  title     = {{An Inverse Scaling Law for {{CLIP}} Training}},
+  author    = {{Li, Xianhang and Wang, Zeyu and Xie, Cihang}},
+  booktitle = {{Advances in Neural Information Processing Systems}},
+  volume    = {{36}},
+  year      = {{2023}},
+  note      = {{arXiv:2305.07017}}
+}}
+
+@software{{clipa_artifact,
+  title     = {{An Inverse Scaling Law for {{CLIP}} Training: an executable artifact}},
+  author    = {{{{The CLIPA reproduction authors}}}},
+  version   = {{{__version__}}},
+  year      = {{{RELEASED}}},
+  note      = {{{note}}}
+}}"""

@@ -1,0 +1,292 @@
+"""The words by which a number is found: what people write is brought to terms, and every record has its terms.
+
+A query is rewritten by `REWRITES` (one list of patterns, also run as JavaScript by docs/numbers.html: only syntax
+that both languages read alike) and split into terms. A record matches when it has every term. Each term of a
+record belongs to a side of it (text, benchmark, case, …), so that a search can tell what the words left unsaid.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Record = Mapping[str, Any]
+
+_TOWER = r"(?:[sblhg]/?(?:14|16|32))(?![\w-]*-)"
+
+# (pattern, replacement with $1, $2 …), applied in this order to the lower-cased query.
+REWRITES: tuple[tuple[str, str], ...] = (
+    (r"[×✕]", "x"),
+    (r"[–—−]", "-"),
+    (r"[()\[\];:\"'?|]+(?=\s|$)", " "),
+    (r"(^|\s)[()\[\]\"'|#]+", "$1"),
+    (r"(\d),(?=\d\d\d\b)", "$1"),
+    (r",", " "),
+    (r"(\d)\s?%", "$1"),
+    # models: L16, l-16, ViT-L/16, OpenCLIP-B/32
+    (r"\bvit[- ](?=" + _TOWER + ")", ""),
+    (r"\b(openclip|openai|flip|clipa)[- ](?=" + _TOWER + ")", "$1 "),
+    (r"\bopen[- ]clip\b", "openclip"),
+    (r"(^|\s)([sblhg])[-/]?(14|16|32)(?![\w.-])", "$1$2/$3"),
+    (r"\bconv[- ]?next[- /]?([tb])\b(?!-)", "convnext-$1"),
+    (r"\bconv[- ]next\b", "convnext"),
+    # stages
+    (r"\bfine[- ]?tun(?:ed|ing|e)\b", "finetune"),
+    (r"\bpre[- ]?train(?:ed|ing)?\b", "pretrain"),
+    (r"\bneg[- ]clip\b", "negclip"),
+    # benchmarks
+    (r"\b(?:imagenet|in)[- _]?v2\b", "imagenetv2"),
+    (r"\b(?:imagenet[- _]|in-)([ar])\b", "imagenet-$1"),
+    (r"\bimagenet[- _]?sketch\b|\bin-s(?:ketch)?\b", "imagenet_sketch"),
+    (r"\b(?:imagenet|in)[- _]?1k\b|\bimagenet(?![\w-])", "imagenet1k"),
+    (r"\b(?:ms)?coco[- ]order\b", "coco_order"),
+    (r"\bflickr(?:30k)?[- ]order\b", "flickr30k_order"),
+    (r"\b(?:ms)?coco(?![\w-])", "mscoco_captions"),
+    (r"\bflickr(?![\w-])", "flickr30k"),
+    (r"\bvg[- _]relations?\b", "vg_relation"),
+    (r"\bvg[- _]attribut(?:es?|ions?)\b", "vg_attribution"),
+    (r"\bobject[- ]net\b", "objectnet"),
+    (r"\bcaltech([- ]?101)?\b", "caltech101"),
+    (r"\bcifar[- ](100?)\b", "cifar$1"),
+    (r"\bsmall[- ]norb\b", "smallnorb"),
+    (r"\btext[- ]to[- ]image(?: retrieval)?\b|\bimage[- ]retrieval\b", "image_retrieval"),
+    (r"\bimage[- ]to[- ]text(?: retrieval)?\b|\btext[- ]retrieval\b", "text_retrieval"),
+    # quantities
+    (r"\bgpu[- ]?hours?\b", "gpu_hours"),
+    (r"\bgflops?\b|\bflop\b", "flops"),
+    (r"\btop[- ]?1\b|\baccuracy\b|\bacc@1\b", "acc1"),
+    (r"\brecall(?:@1)?(?![\w@])", "recall@1"),
+    (r"\b(?:base )?learning[- ]rate\b", "base_lr"),
+    (r"\bwarm[- ]?up\b(?: steps)?", "warmup_steps"),
+    (r"\bparam(?:eter)?s?\b", "parameters"),
+    (r"\bembed(?:ding)?[- ]dim(?:ension)?\b", "embed_dim"),
+    (r"\bweight[- ]decay\b", "weight_decay"),
+    (r"\bcolou?r[- ]jitter\b", "color_jitter"),
+    (r"\bbatch[- ]size(?= \d+k)", "batch"),
+    (r"\bbatch[- ]size\b", "batch_size"),
+    (r"\blaion[- ](400m|2b)\b", "laion$1"),
+    (r"\bdata[- ]?comp(?:[- ]?1b)?\b", "datacomp1b"),
+    # reductions and lengths
+    (r"\bresiz(?:ed|ing)\b(?: to)?", "resize"),
+    (r"\btruncat(?:ed|ing|e)\b(?: (?:to|at))?", "truncation"),
+    (r"\b(random|grid|block|syntax)[- ]mask(?:ing|ed)?\b", "$1"),
+    (r"\bmask(?:ing|ed)\b", "mask"),
+    (r"\b(\d+) ?x ?\1\b|\b(\d+)(?:²|\^2)", "$1$2px"),
+    (r"\b(\d+)[- ]?pixels?\b|\b(\d+) px\b", "$1$2px"),
+    (r"\b(\d+)[- ]?(?:image |text )?tokens?\b", "$1tokens"),
+    (r"\b(\d+)[- ]?patch(?:es)?\b", "$1patches"),
+    (r"\btokens? (\d+)\b", "$1tokens"),
+    (
+        r"\b(resize|random|grid|block|syntax|truncation|mask|batch)[- ]?(\d+k?)(?:px|tokens|patches)?\b",
+        "$1$2",
+    ),
+    (r"\b(?:baseline|full[- ](?:length|resolution)|vanilla)\b", "baseline"),
+    # places
+    (r"\btab(?:le|\.)? ?(\d+)\b", "table$1"),
+    (r"\bfig(?:ure|\.)? ?(\d+)\b", "figure$1"),
+)
+
+# Said by people, true of every record or of none.
+SILENT = " a an and at by clip cell for from in is model models number numbers of on paper the to what with zero-shot "
+
+# A run or an id is looked for in ids as it stands.
+LIKE_AN_ID = r"[a-z_@\d]\.[a-z]|-(?:none|resize|random|grid|block)\d*-|-laion|-datacomp"
+_LIKE_AN_ID = re.compile(LIKE_AN_ID, re.ASCII)
+_BEGINNING = re.compile(r"[a-z]{3,}")
+_COMPILED = tuple(
+    (re.compile(pattern, re.ASCII), re.sub(r"\$(\d)", r"\\\1", new)) for pattern, new in REWRITES
+)
+
+_FAMILIES = ("openclip", "openai", "flip")
+_STANDARD_METRICS = ("acc1", "image_retrieval_recall@1", "text_retrieval_recall@1")
+_EXTRA = {
+    "imagenet1k": ("in-1k",),
+    "imagenetv2": ("in-v2",),
+    "mscoco_captions": ("coco",),
+    "flops": ("compute",),
+    "compute": ("flops",),
+    "base_lr": ("lr",),
+    "minimal_lr": ("lr",),
+    "warmup_steps": ("warmup",),
+}
+
+
+def terms_of(query: str) -> list[str]:
+    """The terms of a query, in its order; words that say nothing are left out.
+
+    ``L16 resized to 64x64, fine-tuned`` gives ``l/16 resize64 finetune``.
+    """
+    terms: list[str] = []
+    plain: list[str] = []
+
+    def rewrite() -> None:
+        text = " ".join(plain)
+        for pattern, new in _COMPILED:
+            text = pattern.sub(new, text)
+        terms.extend(word for word in text.split() if f" {word} " not in SILENT)
+        plain.clear()
+
+    for word in query.lower().split():
+        if like_an_id(word):
+            rewrite()
+            terms.append(word)
+        else:
+            plain.append(word)
+    rewrite()
+    return list(dict.fromkeys(terms))
+
+
+def like_an_id(word: str) -> bool:
+    """Whether a word is a run, an id or a part of one, as this repository writes them."""
+    return _LIKE_AN_ID.search(word) is not None
+
+
+def matches(term: str, have: Mapping[str, Any], identity: str) -> bool:
+    """Whether a record of these terms and this (lower-case) id has `term`.
+
+    A term of three letters or more may be the beginning of one that the record has; one that looks like an id
+    may stand anywhere in the id.
+    """
+    if term in have:
+        return True
+    if like_an_id(term):
+        return term in identity
+    return bool(_BEGINNING.fullmatch(term)) and any(known.startswith(term) for known in have)
+
+
+def record_terms(record: Record) -> dict[str, set[str]]:
+    """Every term of a record, with the sides of the record that it names.
+
+    Sides: place, family, model, image, text, stage, benchmark, metric, case, value.
+    """
+    have: dict[str, set[str]] = {}
+
+    def add(side: str, *terms: object) -> None:
+        for term in terms:
+            for word in str(term).lower().split() if term is not None else ():
+                have.setdefault(word, set()).add(side)
+
+    for kind in ("table", "figure"):
+        if record.get(kind) is not None:
+            add("place", f"{kind}{record[kind]}")
+    if record["source"] == "measured":
+        add("place", "measured", record["scale"])
+    _add_model(add, record)
+    _add_lengths(add, record)
+    add("stage", record["stage"])
+    if record["image_reduction"] == "none" and "fine-tune" in (record.get("column") or ""):
+        add("stage", "finetune")  # where the paper prints it
+    _add_quantity(add, record)
+    _add_case(add, record)
+    for text in (record.get("row"), record.get("column")):
+        add("place", *re.split(r"[\s|,()+]+", (text or "").lower()))
+    return have
+
+
+def _add_model(add, record: Record) -> None:
+    model = record["model"]
+    if model is None:
+        return
+    family, _, tower = model.rpartition("-")
+    if family.lower() in _FAMILIES:
+        add("family", family)
+        add("model", tower, "vit")
+    else:
+        add("model", model, *(("convnext",) if "convnext" in model.lower() else ("vit",)))
+    if (record.get("factors") or {}).get("recipe") == "CLIPA":
+        add("case", "clipa")
+
+
+def _add_lengths(add, record: Record) -> None:
+    """Image and text reduction with pixels, patches and tokens, alone and joined: resize64, random17, syntax8."""
+    image, text = record["image_reduction"], record["text_reduction"]
+    pixels, patches, tokens = record["image_size"], record["patches"], record["image_tokens"]
+    if image == "none":
+        add("image", "none", "baseline", "full")
+    elif image is not None:
+        add("image", image, *(f"{image}{size}" for size in (patches, tokens) if size is not None))
+        if image == "resize":
+            add("image", f"resize{pixels}")
+    if pixels is not None:
+        add("image", pixels, f"{pixels}px")
+    if patches is not None:
+        add(
+            "image", patches, tokens, f"{patches}patches", f"{tokens}tokens", f"{patches}tokens", f"i{tokens}"
+        )
+    if text is not None:
+        length = record["text_tokens"]
+        add("text", text, f"{text}{length}", length, f"{length}tokens", f"t{length}")
+
+
+def _add_quantity(add, record: Record) -> None:
+    benchmark, metric, value = record["benchmark"], record["metric"], record["value"]
+    if benchmark is not None:
+        short = benchmark.rpartition("/")[2]
+        words = re.split(r"[/_]", benchmark)
+        add("benchmark", benchmark, short, *words, *_EXTRA.get(benchmark, ()))
+    base = metric.removesuffix("_drop").removesuffix("_gain")
+    add("metric", metric, base, *base.split("."), *_EXTRA.get(metric, ()))
+    if metric != base:
+        add("metric", "drop" if "_drop" in metric else "gain")
+    if "retrieval" in metric:
+        direction = metric.partition("_")[0]
+        add("metric", direction, f"{direction}_retrieval", "retrieval", "recall@1")
+    if isinstance(value, (int, float)):
+        add("value", f"{value:g}", f"{value:.1f}")
+    add("value", (record.get("printed") or "").strip("()+"))
+
+
+def _add_case(add, record: Record) -> None:
+    """What else names the experiment: data, samples, masks and sizes of fine-tuning, batch, pooling."""
+    factors = record.get("factors") or {}
+    if record.get("case") is not None:
+        case = record["case"].lower()
+        add("case", case, *case.split("-"))
+        if (percent := re.fullmatch(r"(random|grid|block)(\d+)", case)) is not None:
+            add("case", percent[1], percent[2], "mask", f"mask{percent[2]}")
+    data = (factors.get("data_source") or "").lower()
+    add("case", data, data.replace("-", ""))
+    for name in ("finetune_image_size", "finetune_patches"):
+        unit = "px" if name == "finetune_image_size" else "patches"
+        add("case", *(form for size in factors.get(name, ()) for form in (size, f"{size}{unit}")))
+    for ratio in factors.get("finetune_mask_ratio", ()):
+        if ratio:
+            add("case", f"mask{100 * ratio:g}", f"{100 * ratio:g}", factors.get("finetune_mask"))
+    batch = factors.get("finetune_batch_size")
+    if batch:
+        add("case", batch, f"{batch // 1024}k", f"batch{batch // 1024}k")
+    add(
+        "case",
+        factors.get("pooling"),
+        factors.get("implementation"),
+        "jitter" if factors.get("color_jitter") else None,
+    )
+
+
+def unsaid(record: Record, said: set[str]) -> int:
+    """How far a record lies from the paper's standard setting on sides that the words did not name.
+
+    Standard: the authors' own models, 32 tokens of text by truncation, no special case, ImageNet-1k accuracy.
+    """
+    model = (record["model"] or "").lower()
+    text = (record["text_reduction"], record["text_tokens"])
+    case = record.get("case")
+    return sum(
+        (
+            2 * model.startswith(_FAMILIES),
+            "text" not in said and text not in ((None, None), ("truncation", 32)),
+            "benchmark" not in said and record["benchmark"] not in (None, "imagenet1k"),
+            "metric" not in said and record["metric"] not in _STANDARD_METRICS,
+            "case" not in said and case is not None and _letters(case) != _letters(model),
+        )
+    )
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def vocabulary(indexed: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Every term that any record has, sorted."""
+    return sorted(set().union(*indexed)) if indexed else []

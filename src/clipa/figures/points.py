@@ -1,0 +1,124 @@
+"""Which records are the points of a figure, and their means and intervals over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from clipa.figures import FigureError, NothingToDraw
+from clipa.law import MINIMAL_SEEDS, over_seeds
+
+if TYPE_CHECKING:
+    import pandas
+
+NO_IMAGE_RUNS = "no full-length baseline, or no fine-tuned run of a shorter image length, in the records"
+TEXT_IMAGE_SIZE = 112  # pixels of every run whose text is shortened (§4.2)
+
+
+def image_points(
+    frame: pandas.DataFrame, benchmark: str = "imagenet1k", metric: str = "acc1", figure: int | None = None
+) -> pandas.DataFrame:
+    """The records behind the figures on image reductions, text truncated at 32: by default ImageNet-1k top-1.
+
+    Final accuracies only: the full-length baseline after its one stage, reduced runs after fine-tuning. Of
+    the published ones Table 11's, or with `figure` those recorded for that figure, whose values and drops may be
+    missing. Raises FigureError if a baseline or every reduced run is missing.
+    """
+    kept = frame[(frame.benchmark == benchmark) & (frame.metric == metric)]
+    kept = kept[(kept.text_reduction == "truncation") & (kept.text_tokens == 32)]
+    published = (kept.table == 11) & kept.value.notna() if figure is None else kept.figure == figure
+    kept = kept[((kept.source == "measured") & kept.value.notna()) | published]
+    final = (kept.image_reduction == "none").map({True: "pretrain", False: "finetune"})
+    kept = kept[kept.stage == final]
+    if figure is not None and (kept.source == "published").any():
+        printed = frame[(frame.figure == figure) & (frame.metric == f"{metric}_drop")]
+        printed = printed[printed.benchmark == benchmark].set_index("run").value
+        return kept.assign(drop=kept["drop"].fillna(kept.run.map(printed)))
+    reduced = kept[kept.image_reduction != "none"]
+    if reduced.empty or len(reduced) == len(kept):
+        raise NothingToDraw(_of(NO_IMAGE_RUNS, benchmark, metric))
+    _refuse_orphans(reduced, "its full-length baseline is not among the records")
+    return kept
+
+
+def text_points(frame: pandas.DataFrame) -> pandas.DataFrame:
+    """The records behind the figures on text reductions: ImageNet-1k top-1 after fine-tuning, images of 112 pixels.
+
+    Of the published ones Table 12's. The drop of a run is from the same reduction at 32 tokens, which is a
+    point as well. Raises FigureError if such a run or every shorter one is missing.
+    """
+    kept = frame[(frame.benchmark == "imagenet1k") & (frame.metric == "acc1") & frame.value.notna()]
+    kept = kept[(kept.image_reduction == "resize") & (kept.image_size == TEXT_IMAGE_SIZE)]
+    kept = kept[((kept.source == "measured") | (kept.table == 12)) & (kept.stage == "finetune")]
+    shorter = kept[kept.text_tokens < 32]
+    if shorter.empty:
+        raise NothingToDraw(
+            f"no fine-tuned run of a shorter text at {TEXT_IMAGE_SIZE} pixels (Table 12's runs) in the records"
+        )
+    _refuse_orphans(shorter, "the same text reduction at 32 tokens is not among the records")
+    return kept[kept.text_reduction.isin(shorter.text_reduction)]
+
+
+def _of(what: str, benchmark: str, metric: str) -> str:
+    return what if benchmark == "imagenet1k" else f"{benchmark} {metric}: {what}"
+
+
+def _refuse_orphans(reduced: pandas.DataFrame, why: str) -> None:
+    orphans = reduced[reduced["drop"].isna()]
+    if len(orphans):
+        raise FigureError(f"{orphans.id.iloc[0]}: {why}")
+
+
+def pretraining(point: Any, frame: pandas.DataFrame) -> pandas.Series:
+    """The record of the pre-train stage of a measured point's run and seed, which says what ran in it.
+
+    Raises FigureError if it is not in `frame`.
+    """
+    stages = frame[(frame.source == "measured") & (frame.stage == "pretrain") & (frame.run == point.run)]
+    stages = stages[(stages.scale == point.scale) & (stages.seed == point.seed)]
+    if stages.empty:
+        raise FigureError(f"{point.id}: no record of its pre-train stage, which says what ran in it")
+    return stages.iloc[0]
+
+
+def over_runs(points: pandas.DataFrame, by: Sequence[str], value: str, error: str) -> pandas.DataFrame:
+    """Mean over seeds of `value` for each combination of `by`, with columns low, high, seeds, interval.
+
+    The 95 % interval is Student's over seeds from three seeds on, else over test items (`error` is the
+    standard error of one seed; the items are common to the seeds), else absent (NaN).
+    """
+    import pandas
+
+    rows = []
+    for key, group in points.groupby(list(by), sort=False):
+        values, errors = group[value].to_numpy(), group[error].to_numpy()
+        row = dict(zip(by, key, strict=True)) | {value: values.mean(), "low": math.nan, "high": math.nan}
+        row |= {"seeds": max(1, int(group.seed.nunique())), "interval": ""}
+        if len(values) >= MINIMAL_SEEDS:
+            found = over_seeds(values)
+            row |= {"low": found.low, "high": found.high, "interval": "95 % over seeds"}
+        elif (errors > 0).all():
+            half = 1.959964 * math.sqrt((errors**2).mean())
+            row |= {"low": row[value] - half, "high": row[value] + half, "interval": "95 % over test items"}
+        rows.append(row)
+    return pandas.DataFrame(rows)
+
+
+def provenance_line(
+    points: pandas.DataFrame,
+    published: str = "Published numbers (Table 11): zero-shot top-1 on ImageNet-1k after fine-tuning, one run a point",
+    instead_of: str = "ImageNet",
+) -> str:
+    """What the numbers are, for a figure's subtitle: `published`, or scale, data, items, seeds, interval."""
+    if (points.source == "published").all():
+        return published
+    scale, items = points.scale.iloc[0], points.drop_duplicates("dataset_name")
+    names, counts = items.dataset_name.to_list(), sorted({int(n) for n in items.dataset_n})
+    name = ", ".join([names[0], *(other.rsplit("/", 1)[-1] for other in names[1:])])
+    seeds = points.groupby("run").seed.nunique()
+    over = "seeds" if seeds.min() >= MINIMAL_SEEDS else "test items"
+    count = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
+    bars = f"{count} seed{'' if seeds.max() == 1 else 's'}, bars: 95 % over {over}"
+    n = " to ".join(map(str, counts[:: max(1, len(counts) - 1)]))
+    return f"Measured at {scale} scale on {name} (n = {n}), not {instead_of}; {bars}"

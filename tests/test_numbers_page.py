@@ -1,0 +1,359 @@
+"""docs/numbers.html, also in a browser: what it shows, filters, sorts and copies, and that it loads nothing."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clipa import numbers
+from clipa.cite import telling
+from clipa.cite.words import matches, record_terms, terms_of
+from clipa.numbers.claims import checked
+from clipa.results import published_records
+from html_tree import Node, every, read
+
+ROOT = Path(__file__).resolve().parent.parent
+RESIZE64 = "table11.L16-resize64-truncation32.finetune.imagenet1k.acc1"
+
+
+def rows(page: Node) -> list[Node]:
+    return page.all("tbody")[0].all("tr")
+
+
+def visible(page: Node) -> list[str]:
+    return [row.attributes["id"] for row in rows(page) if "hidden" not in row.attributes]
+
+
+@pytest.fixture(scope="module")
+def records():
+    return published_records(ROOT / "results" / "published")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        return numbers.write(tmp_path_factory.mktemp("page") / "numbers.html")
+
+
+@pytest.fixture(scope="module")
+def static(page) -> Node:
+    return read(page.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def browse(page, tmp_path_factory):
+    """The page as Chromium has it after its script has run; None without Chromium, outside of CI."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None and os.environ.get("CI"):
+        pytest.fail("chromium is not installed: apt-get install chromium (the page is tested in it)")
+    profile = tmp_path_factory.mktemp("chromium")
+
+    def dom(address: str, script: str = "") -> Node | None:
+        if program is None:
+            print("no chromium here: the page was not looked at in a browser")
+            return None
+        shown = page
+        if script:
+            shown = page.with_name("scripted.html")
+            shown.write_text(
+                page.read_text(encoding="utf-8").replace("</body>", f"<script>{script}</script></body>")
+            )
+        flags = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-background-networking",
+        ]
+        flags += [
+            "--disable-component-update",
+            "--disable-sync",
+            "--disable-quic",
+            f"--user-data-dir={profile}",
+        ]
+        done = subprocess.run(
+            [program, *flags, "--virtual-time-budget=5000", "--dump-dom", shown.as_uri() + address],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return read(done.stdout.removeprefix("<!DOCTYPE html>"))
+
+    return dom
+
+
+# -------------------------------------------------------------------------------------------- without a browser
+
+
+def test_every_published_number_has_a_row_that_says_it(static, records):
+    by_id = {row.attributes["id"]: row for row in rows(static)}
+    assert len(by_id) == len(rows(static))
+    for record in records:
+        if record["value"] is None and record["table"] is None:
+            assert record["id"] not in by_id
+            continue
+        row = by_id[record["id"]]
+        assert row.of_class("v")[0].text.startswith(telling.value_text(record))
+        assert row.of_class("o")[0].text == (record["model"] or "")
+        assert telling.place(record) in row.of_class("p")[0].text
+        if record["row"]:
+            assert f"{record['row']} {record['column']}" in row.of_class("p")[0].text
+        if record["note"]:
+            assert record["note"] in row.of_class("s")[0].text
+        if telling.printed_differently(record):
+            assert f"printed “{record['printed']}”" in row.of_class("v")[0].text
+
+
+def test_measured_means_stand_beside_the_published_number_of_the_same_run(static):
+    by_id = {row.attributes["id"]: row for row in rows(static)}
+    micro = numbers.recorded("micro")
+    values = [
+        record["value"]
+        for record in micro
+        if (record["run"], record["stage"]) == ("L16-resize64-truncation32", "finetune")
+        and record["benchmark"] == "imagenet1k"
+    ]
+    mean = sum(values) / len(values)
+    error = (sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values)) ** 0.5
+    beside = by_id[RESIZE64].of_class("m")[0]
+    assert len(values) >= 3
+    assert f"{mean:.1f} ± {error:.1f} %" in beside.text
+    assert f"micro, {len(values)} seeds" in beside.text
+    own = by_id[beside.all("a")[0].attributes["href"].removeprefix("#")]
+    assert f"{mean:.1f} ± {error:.1f}" in own.of_class("m")[0].text
+
+
+def test_measured_means_do_not_stand_beside_another_recipe(records):
+    """Table 1's run of these lengths is CLIPA's recipe, those of Tables 6 and 7 are other fine-tunings."""
+    run = "L16-resize64-truncation16"
+    (like,) = [one for one in numbers.recorded("micro") if one["run"] == "L16-resize64-truncation32"][:1]
+    record = {**like, "run": run, "stage": "finetune", "text_tokens": 16}
+    record["id"] = f"micro.{run}.finetune.imagenet1k.acc1.seed0"
+    page = read(numbers.render(records, {"micro": [record]}))
+    marks = (run, "table6.", "table7.")
+    of_run = [row for row in rows(page) if any(mark in row.attributes["id"] for mark in marks)]
+    assert len(of_run) > 10
+    assert {row.of_class("m")[0].text for row in of_run if row.attributes["id"].startswith("table")} == {""}
+
+
+def test_every_measured_record_has_an_anchor(static):
+    anchors = {span.attributes.get("id") for row in rows(static) for span in row.all("span")}
+    for record in numbers.recorded("micro"):
+        assert record["id"] in anchors
+
+
+def test_links_on_the_page_lead_somewhere(static):
+    ids = [node.attributes["id"] for node in every(static) if node.attributes.get("id")]
+    assert len(ids) == len(set(ids))
+    targets = {link.attributes["href"] for link in static.all("a") if "href" in link.attributes}
+    assert {target for target in targets if not target.startswith("#")} == set()
+    assert {target.removeprefix("#") for target in targets} <= set(ids)
+    rested = {identity for paragraph in static.of_class("ids") for identity in paragraph.text.split()}
+    assert rested
+    assert rested <= set(ids)
+
+
+def test_nothing_is_loaded_from_elsewhere(page, static):
+    for node in every(static):
+        assert node.name not in ("link", "img", "iframe", "object", "embed", "base")
+        assert "src" not in node.attributes
+    html = page.read_text(encoding="utf-8")
+    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|//[a-z.-]+\.(?:com|org|net|io)/", html)
+    assert len(html.encode()) < 1_500_000
+
+
+def test_page_is_accessible_without_and_with_script(static):
+    heads = static.all("thead")[0].all("th")
+    assert all(head.attributes["scope"] == "col" and head.text for head in heads)
+    for row in rows(static):
+        assert len([child for child in row.children if isinstance(child, Node)]) == len(heads)
+    assert static.all("html")[0].attributes["lang"] == "en"
+    labelled = {node.attributes.get("for") for node in static.all("label")}
+    for field in [*static.all("input"), *static.all("select")]:
+        inside = any(field in label.all(field.name) for label in static.all("label"))
+        assert inside or field.attributes["id"] in labelled
+    assert "hidden" in static.all("form")[0].attributes
+    assert all("hidden" not in row.attributes for row in rows(static))
+
+
+def test_claims_and_errata_are_all_there(static, records):
+    claims = checked(records, {"micro": numbers.recorded("micro")})
+    items = {item.attributes["id"]: item for item in static.of_class("claims")[0].all("li")}
+    assert len(items) == len(claims.claims) > 150
+    for told in claims.claims:
+        item = items[told.anchor]
+        assert item.attributes["data-verdict"] == told.result.verdict
+        assert told.result.claim.quote in item.text
+        assert told.result.computed in item.text
+        for scale, verdict, _ in told.measured:
+            assert f"Measured at {scale}: {verdict}" in item.text
+    assert any(told.measured for told in claims.claims)
+    articles = {article.attributes["id"]: article for article in static.all("article")}
+    assert len(articles) == len(claims.errata)
+    for erratum in claims.errata:
+        for line in (*erratum.says, *erratum.lines):
+            assert line in articles[f"erratum-{erratum.id}"].text
+    concerned = [row for row in rows(static) if row.of_class("erratum")]
+    assert {row.attributes["id"] for row in concerned} == {
+        record["id"] for record in records if record["table"] is not None and claims.about(record)
+    } | {record["id"] for record in records if record["value"] is not None and claims.about(record)}
+
+
+def test_text_of_records_cannot_become_markup(records):
+    evil = '<script>alert("1")</script> & "x"'
+    record = {
+        **records[0],
+        "id": "table1.evil.gpu_hours",
+        "note": evil,
+        "row": evil,
+        "model": evil,
+        "same_as": [],
+    }
+    html = numbers.render([*records, record], {})
+    assert evil not in html
+    page = read(html)
+    (row,) = [row for row in rows(page) if row.attributes["id"] == record["id"]]
+    assert row.of_class("o")[0].text == evil
+    assert evil in row.of_class("s")[0].text
+    assert evil in row.of_class("p")[0].text
+
+
+def test_same_records_give_the_same_bytes(page, tmp_path, monkeypatch):
+    code = f"from pathlib import Path; from clipa.numbers import write; write(Path({str(tmp_path / 'again.html')!r}))"
+    for seed in ("1", "2"):
+        subprocess.run(
+            [sys.executable, "-c", code],
+            check=True,
+            cwd=ROOT,
+            env={"PYTHONPATH": str(ROOT / "src"), "PYTHONHASHSEED": seed},
+        )
+        assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
+
+
+def test_stored_page_is_what_the_records_give(page):
+    stored = ROOT / "docs" / "numbers.html"
+    assert stored.read_bytes() == page.read_bytes(), "old: python -m clipa numbers --output docs/numbers.html"
+
+
+# ------------------------------------------------------------------------------------------------ in a browser
+
+
+QUERIES = [
+    "",
+    "L/16 resize 64",
+    "l16 resized to 64×64, fine-tuned",
+    "OpenCLIP-B/32 imagenet-v2",
+    "synt",
+    "syntx",
+    "base",
+    "quantum",
+    "83.0",
+    "4,600",
+    "25%",
+    "L16-resize64-truncation32",
+    RESIZE64.upper(),
+    "ViT-B/16, random masking to 16 tokens; fine-tuned",
+    "coco image retrieval 112x112",
+    "text-to-image retrieval Flickr",
+    "(I37,T8) sketch",
+    "Tab. 4 params",
+    "gpu hours of the OpenAI models",
+    "learning rate",
+    "negclip coco-order",
+    "H/14 DataComp 336 px mask 40",
+]
+
+
+def test_browser_finds_what_the_command_finds(browse, records):
+    """Terms and matches in JavaScript are those of `clipa.cite`, over the very same records."""
+    script = f"""
+      const answers = {json.dumps(QUERIES)}.map((query) => {{
+        document.getElementById("q").value = query;
+        document.getElementById("bar").dispatchEvent(new Event("input"));
+        return [
+          [...document.querySelectorAll("#table tbody tr:not([hidden])")].map((row) => row.id),
+          document.getElementById("count").textContent,
+          document.getElementById("nothing").hidden,
+        ];
+      }});
+      document.body.dataset.answers = JSON.stringify(answers);
+    """
+    page = browse("?source=published", script)
+    if page is None:
+        return
+    answers = json.loads(page.all("body")[0].attributes["data-answers"])
+    shown = [record for record in records if record["value"] is not None or record["table"] is not None]
+    have = {record["id"]: record_terms(record) for record in shown}
+    counts = []
+    for query, (ids, count, nothing_hidden) in zip(QUERIES, answers, strict=True):
+        terms = terms_of(query)
+        expected = [name for name in have if all(matches(term, have[name], name.lower()) for term in terms)]
+        assert ids == expected, query
+        assert count.split()[0] == f"{len(expected):,}"
+        assert nothing_hidden == bool(expected)
+        counts.append(len(expected))
+    assert counts[0] == len(shown)
+    assert counts.count(0) == 2
+    assert min(count for count in counts if count) == 1
+
+
+def test_browser_filters_and_sorts(browse):
+    page = browse("?place=table11&model=L/16&stage=finetune&sort=value-")
+    if page is None:
+        return
+    shown = visible(page)
+    assert len(shown) == 17
+    values = [
+        float(row.attributes.get("data-v", "-inf"))
+        for row in rows(page)
+        if row.attributes["id"] in set(shown)
+    ]
+    assert values == sorted(values, reverse=True)
+    assert values[0] == 69.5
+    (head,) = [head for head in page.all("th") if "aria-sort" in head.attributes]
+    assert head.attributes == {**head.attributes, "aria-sort": "descending", "data-sort": "value"}
+
+
+def test_browser_highlights_the_number_of_the_address(browse):
+    page = browse(f"?q=OpenCLIP#{RESIZE64}")
+    if page is None:
+        return
+    found = [row for row in rows(page) if "found" in (row.attributes.get("class") or "").split()]
+    assert [row.attributes["id"] for row in found] == [RESIZE64]
+    # Shown although the filter would leave it out, and nothing else is.
+    shown = visible(page)
+    assert RESIZE64 in shown
+    assert all("OpenCLIP" in identity for identity in shown if identity != RESIZE64)
+
+
+def test_browser_copies_the_citation_and_remembers_the_search(browse, records):
+    script = f"""
+      navigator.clipboard.writeText = async (text) => {{ document.body.dataset.copied = text; }};
+      document.getElementById({RESIZE64!r}).querySelector("button.copy").click();
+      document.getElementById("q").value = "G/14 83.0";
+      document.getElementById("bar").dispatchEvent(new Event("input"));
+      document.querySelector('th[data-sort="model"] button').click();
+      document.body.dataset.address = location.search;
+      document.querySelector('#verdicts [data-verdict="contradicted"]').click();
+      document.querySelector(".claims li:not([hidden]) details").open = true;
+    """
+    page = browse("", script)
+    if page is None:
+        return
+    (body,) = page.all("body")
+    (record,) = [record for record in records if record["id"] == RESIZE64]
+    assert body.attributes["data-copied"] == telling.citation(record)
+    assert visible(page) == [
+        "table2.G14-resize84-truncation8-datacomp1b-12.8B-512M-128M.finetune.imagenet1k.acc1"
+    ]
+    assert body.attributes["data-address"] == "?q=G%2F14+83.0&sort=model"
+    shown = [item for item in page.of_class("claims")[0].all("li") if "hidden" not in item.attributes]
+    assert {item.attributes["data-verdict"] for item in shown} == {"contradicted"}
+    assert shown[0].of_class("ids")[0].all("a")
