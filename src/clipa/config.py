@@ -152,6 +152,9 @@ class Scale(Strict):
     precision: Literal["fp32", "bf16"]
     threads: int | None = Field(gt=0, description="torch threads per process (None: leave to torch)")
     processes: int = Field(1, gt=0, description="data-parallel processes of one stage")
+    sharded: bool = Field(
+        default=False, description="parameters and optimizer split over the processes (FSDP), for H/14 and G/14"
+    )
     device: Literal["cpu", "cuda"] = "cpu"
     patch_size: int = Field(gt=0)
     image_sizes: dict[int, int] = Field(description="the paper's pixels → pixels at this scale")

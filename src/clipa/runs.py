@@ -190,7 +190,8 @@ class Stage:
             "augmentation": self.scale.augmentation.model_dump(),
             "precision": self.scale.precision,
             "threads": self.scale.threads,
-            "processes": self.scale.processes,
+            # A sharded stage may go on with another number of processes; rounding then differs, and only that.
+            "processes": "any" if self.scale.sharded else self.scale.processes,
             "device": self.scale.device,
             "vocabulary_size": self.scale.vocabulary_size,
             "data": data_content(self.scale),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from clipa.results import PUBLISHED_DIRECTORY, published_records
 Record = Mapping[str, Any]
 LISTED = 20
 MENTIONED = 3
+WIDTH = 100  # columns
 
 
 @dataclass
@@ -150,8 +152,21 @@ def _one(record: Record, known: Sequence[tuple[str, str]]) -> str:
     lines += known
     lines.append(("cite as", telling.citation(record)))
     head = f"{telling.value_text(record)}   {telling.quantity(record)}"
-    body = "\n".join(f"  {name + ':':<14}{text}" for name, text in lines if text)
+    body = "\n".join(_wrapped(name, text) for name, text in lines if text)
     return f"{head}\n{body}"
+
+
+def _wrapped(name: str, text: str) -> str:
+    """One named line of an answer, in a terminal's width; ids and addresses are not broken."""
+    indent = 16 * " "
+    return textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent=f"  {name + ':':<14}",
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _several(found: Found) -> str:

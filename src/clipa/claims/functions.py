@@ -1,0 +1,292 @@
+"""What the formulas of claims can call: records, what is counted from them, costs, lists, and numbers."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from clipa.claims.numbers import FormulaError, Numbers
+from clipa.claims.quantities import (
+    Quantity,
+    Statement,
+    all_of,
+    any_of,
+    between,
+    exact,
+    falling,
+    largest,
+    number_of,
+    said,
+    smallest,
+    total,
+)
+from clipa.cost import CONFIGURATIONS, Towers, Transformer
+from clipa.runs import FULL_TEXT_TOKENS
+
+FULL_TEXT = exact(FULL_TEXT_TOKENS)
+NO_DIGITS = exact(0)
+
+
+@dataclass
+class Functions:
+    """The functions, by the names that formulas use, over some numbers; `used` are the ids asked for, in order."""
+
+    numbers: Numbers
+    used: dict[str, None] = field(default_factory=dict)
+
+    # ------------------------------------------------------------------------------------------------ the records
+
+    def v(self, id: Any) -> Any:
+        """The value of a record, with what its rounding leaves open."""
+        identity = a_string(id, "v: the id")
+        value = self.numbers.value(identity)
+        self.used[identity] = None
+        return value
+
+    def text(self, id: Any) -> str:
+        """The value of a record in words, else what is printed."""
+        identity = a_string(id, "text: the id")
+        text = self.numbers.text(identity)
+        self.used[identity] = None
+        return text
+
+    def acc(
+        self, table: Any, subject: Any, stage: Any = None, benchmark: Any = "imagenet1k", metric: Any = "acc1"
+    ) -> Quantity:
+        """An accuracy or recall of a table; without a stage the last one: pretrain for full length, else finetune."""
+        name = a_string(subject, "acc: the run or case")
+        if stage is None:
+            stage = "pretrain" if "-none-" in name else "finetune"
+        parts = [f"table{a_whole_number(table, 'acc: the table')}", name, stage, benchmark, metric]
+        identity = ".".join(a_string(part, "acc: every other argument") for part in parts if part)
+        return a_number(self.v(identity), identity)
+
+    def drop(self, table: Any, run: Any, benchmark: Any = "imagenet1k", metric: Any = "acc1") -> Quantity:
+        """Baseline minus value, in points."""
+        baseline = baseline_of(a_string(run, "drop: the run"))
+        full = self.acc(table, baseline, None, benchmark, metric)
+        return full - self.acc(table, run, None, benchmark, metric)
+
+    def gain(self, table: Any, run: Any, benchmark: Any = "imagenet1k", metric: Any = "acc1") -> Quantity:
+        """What fine-tuning adds, in points."""
+        after = self.acc(table, run, "finetune", benchmark, metric)
+        return after - self.acc(table, run, "pretrain", benchmark, metric)
+
+    def tokens_needed(self, table: Any, model: Any, reduction: Any, threshold: Any) -> Quantity:
+        """The shortest length with a drop of at most `threshold` points, and of no more at any longer length.
+
+        Image tokens in Table 11, text tokens in 12, pixels in 13; the full length where no shorter one will do.
+        With drops at their least and at their greatest within rounding it may be another one: its bounds.
+        """
+        number = a_whole_number(table, "tokens_needed: the table")
+        name = a_string(model, "tokens_needed: the model")
+        kind = a_string(reduction, "tokens_needed: the reduction")
+        limit = a_number(threshold, "tokens_needed: the threshold")
+        runs = self.numbers.lengths(number, name, kind)
+        drops = [(length, self.drop(exact(number), run) - limit) for run, length in runs.items()]
+        full = {11: 197, 12: FULL_TEXT_TOKENS, 13: 224}[number]
+
+        def shortest(excess: Callable[[Quantity], Fraction]) -> Fraction:
+            needed = full
+            for length, drop in drops:
+                if excess(drop) > 0:
+                    break
+                needed = length
+            return Fraction(needed)
+
+        low, high = shortest(lambda drop: drop.low), shortest(lambda drop: drop.high)
+        return between(shortest(lambda drop: drop.value), low, high)
+
+    # -------------------------------------------------------------------------------------------------- the costs
+
+    def macs(self, model: Any, patches: Any = None, text_tokens: Any = FULL_TEXT) -> Quantity:
+        """Forward multiply-adds of one pair through both towers, in units of 1e9 (the paper's GFLOPs), from Table 4."""
+        towers = self._towers(a_string(model, "macs: the model"))
+        kept = exactly(patches, "macs: patches") if patches is not None else (224 // towers.patch_size) ** 2
+        return exact(towers.macs(kept, exactly(text_tokens, "macs: text_tokens")) / Fraction(10**9))
+
+    def training_macs(
+        self, model: Any, patches: Any, text_tokens: Any, pretrain_samples: Any, finetune: Any = ()
+    ) -> Quantity:
+        """Forward multiply-adds of all samples, in units of 1e21 (the paper's "1e12" GFLOPs).
+
+        `finetune`: (patches, samples) of each later stage, with a text of 32 tokens.
+        """
+        stages = [(patches, text_tokens, pretrain_samples)]
+        for stage in finetune:
+            if not isinstance(stage, tuple) or len(stage) != 2:
+                raise FormulaError("training_macs: finetune is a list of (patches, samples)")
+            stages.append((stage[0], FULL_TEXT, stage[1]))
+        costs = [
+            self.macs(model, kept, tokens).scaled(exactly(samples, "training_macs: samples") / 10**12)
+            for kept, tokens, samples in stages
+        ]
+        return total(costs)
+
+    def _towers(self, model: str) -> Towers:
+        """Table 4's row, whose cells are used; it gives no patch sizes and no MLP widths: those are `clipa.cost`'s."""
+        known = next(
+            (towers for name, towers in CONFIGURATIONS.items() if name.replace("/", "") == model), None
+        )
+        if known is None:
+            names = [name.replace("/", "") for name in CONFIGURATIONS]
+            raise FormulaError(f"macs: no configuration of {model!r}; there are {', '.join(names)}")
+        if model.startswith("OpenCLIP"):
+            return known
+
+        def cell(metric: str) -> int:
+            return int(exactly(self.v(f"table4.{model}.{metric}"), metric))
+
+        vision = Transformer(cell("vision.layers"), cell("vision.width"), known.vision.mlp_width)
+        text = Transformer(cell("text.layers"), cell("text.width"), known.text.mlp_width)
+        return Towers(cell("embed_dim"), known.patch_size, vision, text)
+
+    # ------------------------------------------------------------------------------------------ lists and numbers
+
+    def all_of(self, statements: Any) -> Statement:
+        """True if all are."""
+        return all_of(statements_of(statements, "all_of"))
+
+    def any_of(self, statements: Any) -> Statement:
+        """True if one is."""
+        return any_of(statements_of(statements, "any_of"))
+
+    def count(self, statements: Any) -> Quantity:
+        """How many of the statements hold."""
+        return number_of(statements_of(statements, "count"))
+
+    def decreasing(self, numbers: Any) -> Statement:
+        """Each strictly below the one before."""
+        return falling(numbers_of(numbers, "decreasing", least=2))
+
+    def nonincreasing(self, numbers: Any) -> Statement:
+        """None above the one before."""
+        return falling(numbers_of(numbers, "nonincreasing", least=2), ">=")
+
+    def min(self, *numbers: Any) -> Quantity:
+        """The least, of a list or of several arguments."""
+        return smallest(numbers_of(spread(numbers), "min"))
+
+    def max(self, *numbers: Any) -> Quantity:
+        """The greatest, of a list or of several arguments."""
+        return largest(numbers_of(spread(numbers), "max"))
+
+    def sum(self, numbers: Any) -> Quantity:
+        """The sum of a list."""
+        return total(numbers_of(numbers, "sum"))
+
+    def mean(self, numbers: Any) -> Quantity:
+        """The mean of a list."""
+        listed = numbers_of(numbers, "mean")
+        return total(listed).scaled(Fraction(1, len(listed)))
+
+    def len(self, items: Any) -> Quantity:
+        """The length of a list."""
+        if not isinstance(items, (list, tuple)):
+            raise FormulaError(f"len: needs a list, got {said(items)}")
+        return exact(len(items))
+
+    def abs(self, number: Any) -> Quantity:
+        """The absolute value."""
+        return abs(a_number(number, "abs"))
+
+    def round(self, number: Any, digits: Any = NO_DIGITS) -> Quantity:
+        """Rounded to so many decimals, halves up."""
+        return a_number(number, "round").rounded(a_whole_number(digits, "round: digits"))
+
+
+NAMES = [name for name in vars(Functions) if not name.startswith("_") and name not in ("numbers", "used")]
+"""Everything that a formula can call."""
+
+
+@functools.cache
+def mismatch(name: str, positional: int, named: tuple[str, ...]) -> str | None:
+    """What is wrong with calling a function with so many arguments and these named ones; None if nothing is."""
+    try:
+        inspect.signature(getattr(Functions, name)).bind(None, *range(positional), **dict.fromkeys(named))
+    except TypeError as error:
+        return str(error)
+    return None
+
+
+# --------------------------------------------------------------------------------------------------------- arguments
+
+_RUN = re.compile(r"(?P<model>.+)-(?:none|[a-z]+\d+)-(?P<text>truncation|random|block|syntax)(?P<tokens>\d+)")
+
+
+def baseline_of(run: str) -> str:
+    """The run that a run's drop is measured from: its own text reduction at 32 tokens, else the full-length run."""
+    found = _RUN.fullmatch(run)
+    if not found:
+        raise FormulaError(
+            f"drop: {run!r} is no run with a baseline (expected as in L16-resize64-truncation32)"
+        )
+    if int(found["tokens"]) < FULL_TEXT_TOKENS:
+        return f"{run[: found.start('tokens')]}{FULL_TEXT_TOKENS}"
+    return f"{found['model']}-none-truncation{FULL_TEXT_TOKENS}"
+
+
+def a_number(value: Any, what: str | ast.expr) -> Quantity:
+    """The argument if it is a number, else FormulaError that says what of the formula is none."""
+    if not isinstance(value, Quantity):
+        raise FormulaError(f"{_named(what)}: needs a number, got {said(value)!r}")
+    return value
+
+
+def exactly(value: Any, what: str) -> Fraction:
+    """The value of an exact number."""
+    if not a_number(value, what).is_exact:
+        raise FormulaError(f"{what}: needs an exact number, got {said(value)}")
+    return value.value
+
+
+def a_whole_number(value: Any, what: str) -> int:
+    """The value of an exact whole number."""
+    number = exactly(value, what)
+    if number.denominator != 1:
+        raise FormulaError(f"{what}: needs a whole number, got {said(value)}")
+    return int(number)
+
+
+def a_string(value: Any, what: str) -> str:
+    """The argument if it is a string."""
+    if not isinstance(value, str):
+        raise FormulaError(f"{what}: needs a string, got {said(value)}")
+    return value
+
+
+def a_statement(value: Any, what: str | ast.expr) -> Statement:
+    """The argument if it is a statement, true or false."""
+    if not isinstance(value, Statement):
+        raise FormulaError(f"{_named(what)}: needs a comparison, got {said(value)!r}")
+    return value
+
+
+def numbers_of(values: Any, what: str, least: int = 1) -> list[Quantity]:
+    """A list of numbers, `least` or more."""
+    if not isinstance(values, (list, tuple)) or len(values) < least:
+        raise FormulaError(f"{what}: needs a list of {least} or more, got {said(values)!r}")
+    return [a_number(value, what) for value in values]
+
+
+def statements_of(values: Any, what: str) -> list[Statement]:
+    """A list of statements, at least one."""
+    if not isinstance(values, (list, tuple)) or not values:
+        raise FormulaError(f"{what}: needs a list of comparisons, got {said(values)!r}")
+    return [a_statement(value, what) for value in values]
+
+
+def spread(values: tuple[Any, ...]) -> Any:
+    """The arguments of min and max: one list, or several numbers."""
+    return values[0] if len(values) == 1 and isinstance(values[0], (list, tuple)) else values
+
+
+def _named(what: str | ast.expr) -> str:
+    """A piece of a formula in its own words, spelled out only where it is wrong."""
+    return what if isinstance(what, str) else ast.unparse(what)
