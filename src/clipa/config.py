@@ -153,7 +153,8 @@ class Scale(Strict):
     threads: int | None = Field(gt=0, description="torch threads per process (None: leave to torch)")
     processes: int = Field(1, gt=0, description="data-parallel processes of one stage")
     sharded: bool = Field(
-        default=False, description="parameters and optimizer split over the processes (FSDP), for H/14 and G/14"
+        default=False,
+        description="parameters and optimizer split over the processes (FSDP), for H/14 and G/14",
     )
     device: Literal["cpu", "cuda"] = "cpu"
     patch_size: int = Field(gt=0)
