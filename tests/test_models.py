@@ -7,26 +7,74 @@ from pathlib import Path
 import pytest
 import torch
 from open_clip.model import CLIP
+from torch.utils.flop_counter import FlopCounterMode
 
 from clipa import models
-from clipa.cost import forward_macs
+from clipa.cost import CONVNETS, forward_macs
+from clipa.results import published_records
 from small_training import tiny_stages
 
 CONFIGS = Path(models.__file__).parent / "model_configs"
 
 
-@pytest.mark.parametrize(("name", "vision", "text"), [("S16", 22, 33), ("B16", 86, 53), ("L16", 303, 109)])
-def test_parameters_are_table_4s(name: str, vision: int, text: int) -> None:
-    """Millions, towers without projections, bert-base-uncased's 30,522 entries: within half a million."""
+def parameters_of(name: str, vocabulary: int) -> dict[str, float]:
+    """Millions of parameters: the towers bare, and in all with projections but without the fixed image positions."""
     config = json.loads((CONFIGS / f"{name}.json").read_text())
+    config["text_cfg"]["vocab_size"] = vocabulary
     with torch.device("meta"):
         model = CLIP(config["embed_dim"], config["vision_cfg"], config["text_cfg"])
-    total = {"vision": 0, "text": 0}
+    counted = {"vision": 0, "text": 0, "total": 0}
     for key, parameter in model.named_parameters():
+        counted["total"] += parameter.numel() * (key != "visual.positional_embedding")
         if key not in ("visual.proj", "text_projection", "logit_scale"):
-            total["vision" if key.startswith("visual.") else "text"] += parameter.numel()
-    assert total["vision"] / 1e6 == pytest.approx(vision, abs=0.5)
-    assert total["text"] / 1e6 == pytest.approx(text, abs=0.5)
+            counted["vision" if key.startswith("visual.") else "text"] += parameter.numel()
+    return {tower: count / 1e6 for tower, count in counted.items()}
+
+
+@pytest.mark.parametrize("name", ["S16", "B16", "L16", "H14", "G14"])
+def test_parameters_are_table_4s(name: str) -> None:
+    """Towers to half a million without projections and with bert-base-uncased's 30,522 entries (G/14: with both, and
+    32,000 rows), totals to one million with projections and 32,000 rows. No one convention gives all fifteen.
+    """
+    printed = {
+        record["metric"].split(".")[0]: record["value"]
+        for record in published_records()
+        if record["table"] == 4 and record["case"] == name and record["unit"] == "M"
+    }
+    bare, full = parameters_of(name, 30_522), parameters_of(name, 32_000)
+    if name == "G14":  # 1844 and 672 count the projections, and not the 257 fixed positions
+        bare["vision"] = full["vision"] + 1664 * (1280 - 257) / 1e6
+        bare["text"] = full["text"] + 1280 * 1280 / 1e6
+    assert bare["vision"] == pytest.approx(printed["vision"], abs=0.5)
+    assert bare["text"] == pytest.approx(printed["text"], abs=0.5)
+    assert full["total"] == pytest.approx(printed["total"], abs=1.0)
+
+
+@pytest.mark.parametrize(("name", "published", "parameters"), [("T", 4.5, 28.6), ("B", 15.4, 88.6)])
+def test_convnexts_are_the_papers(name: str, published: float, parameters: float) -> None:
+    """Multiply-adds and parameters of Liu et al. (2022), whose classifier of 1000 classes is not ours."""
+    config = json.loads((CONFIGS / f"ConvNeXt-{name}.json").read_text())
+    with torch.device("meta"):
+        model = CLIP(config["embed_dim"], config["vision_cfg"], config["text_cfg"])
+        with FlopCounterMode(display=False) as counter:
+            model.visual(torch.empty(1, 3, 224, 224))
+    net = CONVNETS[config["vision_cfg"]["timm_model_name"]]
+    assert net.macs(224) / 1e9 == pytest.approx(published, abs=0.06)
+    assert counter.get_total_flops() / 2 == net.macs(224) + net.widths[-1] * config["embed_dim"]
+    trunk = sum(parameter.numel() for parameter in model.visual.trunk.parameters())
+    assert (trunk + 1001 * net.widths[-1]) / 1e6 == pytest.approx(parameters, abs=0.3)
+
+
+@pytest.mark.parametrize("size", [48, 36, 24, 18, 12])
+def test_small_convnexts_take_every_size(size: int) -> None:
+    config = json.loads((CONFIGS / "micro-ConvNeXt-T.json").read_text())
+    config["vision_cfg"]["image_size"] = size
+    model = models.build(config, 0).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        features = model.encode_image(torch.zeros(2, 3, size, size))
+    assert features.shape == (2, config["embed_dim"]) and torch.isfinite(features).all()
+    net = CONVNETS["clipa_micro_convnext_t"]
+    assert counter.get_total_flops() / 4 == net.macs(size) + net.widths[-1] * config["embed_dim"]
 
 
 def test_each_micro_model_costs_at_least_two_and_a_half_times_the_one_before() -> None:

@@ -226,12 +226,13 @@ def test_a_masked_stage_survives_kills_and_learns_on_two_processes(world: Path):
     [
         *(f"S16-{mask}49-truncation32" for mask in ("random", "grid", "block")),
         *(f"S16-resize112-{text}16" for text in ("truncation", "random", "block", "syntax")),
+        "ConvNeXt-T-resize112-truncation32",
     ],
 )
 def test_every_reduction_learns(world: Path, slug: str):
     """Three hundred steps on few pictures: the loss ends clearly below ln(batch), that of guessing."""
     steps = 300
-    rate = {"S/16": 4e-2, "B/16": 4e-2, "L/16": 4e-2}
+    rate = dict.fromkeys(tiny_scale().models, 4e-2)
     schedule = {"samples": steps * BATCH, "warmup_steps": 10, "base_lr": rate}
     codes, said = run(world, {"runs": "learning", "stage": {"run": slug, "schedule": schedule}})
     assert codes == [0], said

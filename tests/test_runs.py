@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipa.config import MODELS, ConfigError, Project, Scale, load_scale
+from clipa.results import published_records
 from clipa.runs import Run, fingerprint, load_grid, parse_run, recorded_path, stages_of
 
 RESIZE64 = "L16-resize64-truncation32"
@@ -47,6 +48,7 @@ def test_patches_are_the_papers() -> None:
     assert counts == [100, 49, 36, 16]
     assert Run("L/16").patches == 196 and Run("H/14", "resize", 84).patches == 36
     assert Run("S/16", "random", 224, 16).patches == 16
+    assert Run("ConvNeXt-T", "resize", 112).patches is None
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,7 @@ def test_the_baseline_has_one_stage() -> None:
     "change",
     [
         {"pretrain__samples": 102400},
-        {"pretrain__base_lr": {"S/16": 1.0, "B/16": 1.0, "L/16": 1.0}},
+        {"pretrain__base_lr": dict.fromkeys(scale().models, 1.0)},
         {"pretrain__weight_decay": 0.1},
         {"precision": "bf16"},
         {"threads": 2},
@@ -125,6 +127,37 @@ def test_a_run_named_twice_exists_once() -> None:
     ]
 
 
+def test_the_grid_of_tables_11_to_13() -> None:
+    """Tables 11 to 15 and Figures 4 to 7, 9 and 10 are 112 pre-trainings and 107 fine-tunings, and no more."""
+    grid = load_grid(Project(scale="paper"))
+    stages = [stage for run in grid.runs() for stage in grid.stages(run, 0)]
+    assert [sum(stage.kind == kind for stage in stages) for kind in ("pretrain", "finetune")] == [112, 107]
+    assert len({stage.fingerprint for stage in stages}) == 219
+    assert [len(grid.runs(f"table{number}")) for number in (11, 12, 13)] == [45, 60, 20]
+
+
+def test_every_published_cell_of_tables_11_to_13_and_15_is_a_stage_of_the_grid() -> None:
+    """And the other way round: no stage of the grid is without a cell."""
+    grid = load_grid(Project(scale="paper"))
+    planned = {(run.slug, kind) for run in grid.runs() for kind in run.stages}
+    cells = {
+        (record["run"], record["stage"])
+        for record in published_records()
+        if record["table"] in (11, 12, 13, 15) and record["value"] is not None
+    }
+    assert cells == planned
+
+
+def test_jitter_is_part_of_a_stages_identity_where_it_is_used() -> None:
+    ours = scale().models["ConvNeXt-T"].augmentation.model_dump()
+    plain = ours | {"color_jitter": 0.0, "grayscale_probability": 0.0}
+    slug = "ConvNeXt-T-resize64-truncation32"
+    models = {name: model.model_dump() for name, model in scale().models.items()}
+    without = models | {"ConvNeXt-T": models["ConvNeXt-T"] | {"augmentation": plain}}
+    assert identities(slug) != identities(slug, models=without)
+    assert "color_jitter" not in stages_of(parse_run(RESIZE64), scale(), 0)[0].content["augmentation"]
+
+
 def test_the_paper_scale_is_the_papers() -> None:
     """§3.1, Tables 1 and 5, A.2: 78,125 and 4,000 steps; base rates times batch / 256."""
     stages = stages_of(parse_run(RESIZE64), load_scale("paper"), 0)
@@ -137,6 +170,8 @@ def test_the_paper_scale_is_the_papers() -> None:
 def test_what_a_scale_does_not_have_is_named() -> None:
     with pytest.raises(ConfigError, match=r"micro\.yaml: models: H/14 is not built"):
         stages_of(Run("H/14"), scale(), 0)
+    with pytest.raises(ConfigError, match="a ConvNeXt has no patches to mask"):
+        stages_of(Run("ConvNeXt-T", "random", 224, 49), scale(), 0)
     with pytest.raises(ConfigError, match="no entry for 70 pixels"):
         stages_of(Run("L/16", "resize", 70), scale(), 0)
 

@@ -79,13 +79,18 @@ def test_one_figure_is_drawn_and_is_then_up_to_date(tree):
     assert not jobs and "Nothing to be done" in said
 
 
-def test_slurm_plans_tables_11_and_12_without_slurm(tree):
-    """45 runs of Table 11 and 57 more of Table 12; the three baselines have no fine-tuning."""
+def test_slurm_plans_tables_11_to_13_without_slurm(tree):
+    """45 runs of Table 11, 57 more of Table 12, ten of ConvNeXt; the five baselines have no fine-tuning."""
     jobs, said = plan(tree, "--profile", "slurm", "all", "-n", "-p")
-    assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"]) == (102, 99, 102)
+    assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"]) == (112, 107, 112)
     assert jobs["download_shards"] == 1 and "img2dataset --url_list" in said
     assert jobs["annotate"] == 1
-    for name in ("L16-resize64-truncation32", "L16-grid49-truncation32", "S16-resize112-syntax4"):
+    for name in (
+        "L16-resize64-truncation32",
+        "L16-grid49-truncation32",
+        "S16-resize112-syntax4",
+        "ConvNeXt-B-resize64-truncation32",
+    ):
         assert f"results/runs/paper/{name}/finetune/seed0-" in said
     assert not shutil.which("sbatch") or "sbatch" not in said
 

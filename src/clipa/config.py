@@ -46,7 +46,10 @@ class Schedule(Strict):
         gt=0,
         description="samples per forward pass and process; fewer than the batch: gradient caching",
     )
-    activation_checkpointing: bool = False
+    activation_checkpointing: bool | Literal["selective"] = Field(
+        default=False,
+        description="recomputed in the backward pass: whole blocks, or all of them but the matrix products",
+    )
 
     @model_validator(mode="after")
     def _whole_steps(self) -> Schedule:
@@ -62,10 +65,22 @@ class Schedule(Strict):
 
 
 class Augmentation(Strict):
-    """Random resized crop (§3.1: minimum cropping ratio 40 %, bilinear). Areas are fractions of the picture."""
+    """Random resized crop (§3.1: minimum cropping ratio 40 %, bilinear). Areas are fractions of the picture.
+
+    Colour jitter and grey are SimCLR's, as CLIPA and the ConvNeXt runs have them (§4.3, A.2: 0.32 with probability
+    0.8, grey with 0.2); the ViT runs of §3 and §4 have neither.
+    """
 
     crop_area: tuple[float, float] = (0.4, 1.0)
     crop_ratio: tuple[float, float] = (0.75, 4 / 3)
+    color_jitter: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="largest change of brightness, contrast, saturation; of hue a quarter of it",
+    )
+    color_jitter_probability: float = Field(0.8, ge=0, le=1)
+    grayscale_probability: float = Field(0.0, ge=0, le=1)
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
@@ -122,6 +137,9 @@ class ScaleModel(Strict):
     """How one of the paper's models is built at this scale."""
 
     config: str = Field(description="stem of a file in src/clipa/model_configs")
+    augmentation: Augmentation | None = Field(
+        default=None, description="of this model, where it is not the scale's (§4.3's ConvNeXt)"
+    )
 
 
 class Evaluation(Strict):
@@ -242,6 +260,11 @@ class Project(Strict):
     reuse_recorded: bool = True
     runs_directory: str = "results/runs"
     data_directory: str = "results/data"
+    budget_gpu_hours: float | None = Field(
+        default=None,
+        ge=0,
+        description="Snakemake does not start targets whose pending stages need more (core-hours at CPU scales)",
+    )
 
 
 def load_project(overrides: dict[str, Any] | None = None, directory: Path = CONFIG_DIRECTORY) -> Project:

@@ -65,6 +65,33 @@ class Towers:
         return self.image_macs(patches) + self.text_macs(text_tokens)
 
 
+@dataclass(frozen=True)
+class ConvNet:
+    """A ConvNeXt (Liu et al., 2022): four stages of blocks; `stem` pixels a side become the first stage's position."""
+
+    depths: tuple[int, int, int, int]
+    widths: tuple[int, int, int, int]
+    stem: int = 4
+
+    def macs(self, image_size: int) -> float:
+        """Multiply-adds on one square image: depthwise 7 × 7, a layer to four times the width and one back."""
+        side, before, total = image_size // self.stem, 3, 0.0
+        for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
+            kernel = self.stem if stage == 0 else 2
+            side = side if stage == 0 else side // 2
+            total += side**2 * width * (before * kernel**2 + depth * (49 + 8 * width))
+            before = width
+        return total
+
+
+# §4.3, by timm's names. The small ones have a stem of one pixel: a total stride of 32 would leave nothing of 24.
+CONVNETS = {
+    "convnext_tiny": ConvNet((3, 3, 9, 3), (96, 192, 384, 768)),
+    "convnext_base": ConvNet((3, 3, 27, 3), (128, 256, 512, 1024)),
+    "clipa_micro_convnext_t": ConvNet((1, 1, 1, 1), (6, 12, 24, 48), stem=1),
+    "clipa_micro_convnext_b": ConvNet((1, 1, 1, 1), (12, 24, 48, 96), stem=1),
+}
+
 # Table 4, and the two OpenCLIP models of Figure 8, which are CLIP's own. Table 4 gives no MLP widths; with 8192 in the
 # image tower of G/14, and four times the width elsewhere, its numbers of parameters come out.
 CONFIGURATIONS = {
@@ -173,11 +200,33 @@ def towers_of(model_config: dict[str, Any]) -> Towers:
 def forward_macs(model_config: dict[str, Any]) -> float:
     """Multiply-adds of one image-text pair through both towers, at the configuration's image size and text length."""
     vision, text = model_config["vision_cfg"], model_config["text_cfg"]
+    if "timm_model_name" in vision:
+        net = CONVNETS[vision["timm_model_name"]]
+        projection = net.widths[-1] * model_config["embed_dim"]
+        return net.macs(vision["image_size"]) + projection + _text_macs(model_config)
     patches = (vision["image_size"] // vision["patch_size"]) ** 2
     return towers_of(model_config).macs(patches, text["context_length"])
 
 
+def _text_macs(model_config: dict[str, Any]) -> float:
+    text = model_config["text_cfg"]
+    tower = Transformer(text["layers"], text["width"])
+    return tower.macs(text["context_length"]) + text["width"] * model_config["embed_dim"]
+
+
+def image_tower_size(model_config: dict[str, Any]) -> tuple[int, int]:
+    """Width and layers of the image tower; of a ConvNeXt the last width and all blocks."""
+    vision = model_config["vision_cfg"]
+    if "timm_model_name" in vision:
+        net = CONVNETS[vision["timm_model_name"]]
+        return net.widths[-1], sum(net.depths)
+    return vision["width"], vision["layers"]
+
+
 def stage_macs(stage: Stage) -> float:
     """Multiply-adds of a whole training stage, backward passes included; masked patches cost nothing."""
-    pair = towers_of(stage.model_config).macs(stage.kept_patches or stage.patches, stage.text_tokens)
+    if stage.kept_patches is None:
+        pair = forward_macs(stage.model_config)
+    else:
+        pair = towers_of(stage.model_config).macs(stage.kept_patches, stage.text_tokens)
     return TRAINING_PASSES * stage.schedule.samples * pair

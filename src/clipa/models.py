@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clipa.config import Augmentation
+from clipa.cost import CONVNETS, ConvNet
 
 MAXIMUM_LOGIT_SCALE = 100.0
 """Temperature clamp, as in CLIP and open_clip; the paper gives only its start, 1/0.07 (Table 5)."""
@@ -33,9 +36,35 @@ def build(model_config: dict[str, Any], seed: int) -> CLIP:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = CLIP(config.pop("embed_dim"), config.pop("vision_cfg"), config.pop("text_cfg"), **config)
-    # Where open_clip drops patches: after the positions, before all blocks.
-    model.visual.patch_dropout = TokenMask()
+    if hasattr(
+        model.visual, "patch_dropout"
+    ):  # where open_clip drops patches: after the positions, before all blocks
+        model.visual.patch_dropout = TokenMask()
     return model
+
+
+def _register_small_convnets() -> None:
+    """Give timm the small ConvNeXts of :data:`clipa.cost.CONVNETS`, so that open_clip builds them by name."""
+    from timm.models import is_model, register_model
+    from timm.models.convnext import ConvNeXt
+
+    def register(name: str, net: ConvNet) -> None:
+        def create(pretrained: bool = False, **options: Any) -> ConvNeXt:
+            known = {"drop_path_rate", "num_classes", "global_pool"}
+            kept = {key: value for key, value in options.items() if key in known}
+            model = ConvNeXt(depths=net.depths, dims=net.widths, patch_size=net.stem, **kept)
+            model.default_cfg = {}  # open_clip asks it for the size of the last feature map, and can do without
+            return model
+
+        create.__name__, create.__module__ = name, __name__
+        register_model(create)
+
+    for name, net in CONVNETS.items():
+        if not is_model(name):
+            register(name, net)
+
+
+_register_small_convnets()
 
 
 class TokenMask(nn.Module):
@@ -77,13 +106,22 @@ class Towers(nn.Module):
         self, images: Tensor, tokens: Tensor, kept: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         pixels = (images.float() / 255 - self.mean) / self.std
-        self.model.visual.patch_dropout.kept = kept
-        try:
+        with self._masked(kept):
             image_features = self.model.encode_image(pixels, normalize=True)
-        finally:
-            self.model.visual.patch_dropout.kept = None
         text_features = self.model.encode_text(tokens, normalize=True)
         return image_features, text_features, self.model.logit_scale.exp()
+
+    @contextmanager
+    def _masked(self, kept: Tensor | None) -> Iterator[None]:
+        if kept is None:
+            yield
+            return
+        mask = self.model.visual.patch_dropout
+        mask.kept = kept
+        try:
+            yield
+        finally:
+            mask.kept = None
 
 
 def inherit(model: CLIP, parent: dict[str, Tensor]) -> None:

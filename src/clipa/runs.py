@@ -18,6 +18,7 @@ from typing import Any
 from clipa.config import (
     CONFIG_DIRECTORY,
     MODELS,
+    Augmentation,
     ConfigError,
     Project,
     Scale,
@@ -70,10 +71,11 @@ class Run:
         return f"{model}-{self.image_reduction}{setting}-{self.text_reduction}{self.text_tokens}"
 
     @property
-    def patches(self) -> int:
-        """Patches that the image tower sees in pre-training, at the paper's scale."""
-        patch_size = int(self.model.split("/")[1]) if "/" in self.model else 16
-        return self.kept_patches or (self.image_size // patch_size) ** 2
+    def patches(self) -> int | None:
+        """Patches that the image tower sees in pre-training, at the paper's scale; None for a ConvNeXt."""
+        if "/" not in self.model:
+            return None
+        return self.kept_patches or (self.image_size // int(self.model.split("/")[1])) ** 2
 
     @property
     def is_full_length(self) -> bool:
@@ -128,8 +130,9 @@ class Stage:
         return self.scale.full_image_size if full else self.scale.image_sizes[self.run.image_size]
 
     @property
-    def patches(self) -> int:
-        return (self.image_size // self.scale.patch_size) ** 2
+    def patches(self) -> int | None:
+        """Patches of the whole image at this scale; None for a ConvNeXt."""
+        return None if self.run.patches is None else (self.image_size // self.scale.patch_size) ** 2
 
     @property
     def kept_patches(self) -> int | None:
@@ -146,6 +149,10 @@ class Stage:
     @property
     def text_tokens(self) -> int:
         return FULL_TEXT_TOKENS if self.kind == "finetune" else self.run.text_tokens
+
+    @property
+    def augmentation(self) -> Augmentation:
+        return self.scale.models[self.run.model].augmentation or self.scale.augmentation
 
     @property
     def peak_lr(self) -> float:
@@ -187,7 +194,7 @@ class Stage:
             "image": image,
             "text": text,
             "schedule": schedule,
-            "augmentation": self.scale.augmentation.model_dump(),
+            "augmentation": _augmentation_content(self.augmentation),
             "precision": self.scale.precision,
             "threads": self.scale.threads,
             # A sharded stage may go on with another number of processes; rounding then differs, and only that.
@@ -207,6 +214,16 @@ class Stage:
     def directory(self) -> Path:
         """Below ``results/runs``: ``<scale>/<run>/<stage>/seed<k>-<fingerprint>``."""
         return Path(self.scale.name, self.run.slug, self.kind, f"seed{self.seed}-{self.fingerprint}")
+
+
+def _augmentation_content(augmentation: Augmentation) -> dict[str, Any]:
+    """What changes pixels: colours only where they are jittered, so that plain crops keep their fingerprints."""
+    content = augmentation.model_dump()
+    if not augmentation.color_jitter:
+        del content["color_jitter"], content["color_jitter_probability"]
+    if not augmentation.grayscale_probability:
+        del content["grayscale_probability"]
+    return content
 
 
 def data_content(scale: Scale) -> dict[str, Any]:
@@ -233,6 +250,8 @@ def stages_of(run: Run, scale: Scale, seed: int) -> list[Stage]:
         raise ConfigError(
             f"config/scales/{scale.name}.yaml: image_sizes: no entry for {run.image_size} pixels"
         )
+    if run.kept_patches is not None and run.patches is None:
+        raise ConfigError(f"{run.slug}: a ConvNeXt has no patches to mask; §4.3 resizes its images")
     if run.kept_patches is not None and run.kept_patches not in scale.kept_patches:
         raise ConfigError(
             f"config/scales/{scale.name}.yaml: kept_patches: no entry for {run.kept_patches} of 196 patches"
@@ -273,7 +292,13 @@ class Grid:
         """All runs, or those that fill ``target`` (``figure4``, ``table11``), in a stable order."""
         chosen = [run for run, targets in self.fills.items() if target is None or target in targets]
         return sorted(
-            chosen, key=lambda run: (MODELS.index(run.model), -run.text_tokens, -run.patches, run.slug)
+            chosen,
+            key=lambda run: (
+                MODELS.index(run.model),
+                -run.text_tokens,
+                -(run.patches or run.image_size),
+                run.slug,
+            ),
         )
 
     def stages(self, run: Run, seed: int) -> list[Stage]:

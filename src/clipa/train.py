@@ -85,7 +85,7 @@ def _update_until_done(
     """The training loop: one global batch, one update, until the schedule's end."""
     schedule, device = stage.schedule, torch.device(stage.scale.device)
     rank, ranks = _rank(), _ranks()
-    towers: nn.Module = models.Towers(state.model, stage.scale.augmentation).to(device)
+    towers: nn.Module = models.Towers(state.model, stage.augmentation).to(device)
     if schedule.activation_checkpointing:
         state.model.set_grad_checkpointing()
     if ranks > 1:
@@ -238,7 +238,7 @@ def _finish(stage: Stage, directory: Path, vocabulary: Path, state: State, data_
         state.model.state_dict(),
         directory / "open_clip",
         vocabulary,
-        stage.scale.augmentation,
+        stage.augmentation,
     )
     path = directory / "stage.json"
     samples, seconds = stage.schedule.samples, round(state.seconds, 3)
@@ -280,7 +280,7 @@ def _data(stage: Stage, project: Project) -> tuple[StreamSpec, Path, str]:
         batch_size=stage.schedule.batch_size,
         image_size=stage.image_size,
         text_tokens=stage.text_tokens,
-        augmentation=stage.scale.augmentation,
+        augmentation=stage.augmentation,
         vocabulary=vocabulary,
         text_reduction=stage.run.text_reduction,
     )

@@ -9,7 +9,6 @@ that re-reads at most one shard per lane.
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 from collections.abc import Iterator
@@ -19,15 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from clipa.config import Augmentation
+from clipa.data.augmentation import augmented
 from clipa.data.vocabulary import encode, encode_reduced, load_tokenizer
 from clipa.reductions.noise import uniform
 
 NOISE_PER_SAMPLE = 32
-"""Uniform draws that every sample owns, by position: caption, crop; the rest is for jitter."""
-_CROP_TRIES = 10
+"""Uniform draws that every sample owns, by position: caption, crop, colours."""
 _STREAMS = {"order": 1, "augmentation": 2, "image mask": 3, "text mask": 4}
 _STAGES = {"pretrain": 0, "finetune": 1, "negclip": 2}
 
@@ -207,41 +205,6 @@ def _caption(raw: dict[str, Any], draw: float) -> tuple[str, list[str] | None]:
     captions = captions or [raw["txt"].decode("utf-8")]
     chosen = int(draw * len(captions))
     return captions[chosen], raw["pos"][chosen]["tags"] if "pos" in raw else None
-
-
-def augmented(jpeg: bytes, size: int, augmentation: Augmentation, noise: np.ndarray) -> np.ndarray:
-    """Random resized crop (§3.1), bilinear with anti-aliasing (§3.2): uint8 [3, size, size].
-
-    The crop is sampled as torchvision's RandomResizedCrop does: up to ten tries of area and log-uniform ratio,
-    then a centred crop within the ratio bounds. Resizing straight from the crop to the reduced size *is* the
-    ``resize`` reduction.
-    """
-    image = Image.open(io.BytesIO(jpeg))
-    image = image.convert("RGB")
-    box = crop_box(image.width, image.height, augmentation, noise)
-    resized = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(resized).transpose(2, 0, 1)
-
-
-def crop_box(
-    width: int, height: int, augmentation: Augmentation, noise: np.ndarray
-) -> tuple[int, int, int, int]:
-    """Left, upper, right, lower of the crop, in pixels; ``noise`` is the sample's row of :func:`sample_noise`."""
-    low, high = np.log(augmentation.crop_ratio)
-    area_low, area_high = augmentation.crop_area
-    areas = width * height * (area_low + (area_high - area_low) * noise[1 : 1 + _CROP_TRIES])
-    ratios = np.exp(low + (high - low) * noise[1 + _CROP_TRIES : 1 + 2 * _CROP_TRIES])
-    widths = np.rint(np.sqrt(areas * ratios)).astype(int)
-    heights = np.rint(np.sqrt(areas / ratios)).astype(int)
-    fits = np.flatnonzero((widths > 0) & (widths <= width) & (heights > 0) & (heights <= height))
-    if len(fits):
-        w, h = int(widths[fits[0]]), int(heights[fits[0]])
-        left, upper = int(noise[21] * (width - w + 1)), int(noise[22] * (height - h + 1))
-    else:
-        w = min(width, round(height * augmentation.crop_ratio[1]))
-        h = min(height, round(width / augmentation.crop_ratio[0]))
-        left, upper = (width - w) // 2, (height - h) // 2
-    return left, upper, left + w, upper + h
 
 
 def batches(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from clipa.config import Project, Scale
+from clipa.cost import image_tower_size
 from clipa.locks import directory_lock
 from clipa.outcomes import encode_outcomes, percent_and_error
 from clipa.provenance import describe, now
@@ -115,7 +116,7 @@ def _record(
 ) -> dict[str, Any]:
     """One measured record, in the paper's coordinates (the schema: schemas/record.schema.json)."""
     run, scale = stage.run, stage.scale
-    tower = stage.model_config["vision_cfg"]
+    width, layers = image_tower_size(stage.model_config)
     record = {
         "id": "",
         "schema_version": SCHEMA_VERSION,
@@ -130,7 +131,7 @@ def _record(
         "image_reduction": run.image_reduction,
         "image_size": run.image_size,
         "patches": run.patches,
-        "image_tokens": run.patches + 1,
+        "image_tokens": None if run.patches is None else run.patches + 1,
         "text_reduction": run.text_reduction,
         "text_tokens": run.text_tokens,
         "benchmark": benchmark,
@@ -147,10 +148,10 @@ def _record(
         "stage_fingerprint": stage.fingerprint,
         "actual": {
             "image_size": stage.image_size,
-            "patches": stage.patches,
+            "patches": stage.kept_patches or stage.patches,
             "text_tokens": stage.text_tokens,
-            "width": tower["width"],
-            "layers": tower["layers"],
+            "width": width,
+            "layers": layers,
             "parameters": made["parameters"],
             "samples": stage.schedule.samples,
         },
