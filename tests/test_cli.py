@@ -39,7 +39,7 @@ def test_help_is_instant_and_teaches():
 @pytest.mark.parametrize(
     "verb",
     [
-        *("cite", "claims", "numbers", "figure", "table", "macros", "law"),
+        *("cite", "claims", "numbers", "models", "figure", "table", "macros", "law"),
         *("draw", "index", "vocabulary", "annotate", "train", "evaluate", "accept", "demo"),
     ],
 )

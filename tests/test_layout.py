@@ -14,16 +14,27 @@ PACKAGE = ROOT / "src" / "clipa"
 
 # Floors, ground first. A module imports from its own floor or from one below; a package's floor is its name's.
 FLOORS = [
-    {"config", "runs", "outcomes", "results", "locks", "cost", "plan", "provenance", "progress"},
-    {"models", "reductions", "losses", "schedule", "checkpoint"},
+    {"config", "runs", "outcomes", "results", "locks", "cost", "plan", "estimate", "provenance", "progress"},
+    {"models", "reductions", "losses", "schedule", "checkpoint", "sharding"},
     {"train", "evaluate", "data"},
-    {"figures", "tables", "claims", "cite", "numbers", "law", "accept", "demo_progress", "demo"},
+    {"figures", "tables", "claims", "cite", "numbers", "sizes", "law", "accept", "demo_progress", "demo"},
     {"cli"},
     {"__main__"},
 ]
 # These two rooms stand beside each other: training and evaluation feed records, nothing else, to the reader's side.
-READERS = {"figures", "tables", "claims", "cite", "numbers", "law", "accept", "demo", "demo_progress"}
-TRAINERS = {"train", "evaluate", "data", "models", "losses", "schedule", "checkpoint"}
+READERS = {
+    "figures",
+    "tables",
+    "claims",
+    "cite",
+    "numbers",
+    "sizes",
+    "law",
+    "accept",
+    "demo",
+    "demo_progress",
+}
+TRAINERS = {"train", "evaluate", "data", "models", "losses", "schedule", "checkpoint", "sharding"}
 # What may never be loaded by figures, tables and numbers: a figure must be there in seconds.
 HEAVY = {"torch", "torchvision", "open_clip", "clip_benchmark", "spacy", "transformers", "timm"}
 
@@ -94,7 +105,7 @@ def test_readers_side_loads_nothing_heavy():
 
 def test_ground_floor_is_light():
     code = (
-        "import sys, clipa.config, clipa.runs, clipa.plan, clipa.cost;"
+        "import sys, clipa.config, clipa.runs, clipa.plan, clipa.cost, clipa.estimate;"
         "found = {'torch', 'pandas', 'numpy', 'matplotlib'} & set(sys.modules); print(*found); sys.exit(bool(found))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(ROOT / "src")})

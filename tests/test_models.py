@@ -4,13 +4,14 @@ import json
 import math
 from pathlib import Path
 
+import open_clip
 import pytest
 import torch
 from open_clip.model import CLIP
 from torch.utils.flop_counter import FlopCounterMode
 
 from clipa import models
-from clipa.cost import CONVNETS, forward_macs
+from clipa.cost import CONFIGURATIONS, CONVNETS, forward_macs
 from clipa.results import published_records
 from small_training import tiny_stages
 
@@ -29,6 +30,39 @@ def parameters_of(name: str, vocabulary: int) -> dict[str, float]:
         if key not in ("visual.proj", "text_projection", "logit_scale"):
             counted["vision" if key.startswith("visual.") else "text"] += parameter.numel()
     return {tower: count / 1e6 for tower, count in counted.items()}
+
+
+@pytest.mark.parametrize("name", ["S16", "B16", "L16", "H14", "G14"])
+def test_sizes_are_counted_exactly(name: str) -> None:
+    """What `clipa models` prints, without torch, is what open_clip builds."""
+    towers = CONFIGURATIONS[f"{name[0]}/{name[1:]}"]
+    config = json.loads((CONFIGS / f"{name}.json").read_text())
+    with torch.device("meta"):
+        model = CLIP(config["embed_dim"], config["vision_cfg"], config["text_cfg"])
+    vision = sum(parameter.numel() for parameter in model.visual.parameters())
+    text = sum(p.numel() for key, p in model.named_parameters() if not key.startswith("visual.")) - 1
+    assert towers.vision_parameters(positions=True, projection=True) == vision
+    assert towers.text_parameters(config["text_cfg"]["vocab_size"], projection=True) == text
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("H14", "ViT-H-14-CLIPA"), ("G14", "ViT-bigG-14-CLIPA")])
+def test_clipa_v2_towers_are_open_clips(ours: str, theirs: str) -> None:
+    """With the same weights and inputs, features are open_clip's own to 1e-5 (one block a tower, to fit a test)."""
+    config = json.loads((CONFIGS / f"{ours}.json").read_text())
+    reference = open_clip.get_model_config(theirs)
+    for part in ("vision_cfg", "text_cfg"):
+        config[part]["layers"] = reference[part]["layers"] = 1
+        config["vision_cfg"]["image_size"] = reference["vision_cfg"]["image_size"] = 70
+        config["text_cfg"]["vocab_size"] = reference["text_cfg"]["vocab_size"] = 1000
+    known = CLIP(reference["embed_dim"], reference["vision_cfg"], reference["text_cfg"]).eval()
+    built = models.build(config, 0).eval()
+    built.load_state_dict(known.state_dict())
+    drawn = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 3, 70, 70, generator=drawn)
+    tokens = torch.randint(0, 1000, (2, 32), generator=drawn)
+    with torch.no_grad():
+        assert torch.allclose(built.encode_image(images), known.encode_image(images), atol=1e-5)
+        assert torch.allclose(built.encode_text(tokens), known.encode_text(tokens), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["S16", "B16", "L16", "H14", "G14"])
@@ -62,6 +96,7 @@ def test_convnexts_are_the_papers(name: str, published: float, parameters: float
     assert net.macs(224) / 1e9 == pytest.approx(published, abs=0.06)
     assert counter.get_total_flops() / 2 == net.macs(224) + net.widths[-1] * config["embed_dim"]
     trunk = sum(parameter.numel() for parameter in model.visual.trunk.parameters())
+    assert trunk == net.parameters()
     assert (trunk + 1001 * net.widths[-1]) / 1e6 == pytest.approx(parameters, abs=0.3)
 
 

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from clipa import cite, claims
+from clipa import cite, claims, sizes
 from clipa.cli import parser
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def block(name: str) -> str:
+def block(name: str, text: str = README) -> str:
     """The text block between the marks `<!-- name: begin … -->` and `<!-- name: end -->`."""
-    found = re.search(rf"<!-- {name}: begin.*?-->\n```text\n(.*?)```\n<!-- {name}: end -->", README, re.S)
+    found = re.search(rf"<!-- {name}: begin.*?-->\n```text\n(.*?)```\n<!-- {name}: end -->", text, re.S)
     assert found, name
     return found[1]
 
@@ -27,6 +27,11 @@ def test_the_verdict_table_is_what_is_computed():
 def test_the_number_is_cited_as_shown():
     text, code = cite.main(["L/16", "resize", "64", "finetune"], as_json=False, bibtex=False)
     assert code == 0 and block("cite") == text.split("\n\n")[0].strip() + "\n"
+
+
+def test_the_models_are_as_shown():
+    method = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+    assert block("models", method) == sizes.report() + "\n"
 
 
 def test_every_verb_that_is_shown_exists():

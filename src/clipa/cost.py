@@ -41,10 +41,16 @@ class Transformer:
         mlp_width = self.mlp_width or 4 * self.width
         return self.layers * tokens * self.width * (4 * self.width + 2 * mlp_width + 2 * tokens)
 
+    def parameters(self) -> int:
+        """Of the blocks and the norm after them, biases included."""
+        width, mlp_width = self.width, self.mlp_width or 4 * self.width
+        block = 4 * width * (width + 1) + 2 * width * mlp_width + mlp_width + width + 4 * width
+        return self.layers * block + 2 * width
+
 
 @dataclass(frozen=True)
 class Towers:
-    """What the cost of an image-text pair depends on. Heads and vocabulary do not matter to it."""
+    """What the cost and size of two towers depend on. Heads do not matter to it."""
 
     embed_dim: int
     patch_size: int
@@ -64,6 +70,17 @@ class Towers:
         """One pair."""
         return self.image_macs(patches) + self.text_macs(text_tokens)
 
+    def vision_parameters(self, *, positions: bool, projection: bool) -> int:
+        """Of the image tower at 224 pixels; `positions`: the fixed ones, which are stored and not learned."""
+        count = self.vision.parameters() + (3 * self.patch_size**2 + 1) * self.vision.width
+        count += positions * self.vision.width * ((FULL_IMAGE_SIZE // self.patch_size) ** 2 + 1)
+        return count + projection * self.vision.width * self.embed_dim
+
+    def text_parameters(self, vocabulary: int, *, projection: bool) -> int:
+        """Of the text tower with 32 positions and `vocabulary` rows."""
+        count = self.text.parameters() + (vocabulary + FULL_TEXT_TOKENS) * self.text.width
+        return count + projection * self.text.width * self.embed_dim
+
 
 @dataclass(frozen=True)
 class ConvNet:
@@ -80,6 +97,16 @@ class ConvNet:
             kernel = self.stem if stage == 0 else 2
             side = side if stage == 0 else side // 2
             total += side**2 * width * (before * kernel**2 + depth * (49 + 8 * width))
+            before = width
+        return total
+
+    def parameters(self) -> int:
+        """Norms, biases and layer scale included; without a classifier."""
+        before, total = 3, 2 * self.widths[-1]
+        for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
+            kernel, norm = (self.stem, width) if stage == 0 else (2, before)
+            total += width * (before * kernel**2 + 1) + 2 * norm
+            total += depth * width * (49 + 1 + 2 + 8 * width + 5 + 1)
             before = width
         return total
 

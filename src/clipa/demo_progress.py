@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from clipa.cost import stage_macs
+from clipa.estimate.throughput import CORE_MACS_PER_SECOND, CORE_SECONDS_PER_SAMPLE
 from clipa.plan import Plan
 from clipa.runs import Stage
 
@@ -19,8 +20,6 @@ LAYOUT = "{desc:<44} {percentage:3.0f} % |{bar}| {unit}"
 
 # Nominal lengths, measured on one core of a two-core machine. They weigh the pieces against each other and make the
 # first estimate; once something has run, the rate seen replaces them.
-MACS_PER_SECOND = 25e9
-SECONDS_PER_SAMPLE = 5e-4
 DRAWN_PER_SECOND = 900.0
 ANNOTATED_PER_SECOND = 1500.0
 START_UP_SECONDS = 8.0
@@ -104,8 +103,8 @@ class Work:
     def _stage_piece(self, stage: Stage) -> Piece:
         seconds = (
             START_UP_SECONDS
-            + stage_macs(stage) / MACS_PER_SECOND
-            + stage.schedule.samples * SECONDS_PER_SAMPLE
+            + stage_macs(stage) / CORE_MACS_PER_SECOND
+            + stage.schedule.samples * CORE_SECONDS_PER_SAMPLE
         )
 
         def done() -> float:

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from clipa.cost import FINETUNE_SAMPLES, PRETRAIN_SAMPLES, training_total
+from clipa.estimate.throughput import UNIT, calibrated
+from clipa.estimate.throughput import Spread as Rate
 from clipa.results import Record
 
-UNIT = 1e21
-"""Multiply-adds in the paper's "1e12 GFLOPs"."""
+__all__ = ["Effort", "Rate", "Stage", "calibrated", "effort", "seconds_of"]
+
 MEASURED_UNITS = ("percent", "points", "GPU hours")
 PRETRAINING = ("recipe", "data_source", "pooling", "color_jitter", "implementation", "pretrain_samples")
 FINETUNING = (
@@ -137,24 +139,6 @@ def _cost(model: str, patches: int | None, text_tokens: int, samples: float) -> 
         return training_total(model, patches, text_tokens, samples, []) / UNIT
     except ValueError:
         return None
-
-
-@dataclass(frozen=True)
-class Rate:
-    """A100 hours per `UNIT`: mean, least and greatest of Table 1's three runs."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def calibrated(records: Mapping[str, Record]) -> Rate:
-    """Hours of Table 1's three CLIPA runs over what they compute. `records` by id."""
-    rates = []
-    for record in records.values():
-        if record["table"] == 1 and record["metric"] == "gpu_hours" and record["run"]:
-            rates.append(record["value"] / effort([record]).multiply_adds)
-    return Rate(sum(rates) / len(rates), min(rates), max(rates))
 
 
 def seconds_of(needed: Effort, recorded: Mapping[tuple[str, str], Mapping[int, float]]) -> float | None:

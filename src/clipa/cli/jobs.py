@@ -1,12 +1,15 @@
-"""The verbs behind the workflow's jobs: data, training, evaluation, acceptance, the demo."""
+"""The verbs behind the workflow's jobs: the plan, data, training, evaluation, acceptance, the demo."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
+from clipa.cli.assumptions import ASSUMPTIONS
 from clipa.cli.verbs import add_verb
 
 _RUNS = "runs are named in the paper's coordinates: L16-resize64-truncation32, S16-none-truncation32"
@@ -14,20 +17,26 @@ _RUNS = "runs are named in the paper's coordinates: L16-resize64-truncation32, S
 
 def add_verbs(verbs) -> None:
     """Add the verbs of this module to a parser's verbs."""
+    _plan_verb(verbs)
     _data_verbs(verbs)
     _stage_verbs(verbs)
     _record_verbs(verbs)
 
 
-def _project(chosen: argparse.Namespace):
-    from clipa.config import load_project
-
+def _asked(chosen: argparse.Namespace) -> dict[str, str]:
+    """What the options that all verbs share override in config/config.yaml."""
     given = {
         "scale": chosen.scale,
         "runs_directory": chosen.runs_directory,
         "data_directory": chosen.data_directory,
     }
-    return load_project({key: value for key, value in given.items() if value is not None})
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _project(chosen: argparse.Namespace):
+    from clipa.config import load_project
+
+    return load_project(_asked(chosen))
 
 
 def _data(chosen: argparse.Namespace):
@@ -60,6 +69,31 @@ def _stages(chosen: argparse.Namespace):
             f"{chosen.run} {stages[-1].kind}: it was changed after this job was planned; start Snakemake again"
         )
     return project, stages
+
+
+def _plan(chosen: argparse.Namespace) -> int:
+    from clipa.cli.planning import cost_of, telling
+    from clipa.plan import load_plan
+
+    plan = load_plan(_asked(chosen) | _settings(chosen.config))
+    costs = cost_of(
+        plan, chosen.target, chosen.gpus, {one.option: vars(chosen)[one.option] for one in ASSUMPTIONS}
+    )
+    print(json.dumps(costs, indent=2, ensure_ascii=False) if chosen.json else telling(costs))
+    return 0
+
+
+def _settings(words: list[str]) -> dict[str, Any]:
+    """Keys and values as Snakemake's --config takes them."""
+    import yaml
+
+    settings = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"--config {word}: expected KEY=VALUE, as in 'seeds=[0]'")
+        settings[key] = yaml.safe_load(value)
+    return settings
 
 
 def _draw(chosen: argparse.Namespace) -> int:
@@ -154,6 +188,35 @@ def _demo(chosen: argparse.Namespace) -> int:
     from clipa.demo import demo
 
     return demo(chosen.size)
+
+
+def _plan_verb(verbs) -> None:
+    plan = add_verb(
+        verbs,
+        "plan",
+        _plan,
+        "what the pending stages of a target cost: hours, disk, dollars, energy",
+        "measure_table11 --scale paper --gpus 64 --config 'seeds=[0]'",
+    )
+    plan.add_argument(
+        "target", nargs="?", default="all", help="of Snakemake: all (default), measure_table11, …"
+    )
+    plan.add_argument(
+        "--gpus",
+        type=int,
+        metavar="N",
+        help="GPUs at once (default 8); at CPU scales cores (default: all here)",
+    )
+    plan.add_argument("--json", action="store_true", help="the same as JSON, unrounded")
+    plan.add_argument(
+        "--config",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="as for Snakemake, after the target: 'seeds=[0]'",
+    )
+    for one in ASSUMPTIONS:
+        plan.add_argument(f"--{one.option}", type=float, metavar="X", help=one.help)
 
 
 def _data_verbs(verbs) -> None:

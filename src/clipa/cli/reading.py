@@ -42,6 +42,13 @@ def _numbers(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _models(chosen: argparse.Namespace) -> int:
+    from clipa.sizes import report
+
+    print(report())
+    return 0
+
+
 def _figure(chosen: argparse.Namespace) -> int:
     from clipa.figures import make
 
@@ -106,6 +113,14 @@ def _number_verbs(verbs) -> None:
     claims.add_argument("--json", action="store_true", help="as JSON")
     claims.add_argument(
         "--write", type=Path, metavar="DIR", help="write claims.md and errata.md into this folder"
+    )
+    add_verb(
+        verbs,
+        "models",
+        _models,
+        "print sizes of the paper's models and their cost at every token length used",
+        "",
+        asked=False,
     )
     numbers = add_verb(
         verbs,
