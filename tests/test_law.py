@@ -116,6 +116,30 @@ def test_an_incomplete_seed_is_left_out_and_said():
     assert "left out, incomplete: seed 2" in law.report(summary)
 
 
+def test_another_family_of_models_is_left_out():
+    """ConvNeXt (Table 13) has no patches; the law's slope is over the ViTs."""
+    records = measured_grid({"resize64": (10, 7, 3)})
+    before = law.report(law.summarise(records))
+    convnext = {"model": "ConvNeXt-T", "patches": None, "image_tokens": None}
+    others = [
+        record | convnext | {"run": record["run"].replace("S16", "ConvNeXt-T")}
+        for record in records
+        if record["model"] == "S/16"
+    ]
+    assert law.report(law.summarise(records + others)) == before
+
+
+def test_a_length_of_one_seed_stands_beside_those_of_three():
+    records = measured_grid({"resize64": (10, 7, 3)})
+    single = measured_grid({"resize112": (3, 2, 1)}, seeds=(0,))
+    records += [record for record in single if record["image_reduction"] != "none"]
+    text = law.report(law.summarise(records))
+    assert "1 to 3 seeds" in text and "over seeds or, below three seeds, test items" in text
+    assert max(map(len, text.splitlines())) <= 100
+    row = next(line for line in text.splitlines() if "order" in line and "resize 112" in line)
+    assert "not attempted" in row and "of 1 seed" in row and "left out" not in text
+
+
 def test_mixtures_and_missing_baselines_are_refused():
     records = measured_grid({"resize64": (10, 7, 3)})
     with pytest.raises(RecordError, match="no measured full-length baseline"):

@@ -176,6 +176,7 @@ def summarise(records: Iterable[Record], benchmark: str = "imagenet1k", metric: 
         for record in records
         if (record["source"], record["benchmark"], record["metric"]) == ("measured", benchmark, metric)
         and (record["text_reduction"], record["text_tokens"]) == ("truncation", 32)
+        and record["patches"] is not None  # one family of models; ConvNeXt is Table 13's
     ]
     baselines = {(r["model"], r["seed"]): r for r in kept if _is_baseline(r)}
     if not baselines:
@@ -237,7 +238,7 @@ def _length(
         own = [item_drops(*pair) for key, pair in sorted(pairs.items()) if key[0] == model]
         if own:
             drops[model] = estimate(own)
-    seeds = sorted({seed for _, seed in (*baselines, *reduced)})
+    seeds = sorted({seed for _, seed in reduced})
     complete = tuple(seed for seed in seeds if all((model, seed) in pairs for model in sizes))
     slope, ordered = None, 0
     if len(sizes) >= 2 and complete:
@@ -286,11 +287,11 @@ def verdict(slope: Estimate | None, models: int) -> str:
 
 
 def report(summary: Summary) -> str:
-    """The summary as plain text for a terminal, at most 100 columns wide."""
-    seeds = max(value.seeds for value in summary.accuracies.values())
-    measured = f"{summary.dataset} (n = {summary.n}), {_count(seeds, 'seed')}"
+    """The summary as plain text for a terminal, at most 100 columns wide for three models."""
+    counts = {value.seeds for value in summary.accuracies.values()}
+    seeds = _count(max(counts), "seed") if len(counts) == 1 else f"{min(counts)} to {max(counts)} seeds"
     lines = [
-        f"The inverse scaling law at scale {summary.scale}: {measured}",
+        f"The inverse scaling law at scale {summary.scale}: {summary.dataset} (n = {summary.n}), {seeds}",
         "",
         *_accuracy_lines(summary),
         "",
@@ -304,25 +305,27 @@ def report(summary: Summary) -> str:
 
 
 def _accuracy_lines(summary: Summary) -> list[str]:
-    labels = ["full", *(length.label for length in summary.lengths)]
-    over = "seeds" if any(a.over == "seeds" for a in summary.accuracies.values()) else "test items"
-    lines = [f"Zero-shot accuracy, % (± standard error over {over})"]
-    lines.append(f"  {'model':<8}{'parameters':>12}" + "".join(f"{label:>16}" for label in labels))
-    for model in summary.models:
-        cells = [summary.accuracies.get((model, label)) for label in labels]
+    over = {value.over for value in summary.accuracies.values()}
+    kinds = [kind for kind in ("seeds", "items") if kind in over]
+    named = " or, below three seeds, ".join({"seeds": "seeds", "items": "test items"}[kind] for kind in kinds)
+    sizes = [f"{model} ({summary.parameters[model] / 1e6:.2f} M)" for model in summary.models]
+    lines = [f"Zero-shot accuracy, % (± standard error over {named})", _row("", sizes, 18)]
+    for label in ["full", *(length.label for length in summary.lengths)]:
+        cells = [summary.accuracies.get((model, label)) for model in summary.models]
         texts = [f"{cell.mean:.1f} ± {cell.standard_error:.1f}" if cell else "–" for cell in cells]
-        size = f"{summary.parameters[model] / 1e6:.2f} M"
-        lines.append(f"  {model:<8}{size:>12}" + "".join(f"{text:>16}" for text in texts))
+        lines.append(_row(label, texts, 18))
     return lines
 
 
 def _drop_lines(summary: Summary) -> list[str]:
-    lines = ["Drop from full length, points (95 % interval)"]
-    lines.append(f"  {'model':<8}{'':>12}" + "".join(f"{length.label:>24}" for length in summary.lengths))
-    for model in summary.models:
-        cells = [length.drops.get(model) for length in summary.lengths]
-        lines.append(f"  {model:<8}{'':>12}" + "".join(f"{_interval(cell):>24}" for cell in cells))
+    lines = ["Drop from full length, points (95 % interval)", _row("", summary.models, 24)]
+    for length in summary.lengths:
+        lines.append(_row(length.label, [_interval(length.drops.get(model)) for model in summary.models], 24))
     return lines
+
+
+def _row(label: str, cells: Sequence[str], width: int) -> str:
+    return f"  {label:<12}" + "".join(f"{cell:>{width}}" for cell in cells)
 
 
 def _slope_lines(summary: Summary) -> list[str]:

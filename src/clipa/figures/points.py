@@ -27,6 +27,7 @@ def image_points(
     """
     kept = frame[(frame.benchmark == benchmark) & (frame.metric == metric)]
     kept = kept[(kept.text_reduction == "truncation") & (kept.text_tokens == 32)]
+    kept = kept[kept.patches.notna()]  # §4.1 is about ViTs; ConvNeXt is Table 13's
     published = (kept.table == 11) & kept.value.notna() if figure is None else kept.figure == figure
     kept = kept[((kept.source == "measured") & kept.value.notna()) | published]
     final = (kept.image_reduction == "none").map({True: "pretrain", False: "finetune"})
