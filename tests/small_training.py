@@ -1,7 +1,8 @@
 """A stage of a few steps on a few pictures, trained in processes that die where a scenario says.
 
 Run as a program it imports torch once and forks one process per scenario: ``small_training.py ROOT '[{…}, …]'``.
-A scenario may name ``processes`` etc. of the scale, and where to die: ``{"die": "update", "step": 3, "signal": 9}``.
+A scenario may name ``processes`` etc. of the scale, and where to die: ``{"die": "update", "step": 3, "signal": 9}``,
+of several processes all, or the one with that ``rank``.
 """
 
 import json
@@ -24,7 +25,9 @@ def tiny_scale(**changes: object) -> Scale:
     values["data"] |= {"lanes": 4, "shuffle_window": 16, "workers": changes.pop("workers", 0)}
     for stage in ("pretrain", "finetune"):
         values[stage] |= {"samples": STEPS * BATCH, "batch_size": BATCH, "warmup_steps": 3}
-        values[stage] |= changes.pop("schedule", {}) if stage == "pretrain" else {}
+        changed = changes.pop("schedule", {}) if stage == "pretrain" else {}
+        rates = values[stage]["base_lr"] | changed.get("base_lr", {})
+        values[stage] |= changed | {"base_lr": rates}
     return Scale.model_validate(values | {"checkpoint_every": 3, "log_every": 1} | changes)
 
 
@@ -61,19 +64,37 @@ def die(scenario: dict) -> None:
         checkpoint._digest = deadly_digest
 
 
-def train_forked(root: Path, scenario: dict) -> int:
+def ranks(scenario: dict) -> list[int]:
+    return [scenario["rank"]] if "rank" in scenario else list(range(int(os.environ.get("WORLD_SIZE", "1"))))
+
+
+def meet(name: str) -> None:
+    """Let the processes that torchrun started meet under ``name``, not where those of another scenario met."""
+    from torch import distributed
+
+    def meet_there(backend: str) -> None:
+        place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = distributed.PrefixStore(name, distributed.TCPStore(*place, is_master=False))
+        world = {"rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
+        distributed.distributed_c10d.init_process_group(backend, store=store, **world)
+
+    distributed.init_process_group = meet_there
+
+
+def train_forked(root: Path, scenario: dict, number: int) -> int:
     """Exit code (or minus the signal) of a forked process that trains the scenario's stage."""
     child = os.fork()
     if child == 0:
         try:
             from clipa.train import main
 
-            if "die" in scenario:
+            if "die" in scenario and int(os.environ.get("RANK", "0")) in ranks(scenario):
                 die(scenario)
             project = Project(data_directory=str(root / "data"), runs_directory=str(root / scenario["runs"]))
             stages = tiny_stages(**scenario.get("stage", {}))
             code = 0
             for stage in stages if scenario.get("both") else stages[:1]:
+                meet(f"{number}.{stage.kind}")
                 code = code or main(stage, project)
         except BaseException as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -87,6 +108,8 @@ if __name__ == "__main__":
     import clipa.train  # noqa: F401  (imported once, before the forks)
 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    codes = [train_forked(Path(sys.argv[1]), scenario) for scenario in json.loads(sys.argv[2])]
+    codes = [
+        train_forked(Path(sys.argv[1]), scenario, i) for i, scenario in enumerate(json.loads(sys.argv[2]))
+    ]
     if os.environ.get("RANK", "0") == "0":
         print(json.dumps(codes))

@@ -47,7 +47,7 @@ def edit(path: Path, old: str, new: str) -> None:
             "scales/ci.yaml",
             "extends: micro",
             "extends: macro",
-            r"no scale 'macro' \(known: ci, micro, paper\)",
+            r"no scale 'macro' \(known: ci, micro, mini, paper\)",
         ),
     ],
 )

@@ -3,6 +3,13 @@
 A checkpoint is one safetensors file (no pickle) whose name carries its step and the SHA-256 of its bytes. It is
 written beside its final name, flushed to disk, and renamed: it exists whole or not at all. Loading verifies the
 digest, and falls back, aloud, to the one before.
+
+It holds whole tensors, also those of a stage that is split over processes (:mod:`clipa.sharding`): the first process
+puts them together in host memory, 12 bytes a parameter (parameter and both moments), 30 GB for G/14 of the hundreds
+that a node of eight GPUs has, and writes them without a second copy. The others wait a minute or two (the digest
+takes a second a gigabyte), little beside the time between two checkpoints of a stage that large. Any number of
+processes can go on from it, one digest vouches for it, and one rename makes it exist. torch.distributed.checkpoint
+would write parts in parallel, but its index is a pickle, and a set of files has neither digest nor rename.
 """
 
 from __future__ import annotations
@@ -12,6 +19,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +33,23 @@ _NAME = re.compile(r"checkpoint-(\d{9})-([0-9a-f]{16})\.safetensors")
 
 class CheckpointMismatch(RuntimeError):
     """A checkpoint of another configuration lies in the stage's directory."""
+
+
+class Stored(Mapping[str, Tensor]):
+    """The tensors of a checkpoint by name, read when they are asked for: never all in memory unless all are kept."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = safe_open(path, framework="pt")
+        self.metadata: dict[str, Any] = json.loads(self._file.metadata()["clipa"])
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._file.get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file.keys())
+
+    def __len__(self) -> int:
+        return len(self._file.keys())
 
 
 def save(directory: Path, step: int, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> Path:
@@ -50,26 +75,25 @@ def save(directory: Path, step: int, tensors: dict[str, Tensor], metadata: dict[
     return path
 
 
-def load_latest(directory: Path, fingerprint: str) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+def load_latest(directory: Path, fingerprint: str) -> tuple[int, Stored, dict[str, Any]] | None:
     """Step, tensors and metadata of the newest intact checkpoint, or None. Damaged ones are named and passed over;
-    one of another fingerprint is refused (:class:`CheckpointMismatch`).
+    one of another fingerprint is refused (:class:`CheckpointMismatch`). Several processes may ask at once.
     """
     for leftover in directory.glob(".checkpoint-*.partial"):
-        leftover.unlink()
+        leftover.unlink(missing_ok=True)
     for path in _candidates(directory):
         match = _NAME.fullmatch(path.name)
         assert match
         if _digest(path) != match[2]:
             print(f"{path}: damaged (its bytes do not match its name); using the one before", file=sys.stderr)
             continue
-        with safe_open(path, framework="pt") as file:
-            metadata = json.loads(file.metadata()["clipa"])
-            if metadata["fingerprint"] != fingerprint:
-                raise CheckpointMismatch(
-                    f"{path}: made by configuration {metadata['fingerprint']}, this stage is {fingerprint}; "
-                    "move the file away to train from the start"
-                )
-            return int(match[1]), {name: file.get_tensor(name) for name in file.keys()}, metadata
+        tensors = Stored(path)
+        if tensors.metadata["fingerprint"] != fingerprint:
+            raise CheckpointMismatch(
+                f"{path}: made by configuration {tensors.metadata['fingerprint']}, this stage is {fingerprint}; "
+                "move the file away to train from the start"
+            )
+        return int(match[1]), tensors, tensors.metadata
     return None
 
 

@@ -125,6 +125,10 @@ class Data(Strict):
     lanes: int = Field(8, gt=0, description="canonical lanes: the same for every number of ranks and workers")
     shuffle_window: int = Field(1000, gt=0, description="samples permuted together inside a lane")
     workers: int = Field(0, ge=0, description="loader processes; does not change the order of samples")
+    resident: bool = Field(
+        default=False,
+        description="all pictures stay on the device, which crops and resizes them; pixels may differ by 1 of 255",
+    )
 
     @model_validator(mode="after")
     def _world_if_pictograms(self) -> Data:
@@ -188,7 +192,7 @@ class Scale(Strict):
     data: Data
     tagger: str = Field(
         default="gold",
-        description="parts of speech: gold (a tagger trained on the world's), or a spaCy pipeline",
+        description="parts of speech: gold (a tagger trained on the world's), world (these), or a spaCy pipeline",
     )
     augmentation: Augmentation = Augmentation()
     pretrain: Schedule

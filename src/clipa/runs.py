@@ -186,7 +186,7 @@ class Stage:
         text: dict[str, Any] = {"reduction": self.run.text_reduction, "tokens": self.text_tokens}
         if self.run.text_reduction == "syntax":
             text["tagger"] = self.scale.tagger
-        return {
+        content = {
             "semantics": SEMANTICS,
             "kind": self.kind,
             "seed": self.seed,
@@ -205,6 +205,9 @@ class Stage:
             "order": {"lanes": self.scale.data.lanes, "shuffle_window": self.scale.data.shuffle_window},
             "parent": self.parent.fingerprint if self.parent else None,
         }
+        if self.scale.data.resident:  # rounds pixels a little differently (clipa.data.resident)
+            content["loader"] = "resident"
+        return content
 
     @cached_property
     def fingerprint(self) -> str:

@@ -2,7 +2,8 @@
 
 Started again after any interruption, a stage goes on from its last checkpoint and ends with the same bits as an
 uninterrupted one on the same hardware: every random draw is a function of the named seed and the sample's
-position, so model, optimizer and step are the whole state. Several processes (torchrun) train one global batch.
+position, so model, optimizer and step are the whole state. Several processes (torchrun) train one global batch; where
+the scale says ``sharded``, each keeps only its part of the state (:mod:`clipa.sharding`), and another number may go on.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from clipa import checkpoint, models
+from clipa import checkpoint, models, sharding
 from clipa.config import Project
 from clipa.data.stream import ShardError, StreamSpec, batches, mask_key, read_manifest
 from clipa.locks import directory_lock
@@ -53,14 +54,16 @@ class NonFinite(RuntimeError):
 
 @dataclass
 class State:
-    """What training changes. ``step`` counts finished updates."""
+    """What training changes. ``step`` counts finished updates, ``processes`` the numbers of them that made a part."""
 
     model: models.CLIP
+    towers: nn.Module
     optimizer: torch.optim.AdamW
     step: int = 0
     replaced: int = 0
     seconds: float = 0.0
     losses: list[dict[str, Any]] = field(default_factory=list)
+    processes: list[int] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
@@ -74,8 +77,9 @@ def train_stage(stage: Stage, project: Project) -> Path:
         spec, vocabulary, data_fingerprint = _data(stage, project)
         state = _start(stage, directory, project)
         _update_until_done(stage, directory, spec, state, data_fingerprint)
+        weights = sharding.whole(state.model.state_dict())
         if rank == 0:
-            return _finish(stage, directory, vocabulary, state, data_fingerprint)
+            return _finish(stage, directory, vocabulary, state, weights, data_fingerprint)
     return directory / "stage.json"
 
 
@@ -85,11 +89,6 @@ def _update_until_done(
     """The training loop: one global batch, one update, until the schedule's end."""
     schedule, device = stage.schedule, torch.device(stage.scale.device)
     rank, ranks = _rank(), _ranks()
-    towers: nn.Module = models.Towers(state.model, stage.augmentation).to(device)
-    if schedule.activation_checkpointing:
-        state.model.set_grad_checkpointing()
-    if ranks > 1:
-        towers = nn.parallel.DistributedDataParallel(towers, broadcast_buffers=False)
     stream = batches(spec, state.step, schedule.steps, rank, ranks, stage.scale.data.workers)
     # Of this process's samples in a batch: rank r holds every ranks-th lane.
     positions = torch.arange(rank, schedule.batch_size, ranks, device=device)
@@ -102,7 +101,7 @@ def _update_until_done(
             batch = [torch.from_numpy(part).to(device, non_blocking=True) for part in (images, tokens)]
             if stage.kept_patches is not None:
                 batch.append(_kept_patches(stage, positions + step * schedule.batch_size))
-            loss = backward(towers, batch, schedule.microbatch, _autocast(stage))
+            loss = backward(state.towers, batch, schedule.microbatch, _autocast(stage))
             rate = learning_rate(step, schedule.steps, schedule.warmup_steps, stage.peak_lr)
             _check_finite(state.model, loss, step, directory)
             for group in state.optimizer.param_groups:
@@ -111,6 +110,7 @@ def _update_until_done(
             state.optimizer.zero_grad(set_to_none=True)
             models.clamp_temperature(state.model)
 
+            stop, replaced = _everywhere(bool(asked_to_stop), replaced)
             state.step, state.replaced = step + 1, state.replaced + replaced
             state.seconds = seconds_before + time.monotonic() - began
             _check_replaced(stage, state, spec)
@@ -119,8 +119,7 @@ def _update_until_done(
                 scale = state.model.logit_scale.exp().item()
                 state.losses.append({"step": state.step, "loss": loss.item(), "lr": rate, "scale": scale})
             progress.update(state.step, loss)
-            stop = _agreed(asked_to_stop)
-            if rank == 0 and (last or stop or state.step % stage.scale.checkpoint_every == 0):
+            if last or stop or state.step % stage.scale.checkpoint_every == 0:
                 _save(stage, directory, state, data_fingerprint)
             if stop and not last:
                 raise Interrupted(
@@ -143,15 +142,31 @@ def _start(stage: Stage, directory: Path, project: Project) -> State:
         "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
     )  # what determinism asks of CUDA's matrix products
     torch.use_deterministic_algorithms(True)
-    model = models.build(stage.model_config, stage.seed).to(stage.scale.device)
-    state = State(model, _optimizer(model, stage), provenance=describe())
+    model = models.build(stage.model_config, stage.seed)
     found = checkpoint.load_latest(directory, stage.fingerprint)
+    if not found and stage.parent:
+        models.inherit(model, _parent_weights(stage.parent, project))
+    towers = _in_processes(models.Towers(model, stage.augmentation).to(stage.scale.device), stage)
+    state = State(model, towers, _optimizer(model, stage), provenance=describe())
     if found:
         state.step, tensors, metadata = found
         _restore(state, tensors, metadata)
-    elif stage.parent:
-        models.inherit(model, _parent_weights(stage.parent, project))
+    if _everywhere(False, state.step)[1] != state.step * _ranks():
+        raise FileNotFoundError(
+            f"{directory}: processes see different checkpoints; it must be on a shared disk"
+        )
     return state
+
+
+def _in_processes(towers: models.Towers, stage: Stage) -> nn.Module:
+    """The towers as this process trains them: alone, as one of several that hold the same, or with a part of them."""
+    if stage.schedule.activation_checkpointing:
+        sharding.recompute(towers.model, stage.schedule.activation_checkpointing)
+    if _ranks() == 1:
+        return towers
+    if stage.scale.sharded:
+        return sharding.shard(towers, stage.scale.device, stage.scale.precision)
+    return nn.parallel.DistributedDataParallel(towers, broadcast_buffers=False)
 
 
 def _parent_weights(parent: Stage, project: Project) -> dict[str, Tensor]:
@@ -181,21 +196,20 @@ def _optimizer(model: models.CLIP, stage: Stage) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=0.0, betas=stage.schedule.betas, eps=stage.schedule.eps, fused=True)
 
 
-def _names(state: State) -> dict[nn.Parameter, str]:
-    return {parameter: name for name, parameter in state.model.named_parameters()}
-
-
 def _save(stage: Stage, directory: Path, state: State, data_fingerprint: str) -> None:
-    """Write model, optimizer and loss log as one checkpoint; the loss log also as ``loss.jsonl`` to look at."""
-    tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
-    names = _names(state)
-    for parameter, values in state.optimizer.state.items():
-        tensors |= {f"optimizer.{names[parameter]}.{key}": value for key, value in values.items()}
+    """Write model, optimizer and loss log as one checkpoint; the loss log also as ``loss.jsonl`` to look at. All
+    processes bring their parts, the first one writes.
+    """
+    tensors = sharding.whole_state(state.model, state.optimizer)
+    state.processes = list(dict.fromkeys([*state.processes, _ranks()]))
+    if _rank() > 0:
+        return
     metadata = {
         "fingerprint": stage.fingerprint,
         "data_fingerprint": data_fingerprint,
         "replaced": state.replaced,
         "seconds": round(state.seconds, 3),
+        "processes": state.processes,
         "losses": state.losses,
         "provenance": state.provenance,
     }
@@ -206,20 +220,10 @@ def _save(stage: Stage, directory: Path, state: State, data_fingerprint: str) ->
     os.replace(temporary, directory / "loss.jsonl")
 
 
-def _restore(state: State, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    model_state = {name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")}
-    state.model.load_state_dict(model_state)
-    for parameter, name in _names(state).items():
-        prefix = f"optimizer.{name}."
-        values = {key[len(prefix) :]: tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-        if values:
-            # The fused optimizer keeps its step counter on the device, too.
-            state.optimizer.state[parameter] = {key: t.to(parameter.device) for key, t in values.items()}
-    state.replaced, state.seconds, state.losses = (
-        metadata["replaced"],
-        metadata["seconds"],
-        metadata["losses"],
-    )
+def _restore(state: State, tensors: Mapping[str, Tensor], metadata: dict[str, Any]) -> None:
+    sharding.load_whole_state(state.model, state.optimizer, tensors)
+    state.replaced, state.seconds = metadata["replaced"], metadata["seconds"]
+    state.losses, state.processes = metadata["losses"], metadata.get("processes", [])
     # Every commit that trained a part of the stage is part of its provenance, and so is one uncommitted change.
     earlier = metadata["provenance"]
     state.provenance["dirty"] = state.provenance["dirty"] or earlier["dirty"]
@@ -228,18 +232,20 @@ def _restore(state: State, tensors: dict[str, Tensor], metadata: dict[str, Any])
         state.provenance["commits"] = list(dict.fromkeys(commits))
 
 
-def _finish(stage: Stage, directory: Path, vocabulary: Path, state: State, data_fingerprint: str) -> Path:
+def _finish(
+    stage: Stage,
+    directory: Path,
+    vocabulary: Path,
+    state: State,
+    weights: dict[str, Tensor],
+    data_fingerprint: str,
+) -> Path:
     """Export the model and write ``stage.json``, the sign that the stage is finished, last.
 
     Snakemake deletes ``stage.json`` when it reruns an interrupted job; all in it comes from the final checkpoint.
     """
-    models.export_open_clip(
-        stage.model_config,
-        state.model.state_dict(),
-        directory / "open_clip",
-        vocabulary,
-        stage.augmentation,
-    )
+    export = directory / "open_clip"
+    models.export_open_clip(stage.model_config, weights, export, vocabulary, stage.augmentation)
     path = directory / "stage.json"
     samples, seconds = stage.schedule.samples, round(state.seconds, 3)
     write_json_atomically(
@@ -251,6 +257,7 @@ def _finish(stage: Stage, directory: Path, vocabulary: Path, state: State, data_
             "scale": stage.scale.name,
             "seed": stage.seed,
             "steps": state.step,
+            "processes": state.processes,
             "samples_seen": samples,
             "undecodable_images": state.replaced,
             "final_loss": state.losses[-1]["loss"],
@@ -289,8 +296,7 @@ def _data(stage: Stage, project: Project) -> tuple[StreamSpec, Path, str]:
 
 def _check_finite(model: nn.Module, loss: Tensor, step: int, directory: Path) -> None:
     """Stop before the update if the loss or any gradient is not finite."""
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    norm = torch.stack(torch._foreach_norm(gradients)).sum()
+    norm = sharding.gradient_norm(model.parameters())
     if not torch.isfinite(norm + loss):
         what = "loss" if not torch.isfinite(loss) else "gradient"
         raise NonFinite(
@@ -300,10 +306,10 @@ def _check_finite(model: nn.Module, loss: Tensor, step: int, directory: Path) ->
 
 
 def _check_replaced(stage: Stage, state: State, spec: StreamSpec) -> None:
-    seen = state.step * stage.schedule.batch_size / _ranks()
+    seen = state.step * stage.schedule.batch_size
     if state.replaced > 10 and state.replaced > UNDECODABLE_LIMIT * seen:
         raise ShardError(
-            f"{spec.directory}: {state.replaced} of {seen:.0f} images cannot be decoded; check the data"
+            f"{spec.directory}: {state.replaced} of {seen} images cannot be decoded; check the data"
         )
 
 
@@ -323,7 +329,9 @@ def _ranks() -> int:
 
 @contextmanager
 def _processes(stage: Stage) -> Iterator[int]:
-    """This process's rank among those torchrun started; their number is part of the stage's identity."""
+    """This process's rank among those torchrun started. Unless the stage is sharded, their number is part of its
+    identity.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world != stage.scale.processes:
         raise ValueError(
@@ -363,14 +371,14 @@ def _termination() -> Iterator[list[int]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _agreed(asked_to_stop: list[int]) -> bool:
-    """Whether any process was asked to stop: all must leave the loop at the same step."""
+def _everywhere(stop: bool, count: int) -> tuple[bool, int]:
+    """Whether any process was asked to stop (all must leave the loop at the same step), and the sum of ``count``."""
     if _ranks() == 1:
-        return bool(asked_to_stop)
+        return stop, count
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    flag = torch.tensor([len(asked_to_stop)], device=device)
-    dist.all_reduce(flag)
-    return bool(flag.item())
+    both = torch.tensor([stop, count], dtype=torch.int64, device=device)
+    dist.all_reduce(both)
+    return bool(both[0].item()), int(both[1].item())
 
 
 def main(stage: Stage, project: Project) -> int:

@@ -1,0 +1,283 @@
+"""A stage split over processes trains what one process trains, dies and goes on with any number of them."""
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.distributed.fsdp import FSDPModule
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from clipa import checkpoint, models, sharding
+from clipa.config import Augmentation, ConfigError, load_scale
+from clipa.losses import backward
+from clipa.runs import data_slug
+from small_training import STEPS, tiny_scale, tiny_stages
+from small_world import CONFIG, draw_small_world
+from test_train import outcome, run
+
+TESTS = Path(__file__).parent
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+RUN = "S16-random49-truncation32"
+SCHEDULE = {"microbatch": 4, "activation_checkpointing": "selective"}
+DAMAGED = 5
+
+
+def scenario(runs: str, processes: int, **others: object) -> dict:
+    stage = {"run": RUN, "sharded": True, "processes": processes, "schedule": SCHEDULE}
+    return {"runs": runs, "stage": stage, **others}
+
+
+STAGES = tiny_stages(**scenario("", 1)["stage"])
+
+
+def die(step: int, number: int = 9, moment: str = "update", **others: object) -> dict:
+    return {"die": moment, "step": step, "signal": number, **others}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A world in which a few images cannot be decoded, for each process to count its own."""
+    root = tmp_path_factory.mktemp("sharded")
+    draw_small_world(tiny_scale(), root, ())
+    train = root / "data" / data_slug(tiny_scale()) / "train"
+    for path in sorted(train.glob("*.tar"))[:DAMAGED]:
+        with tarfile.open(path) as shard:
+            image = next(member for member in shard if not member.name.endswith((".txt", ".json")))
+        with open(path, "rb+") as file:
+            file.seek(image.offset_data)
+            file.write(bytes(image.size))
+    return root
+
+
+@pytest.fixture(scope="module")
+def codes(world: Path) -> dict[str, list[int]]:
+    """Exit codes by folder of all stages of this file: one process, two, and what one goes on with after two."""
+    wild = scenario("wild", 2)
+    rate = {"base_lr": {"S/16": 1e30}, "warmup_steps": 0}
+    wild["stage"] = wild["stage"] | {"schedule": SCHEDULE | rate}
+    launches = [
+        ((), [scenario("one", 1, both=True), scenario("one-two", 1, **die(7))]),
+        (
+            TORCHRUN,
+            [
+                scenario("two", 2, both=True),
+                scenario("killed", 2, **die(2, moment="write", rank=0)),
+                scenario("killed", 2, **die(8, rank=1)),
+                scenario("killed", 2),
+                scenario("term", 2, **die(4, 15, rank=1)),
+                scenario("term", 2),
+                scenario("two-one", 2, **die(7, rank=0)),
+                scenario("one-two", 2),
+                wild,
+            ],
+        ),
+        ((), [scenario("two-one", 1)]),
+    ]
+    found: dict[str, list[int]] = {}
+    for launcher, scenarios in launches:
+        made, said = run(world, *scenarios, launcher=launcher)
+        print(said)
+        for each, code in zip(scenarios, made, strict=True):
+            found.setdefault(each["runs"], []).append(code)
+    return found
+
+
+def losses(world: Path, runs: str, stage=STAGES[0]) -> list[float]:
+    text = (world / runs / stage.directory / "loss.jsonl").read_text()
+    return [json.loads(line)["loss"] for line in text.splitlines()]
+
+
+def exported(world: Path, runs: str, stage=STAGES[0]) -> dict[str, torch.Tensor]:
+    return load_file(world / runs / stage.directory / "open_clip" / "open_clip_model.safetensors")
+
+
+def difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """Of all weights together, relative. (The biases of keys have no gradient but rounding, and AdamW enlarges it.)"""
+    assert one.keys() == other.keys()
+    one, other = (torch.cat([weights.flatten() for weights in all_.values()]) for all_ in (one, other))
+    return ((one - other).norm() / one.norm()).item()
+
+
+def test_the_number_of_processes_is_no_part_of_a_sharded_stages_identity() -> None:
+    two = tiny_stages(**scenario("", 2)["stage"])
+    assert [stage.fingerprint for stage in two] == [stage.fingerprint for stage in STAGES]
+    equals = [tiny_stages(RUN, processes=n)[0].fingerprint for n in (1, 2)]
+    assert len({*equals, STAGES[0].fingerprint}) == 3
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=["pretrain", "finetune"])
+def test_two_processes_train_what_one_does(world: Path, codes, stage) -> None:
+    """Masked, with cached gradients and recomputed activations, then fine-tuned from what was put together."""
+    assert codes["one"] == codes["two"] == [0]
+    one, two = losses(world, "one", stage), losses(world, "two", stage)
+    assert len(one) == STEPS and one == pytest.approx(two, abs=2e-4)
+    assert difference(exported(world, "one", stage), exported(world, "two", stage)) < 1e-3
+
+
+@pytest.mark.parametrize(("runs", "deaths"), [("killed", [-9, 1]), ("term", [75])])
+def test_killed_and_started_again_two_processes_end_with_the_same_bits(world, codes, runs, deaths) -> None:
+    """The first killed in a save, the second before an update (the first then fails); the second asked to stop."""
+    assert codes[runs] == [*deaths, 0]
+    assert outcome(world, runs, STAGES[0]) == outcome(world, "two", STAGES[0])
+
+
+@pytest.mark.parametrize(("runs", "processes"), [("two-one", [2, 1]), ("one-two", [1, 2])])
+def test_another_number_of_processes_goes_on(world: Path, codes, runs: str, processes: list[int]) -> None:
+    assert codes[runs] == [-9, 0]
+    made = json.loads((world / runs / STAGES[0].directory / "stage.json").read_text())
+    assert made["processes"] == processes
+    first = {1: "one", 2: "two"}[processes[0]]
+    found = losses(world, runs)
+    assert found[:6] == losses(world, first)[:6] and found == pytest.approx(losses(world, "one"), abs=2e-4)
+    assert difference(exported(world, "one"), exported(world, runs)) < 1e-3
+
+
+def test_checkpoints_and_exports_are_whole(world: Path, codes) -> None:
+    """The same names and shapes as one process writes; open_clip loads the export and gives the same features."""
+    import open_clip
+
+    found = []
+    for runs in ("one", "two"):
+        directory = world / runs / STAGES[0].directory
+        step, tensors, _ = checkpoint.load_latest(directory, STAGES[0].fingerprint)
+        assert step == STEPS
+        model = open_clip.create_model(f"local-dir:{directory / 'open_clip'}").eval()
+        drawn = torch.Generator().manual_seed(0)
+        size = model.visual.image_size
+        with torch.no_grad():
+            images = model.encode_image(torch.randn(4, 3, *size, generator=drawn), normalize=True)
+            texts = model.encode_text(torch.randint(0, 700, (4, 32), generator=drawn), normalize=True)
+        found.append(({name: (t.shape, t.dtype) for name, t in tensors.items()}, images, texts))
+    (one, *features), (two, *others) = found
+    assert one == two
+    assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(features, others, strict=True))
+
+
+def test_divergence_stops_all_processes_before_the_update(world: Path, codes) -> None:
+    assert codes["wild"] == [1]
+    [folder] = (world / "wild").glob("*/*/*/*")
+    assert not (folder / "stage.json").exists()
+    for path in folder.glob("checkpoint-*"):
+        assert all(torch.isfinite(tensor).all() for tensor in load_file(path).values())
+
+
+def test_undecodable_images_of_all_processes_are_counted(world: Path, codes) -> None:
+    counts = [
+        json.loads((world / runs / STAGES[0].directory / "stage.json").read_text())["undecodable_images"]
+        for runs in ("one", "two", "two-one", "one-two")
+    ]
+    assert counts[0] > 1 and len(set(counts)) == 1
+
+
+@pytest.fixture(scope="module")
+def split() -> dict[str, dict]:
+    paths = os.pathsep.join([str(TESTS.parent / "src"), str(TESTS)])
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *TORCHRUN, str(TESTS / "sharded_gradients.py")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_gradients_are_one_processs(split) -> None:
+    """In one pass and in several, even and not, whatever is made again; in bfloat16 as near as that comes to fp32."""
+    assert len(split) == 10
+    for case, found in split.items():
+        bound = 0.15 if "bf16" in case else 5e-6
+        assert found["gradient"] < bound and found["loss"] < bound / 5, case
+
+
+def test_what_is_not_finite_in_another_process_is_seen(split) -> None:
+    assert all(found["finite"] == [True, False] for found in split.values())
+
+
+def test_parameters_and_moments_are_split_and_stay_in_full_precision(split) -> None:
+    for found in split.values():
+        assert 0.45 < found["held"] < 0.55 and 0.45 < found["moments"] < 0.55
+        assert found["dtypes"] == ["torch.float32"]
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "blocks"), [("H14", 968e6, 32 + 24), ("G14", 2517e6, 48 + 32)]
+)
+def test_the_large_models_are_split_over_eight(name: str, parameters: float, blocks: int) -> None:
+    """Built without memory, among processes that are not there: an eighth each, gathered block by block."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    config = json.loads((Path(models.__file__).parent / "model_configs" / f"{name}.json").read_text())
+    torch.distributed.init_process_group("fake", store=FakeStore(), rank=3, world_size=8)
+    try:
+        with torch.device("meta"):
+            towers = models.Towers(models.build(config, 0), Augmentation())
+        sharding.recompute(towers.model, "selective")
+        sharding.shard(towers, "cpu", "bf16")
+        held = sum(getattr(p, "to_local", lambda p=p: p)().numel() for p in towers.parameters())
+    finally:
+        torch.distributed.destroy_process_group()
+    assert sum(p.numel() for p in towers.parameters()) == pytest.approx(parameters, rel=1e-3)
+    assert held == pytest.approx(parameters / 8, rel=1e-3)
+    groups = [module for module in towers.modules() if isinstance(module, FSDPModule)]
+    own = [sum(p.numel() for p in group.parameters()) for group in groups if group is not towers]
+    assert len(own) == blocks and max(own) < 0.03 * parameters
+    assert parameters - sum(own) < 0.05 * parameters  # embeddings, projections: gathered once a pass
+
+
+# ------------------------------------------------------------------------------------- recomputed activations
+
+
+def cost(which: object, precision: str) -> tuple[float, int, dict[str, torch.Tensor]]:
+    """Bytes kept by a forward pass, FLOPs of the backward pass, and gradients with cached features."""
+    stage = tiny_stages("L16-none-truncation32")[0]
+    drawn = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (16, 3, 48, 48), dtype=torch.uint8, generator=drawn)
+    tokens = torch.randint(0, 700, (16, 32), generator=drawn)
+    towers = models.Towers(models.build(stage.model_config, 0), stage.augmentation)
+    if which:
+        sharding.recompute(towers.model, which)
+
+    def autocast():
+        return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled, autocast():
+        outputs = towers(images, tokens)
+    kept = sum(event.self_cpu_memory_usage for event in profiled.events())
+    with FlopCounterMode(display=False) as counter:
+        sum(output.float().sum() for output in outputs).backward()
+    towers.zero_grad()
+    backward(towers, (images, tokens), 4, autocast)
+    gradients = {name: p.grad for name, p in towers.named_parameters() if p.grad is not None}
+    return kept, counter.get_total_flops(), gradients
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_recomputing_saves_memory_and_no_bit_changes(precision: str) -> None:
+    """Products are not made again: a third of the memory for nothing; whole blocks cost one more forward pass."""
+    kept, flops, gradients = cost(False, precision)
+    selective, blocks = cost("selective", precision), cost(True, precision)
+    assert selective[0] < 0.7 * kept and selective[1] <= 1.01 * flops
+    assert blocks[0] < 0.2 * kept and blocks[1] > 1.25 * flops
+    for other in (selective[2], blocks[2]):
+        assert other.keys() == gradients.keys()
+        assert all(torch.equal(other[name], gradient) for name, gradient in gradients.items())
+
+
+def test_what_is_recomputed_is_configured(tmp_path: Path) -> None:
+    """False and True stay what they were in fingerprints."""
+    for value in (False, True, "selective"):
+        assert (
+            tiny_scale(schedule={"activation_checkpointing": value}).pretrain.activation_checkpointing
+            is value
+        )
+    (tmp_path / "scales").mkdir()
+    text = (CONFIG / "scales" / "micro.yaml").read_text(encoding="utf-8")
+    wrong = text.replace("pretrain:\n", "pretrain:\n  activation_checkpointing: some\n", 1)
+    (tmp_path / "scales" / "micro.yaml").write_text(wrong, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"micro\.yaml: pretrain\.activation_checkpointing"):
+        load_scale("micro", tmp_path)
