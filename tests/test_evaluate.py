@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -165,6 +167,26 @@ def test_test_sets_are_told_apart_by_content(world, tmp_path):
     manifest["shards"][0]["sha256"] = "0" * 64
     (other / "manifest.json").write_text(json.dumps(manifest))
     assert open_test_set(other).fingerprint != open_test_set(plain).fingerprint
+
+
+def test_a_convnext_is_evaluated_by_a_process_that_has_trained_nothing(world):
+    """Its small form is timm's by a name that `clipa.models` gives; the record has pixels and no patches."""
+    project, stages = world
+    scale = stages[0].scale
+    for stage in stages_of(parse_run("ConvNeXt-T-resize64-truncation32"), scale, seed=1):
+        finish_untrained(stage, project)
+    code = (
+        "import sys; from clipa.config import Project, Scale; from clipa.evaluate import evaluate_run;"
+        "from clipa.runs import parse_run, stages_of; scale = Scale.model_validate_json(sys.argv[1]);"
+        "project = Project.model_validate_json(sys.argv[2]);"
+        "print(evaluate_run(stages_of(parse_run('ConvNeXt-T-resize64-truncation32'), scale, seed=1), project))"
+    )
+    command = [sys.executable, "-c", code, scale.model_dump_json(), project.model_dump_json()]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for record in read_records(Path(done.stdout.strip())):
+        assert (record["patches"], record["image_tokens"], record["image_size"]) == (None, None, 64)
+        assert record["actual"]["patches"] is None and record["actual"]["width"] == 48
 
 
 def test_refusals_say_what_is_missing(world, tmp_path):

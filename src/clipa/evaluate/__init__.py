@@ -45,6 +45,7 @@ def evaluate_run(stages: list[Stage], project: Project, suite: bool = False) -> 
 def _evaluate_stage(stage: Stage, project: Project, benchmarks: dict[str, str]) -> list[dict[str, Any]]:
     import torch
 
+    import clipa.models  # noqa: F401  gives timm the small ConvNeXts that an export names
     from clipa.evaluate import benchmark
 
     scale = stage.scale
