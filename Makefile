@@ -88,7 +88,7 @@ demo: $(TRAIN)/.installed
 
 .PHONY: test
 test: $(TRAIN)/.installed
-	@OMP_NUM_THREADS=1 $(TRAIN)/bin/python -m pytest -n $(JOBS)
+	@OMP_NUM_THREADS=1 $(TRAIN)/bin/python -m pytest -n $(JOBS) --dist loadfile
 
 .PHONY: lint format
 lint: $(TRAIN)/.installed

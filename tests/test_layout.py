@@ -16,7 +16,7 @@ PACKAGE = ROOT / "src" / "clipa"
 FLOORS = [
     {"config", "runs", "outcomes", "results", "locks", "cost", "plan", "estimate", "provenance", "progress"},
     {"models", "reductions", "losses", "schedule", "checkpoint", "sharding"},
-    {"train", "evaluate", "data"},
+    {"train", "evaluate", "data", "standalone"},
     {"figures", "tables", "claims", "cite", "numbers", "sizes", "law", "accept", "demo_progress", "demo"},
     {"cli"},
     {"__main__"},
@@ -34,7 +34,7 @@ READERS = {
     "demo",
     "demo_progress",
 }
-TRAINERS = {"train", "evaluate", "data", "models", "losses", "schedule", "checkpoint", "sharding"}
+TRAINERS = {"train", "evaluate", "data", "standalone", "models", "losses", "schedule", "checkpoint", "sharding"}
 # What may never be loaded by figures, tables and numbers: a figure must be there in seconds.
 HEAVY = {"torch", "torchvision", "open_clip", "clip_benchmark", "spacy", "transformers", "timm"}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
 import re
@@ -23,6 +25,7 @@ PACKAGES = (
     "spacy",
     "safetensors",
 )
+STAMP = ".source.json"
 _DECISIVE = ("src", "config", "workflow", "envs")
 _SOURCE = Path(__file__).resolve().parent
 
@@ -31,15 +34,61 @@ def commit() -> tuple[str | None, bool | None]:
     """The commit of the code that runs (40 hex digits), and whether what decides numbers differs from it.
 
     That is code, configuration, workflow and locks; pictures drawn again do not make a measurement dirty.
-    (None, None) where this file is not tracked by git (an installed package) or git is missing.
+    Where git does not know this file (a copy, an installed package, no git), what :func:`write_stamp` left beside the
+    sources speaks; (None, None) without it.
     """
     if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
-        return None, None
+        return _stamped()
     head = _git("rev-parse", "--verify", "HEAD")
     changes = _git("status", "--porcelain", "--", *(f":(top){folder}" for folder in _DECISIVE))
     if head is None or changes is None:
         return None, None
     return head.strip(), bool(changes.strip())
+
+
+def write_stamp() -> Path:
+    """Write ``.source.json``: the commit, and git's digest of every file in it that decides numbers. Returns its path.
+
+    For a machine that gets the sources without git's folder: there it tells which commit ran, and whether a file
+    differs from it. Raises ValueError where git does not know the sources.
+    """
+    head, listed = (
+        _git("rev-parse", "--verify", "HEAD"),
+        _git("ls-tree", "-r", "--full-tree", "HEAD", *_DECISIVE),
+    )
+    if head is None or listed is None:
+        raise ValueError("the sources are no git checkout: there is no commit to stamp them with")
+    entries = (line.partition("\t") for line in listed.splitlines())
+    files = {name: entry.split()[2] for entry, _, name in entries}
+    path = _root() / STAMP
+    path.write_text(json.dumps({"commit": head.strip(), "files": files}, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def _stamped() -> tuple[str | None, bool | None]:
+    try:
+        stamp = json.loads((_root() / STAMP).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None, None
+    found = {
+        path.relative_to(_root()).as_posix(): path
+        for folder in _DECISIVE
+        for path in (_root() / folder).rglob("*")
+        if path.is_file() and path.suffix != ".pyc" and ".egg-info" not in path.parent.name
+    }
+    same = found.keys() == stamp["files"].keys() and all(
+        _git_digest(path) == stamp["files"][name] for name, path in found.items()
+    )
+    return stamp["commit"], not same
+
+
+def _git_digest(path: Path) -> str:
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def _root() -> Path:
+    return _SOURCE.parents[1]
 
 
 def packages(names: tuple[str, ...] = PACKAGES) -> dict[str, str]:

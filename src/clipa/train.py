@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from clipa import checkpoint, models, sharding
 from clipa.config import Project
+from clipa.data import resident
 from clipa.data.stream import ShardError, StreamSpec, batches, mask_key, read_manifest
 from clipa.locks import directory_lock
 from clipa.losses import backward
@@ -89,7 +90,8 @@ def _update_until_done(
     """The training loop: one global batch, one update, until the schedule's end."""
     schedule, device = stage.schedule, torch.device(stage.scale.device)
     rank, ranks = _rank(), _ranks()
-    stream = batches(spec, state.step, schedule.steps, rank, ranks, stage.scale.data.workers)
+    data, asked = stage.scale.data, (spec, state.step, schedule.steps, rank, ranks)
+    stream = resident.batches(*asked, device) if data.resident else batches(*asked, data.workers)
     # Of this process's samples in a batch: rank r holds every ranks-th lane.
     positions = torch.arange(rank, schedule.batch_size, ranks, device=device)
     progress = Progress(directory, schedule.steps, schedule.batch_size, state.step, enabled=rank == 0)
@@ -98,7 +100,7 @@ def _update_until_done(
     with _termination() as asked_to_stop:
         for step in range(state.step, schedule.steps):
             images, tokens, replaced = next(stream)
-            batch = [torch.from_numpy(part).to(device, non_blocking=True) for part in (images, tokens)]
+            batch = [torch.as_tensor(part).to(device, non_blocking=True) for part in (images, tokens)]
             if stage.kept_patches is not None:
                 batch.append(_kept_patches(stage, positions + step * schedule.batch_size))
             loss = backward(state.towers, batch, schedule.microbatch, _autocast(stage))
@@ -147,7 +149,8 @@ def _start(stage: Stage, directory: Path, project: Project) -> State:
     if not found and stage.parent:
         models.inherit(model, _parent_weights(stage.parent, project))
     towers = _in_processes(models.Towers(model, stage.augmentation).to(stage.scale.device), stage)
-    state = State(model, towers, _optimizer(model, stage), provenance=describe())
+    accelerator = torch.cuda.get_device_name() if stage.scale.device == "cuda" else None
+    state = State(model, towers, _optimizer(model, stage), provenance=describe(accelerator))
     if found:
         state.step, tensors, metadata = found
         _restore(state, tensors, metadata)

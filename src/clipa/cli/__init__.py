@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from clipa import __version__
-from clipa.cli import jobs, reading
+from clipa.cli import jobs, reading, standalone
 
 _ABOUT = """\
 The inverse scaling law for CLIP training (arXiv:2305.07017), executable.
@@ -67,4 +67,5 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(title="verbs", dest="verb", metavar="VERB")
     reading.add_verbs(verbs)
     jobs.add_verbs(verbs)
+    standalone.add_verbs(verbs)
     return top

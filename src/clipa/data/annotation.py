@@ -5,7 +5,8 @@ training: ``train/<shard>.pos.jsonl`` has one line per sample, ``{"key", "captio
 Universal POS tags and words as BERT's basic tokenizer splits them. ``train/annotation.json`` is written last.
 
 The embedded world knows the part of speech of each word it writes. A small tagger learns from these gold tags and
-then annotates, so that the path is the one of real captions (there: an installed pipeline, ``en_core_web_sm``).
+then annotates, so that the path is the one of real captions (there: an installed pipeline, ``en_core_web_sm``). Where
+spaCy is not installed (the mini scale may run on such a machine) the gold tags themselves become the sidecars.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "annotation.json"
 GOLD = "gold"
+WORLD = "world"
 TAGGER_SEED = 0
 TRAINING_CAPTIONS = 2000
 HELD_OUT_CAPTIONS = 2000
@@ -69,9 +71,9 @@ class AnnotationError(ValueError):
 def annotate(data_directory: Path, processes: int, tagger: str = GOLD) -> Path:
     """Tag the captions of ``<data_directory>/train`` in ``processes`` processes; returns ``train/annotation.json``.
 
-    ``tagger`` is "gold" (train a small one on the world's own tags first) or the name of an installed spaCy
-    pipeline (``en_core_web_sm``). Shards that an interrupted call has finished are not tagged again. Raises
-    AnnotationError when there are no shards, or when the pipeline is not installed.
+    ``tagger`` is "gold" (train a small one on the world's own tags first), "world" (take these tags themselves) or the
+    name of an installed spaCy pipeline (``en_core_web_sm``). Shards that an interrupted call has finished are not
+    tagged again. Raises AnnotationError when there are no shards, or when the pipeline is not installed.
     """
     train = Path(data_directory) / "train"
     shards = sorted(path.name for path in train.glob("*.tar"))
@@ -82,6 +84,8 @@ def annotate(data_directory: Path, processes: int, tagger: str = GOLD) -> Path:
             out = Path(data_directory) / "tagger"
             about = train_tagger(Path(data_directory), out)
             pipeline = str(out)
+        elif tagger == WORLD:
+            about, pipeline = {"name": "the world's own tags"}, WORLD
         else:
             about, pipeline = {"name": tagger, "version": _installed_version(tagger)}, tagger
         (train / MANIFEST).unlink(missing_ok=True)
@@ -218,19 +222,15 @@ def _annotate_shards(
 
 def _annotate_shard(shard: Path, pipeline: str) -> dict[str, Any]:
     """Write the sidecar of one shard; returns its manifest entry."""
-    nlp = _load(pipeline)
     samples = [(content["key"], content["captions"]) for content in read_scene_facts(shard)]
-    sentences = [words_of(caption) for _, captions in samples for caption in captions]
-    documents = _tagged(nlp, iter(sentences))
-    lines = []
+    if pipeline == WORLD:
+        annotations = gold_captions(shard)
+    else:
+        annotations = _annotations(pipeline, [caption for _, captions in samples for caption in captions])
+    lines, count = [], 0
     for key, captions in samples:
-        annotated = [
-            {
-                "words": [token.text for token in document],
-                "tags": [token.pos_ or token.tag_ for token in document],
-            }
-            for document in islice(documents, len(captions))
-        ]
+        annotated = [{"words": words, "tags": tags} for words, tags in islice(annotations, len(captions))]
+        count += sum(len(caption["words"]) for caption in annotated)
         lines.append(
             json.dumps({"key": key, "captions": annotated}, ensure_ascii=False, separators=(",", ":")) + "\n"
         )
@@ -241,10 +241,17 @@ def _annotate_shard(shard: Path, pipeline: str) -> dict[str, Any]:
         "shard": shard.name,
         "name": sidecar.name,
         "samples": len(samples),
-        "captions": len(sentences),
-        "words": sum(map(len, sentences)),
+        "captions": sum(len(captions) for _, captions in samples),
+        "words": count,
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
     }
+
+
+def _annotations(pipeline: str, captions: list[str]) -> Iterator[tuple[list[str], list[str]]]:
+    """(words, tags) of each caption, by a spaCy pipeline."""
+    nlp = _load(pipeline)
+    for document in _tagged(nlp, (words_of(caption) for caption in captions)):
+        yield [token.text for token in document], [token.pos_ or token.tag_ for token in document]
 
 
 @cache

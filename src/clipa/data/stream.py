@@ -201,10 +201,15 @@ def _with_tags(samples: Iterator[dict[str, bytes]], sidecar: Path) -> Iterator[d
 
 def _caption(raw: dict[str, Any], draw: float) -> tuple[str, list[str] | None]:
     """The caption that ``draw`` in [0, 1) chooses among a sample's, and its words' tags if there are any."""
-    captions = json.loads(raw["json"]).get("captions") if "json" in raw else None
-    captions = captions or [raw["txt"].decode("utf-8")]
+    captions = captions_of(raw)
     chosen = int(draw * len(captions))
     return captions[chosen], raw["pos"][chosen]["tags"] if "pos" in raw else None
+
+
+def captions_of(raw: dict[str, Any]) -> list[str]:
+    """All captions of a sample: those of its facts, or the one of its text."""
+    captions = json.loads(raw["json"]).get("captions") if "json" in raw else None
+    return captions or [raw["txt"].decode("utf-8")]
 
 
 def batches(

@@ -136,8 +136,23 @@ def encode_reduced(
     ``tags`` gives the part of speech of every word (syntax); ``noise(L)`` the first L uniform numbers of each
     caption, [N, L] (random, block). Raises VocabularyError where words and tags do not go together.
     """
+    pieces, parts = word_pieces(tokenizer, captions, tags, length - 1)
+    longest = pieces.shape[1]
+    kept = texts.keep(reduction, parts, length, noise and noise(longest))
+    first = tokenizer.token_to_id(CLASS)
+    return numpy.insert(numpy.take_along_axis(pieces, kept, 1), 0, first, axis=1)
+
+
+def word_pieces(
+    tokenizer: Tokenizer, captions: list[str], tags: list[list[str]] | None = None, length: int = 1
+) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Word pieces of ``captions`` and the part of speech of each one's word: two int64 [N, L], without [CLS].
+
+    Pieces are padded with zeros, parts with PADDING (:mod:`clipa.reductions.texts`), to the longest caption, and at
+    least to ``length``. Without ``tags`` every word is OTHER. Raises VocabularyError for a caption of too few tags.
+    """
     encodings = tokenizer.encode_batch(captions)
-    longest = max(length, *(len(encoding.ids) for encoding in encodings)) - 1
+    longest = max([length, *(len(encoding.ids) - 1 for encoding in encodings)])
     pieces = numpy.zeros((len(captions), longest), numpy.int64)
     parts = numpy.full((len(captions), longest), texts.PADDING)
     for row, encoding in enumerate(encodings):
@@ -149,9 +164,7 @@ def encode_reduced(
             if words and max(words) >= len(tags[row]):
                 raise VocabularyError(f"{captions[row]!r}: {max(words) + 1} words, {len(tags[row])} tags")
             parts[row, :count] = [texts.PARTS_OF_TAGS.get(tags[row][word], texts.OTHER) for word in words]
-    kept = texts.keep(reduction, parts, length, noise and noise(longest))
-    first = tokenizer.token_to_id(CLASS)
-    return numpy.insert(numpy.take_along_axis(pieces, kept, 1), 0, first, axis=1)
+    return pieces, parts
 
 
 def training_captions(data_directory: Path) -> Iterator[str]:

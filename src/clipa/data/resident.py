@@ -1,0 +1,290 @@
+"""The loader of one GPU: the whole world on the device as bytes, batches made there, in the stream's order.
+
+At 17 image tokens a GPU trains on tens of thousands of pictures a second, more than any processor decodes and resizes.
+So each picture is decoded once, and every caption is cut into word pieces once. What a batch holds is the stream's
+(:mod:`clipa.data.stream`), position by position: the same samples, captions, crops and, to the last id, tokens. Pixels
+are those of PIL's resize, too, weights rounded as there; no two libraries promise it, so 1 of 255 is what is relied on.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy
+import torch
+from PIL import Image
+from torch import Tensor
+
+from clipa.config import Augmentation
+from clipa.data import stream
+from clipa.data.annotation import MANIFEST
+from clipa.data.processes import in_processes
+from clipa.data.stream import ShardError, StreamSpec, lane_windows, mask_key, sample_noise
+from clipa.data.vocabulary import CLASS, load_tokenizer, word_pieces
+from clipa.reductions import texts
+from clipa.reductions.noise import uniform
+from clipa.runs import FULL_TEXT_TOKENS
+
+_CROP_TRIES = 10
+_ONE = (
+    1 << 22
+)  # PIL's weights are whole numbers of this; sums of rational weights are often exactly half a byte
+_PICTURES_A_PROCESS = 5000  # fewer are decoded before a second process has started
+
+
+@dataclass(frozen=True)
+class World:
+    """A training set on a device: N pictures, C captions (each picture's side by side) of at most L word pieces."""
+
+    images: Tensor  # uint8 [N, 3, H, W]
+    pieces: Tensor  # int32 [C, L], without [CLS], zeros after the end
+    parts: Tensor  # uint8 [C, L], clipa.reductions.texts
+    tagged: bool  # whether `parts` knows nouns and adjectives
+    class_token: int
+    first_caption: numpy.ndarray  # int64 [N]
+    captions: numpy.ndarray  # int64 [N], how many; 0: the sample cannot be decoded
+    first_sample: numpy.ndarray  # int64 [shards + 1]
+
+
+def batches(
+    spec: StreamSpec,
+    first_step: int,
+    steps: int,
+    rank: int = 0,
+    ranks: int = 1,
+    device: str | torch.device = "cpu",
+) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """As :func:`clipa.data.stream.batches`, but tensors on ``device``: (images uint8 [b, 3, S, S], tokens int64
+    [b, T], replaced).
+
+    The first call in a process reads the data; later ones, of other stages too, find it on the device. ValueError
+    where colours are to be changed (only crops are made here); ShardError for data that the stream would refuse.
+    """
+    if spec.augmentation.color_jitter or spec.augmentation.grayscale_probability:
+        raise ValueError(
+            "data.resident makes crops, and neither colour jitter nor grey: set resident: false for this model"
+        )
+    if spec.lanes % ranks:
+        raise ValueError(f"lanes ({spec.lanes}) must be a multiple of ranks ({ranks})")
+    world = load_world(spec, device)
+    if spec.text_reduction == "syntax" and not world.tagged:
+        raise ShardError(
+            f"{spec.directory}/{MANIFEST}: missing: tag the captions first (python -m clipa annotate)"
+        )
+    return _batches(spec, world, first_step, steps, rank, ranks)
+
+
+def _batches(
+    spec: StreamSpec, world: World, first_step: int, steps: int, rank: int, ranks: int
+) -> Iterator[tuple[Tensor, Tensor, int]]:
+    size, device = spec.batch_size, world.images.device
+    samples, replaced = _order(spec, world, first_step * size, steps * size)
+    height, width = world.images.shape[2:]
+    for step in range(first_step, steps):
+        # Rank r holds every ranks-th position: its lanes are those ≡ r (mod ranks).
+        own = slice((step - first_step) * size + rank, (step - first_step + 1) * size, ranks)
+        sample, noise = samples[own], sample_noise(spec.seed, spec.kind, step * size, size)[rank::ranks]
+        caption = world.first_caption[sample] + (noise[:, 0] * world.captions[sample]).astype(int)
+        positions = numpy.arange(step * size + rank, (step + 1) * size, ranks)
+        boxes = crop_boxes(width, height, spec.augmentation, noise)
+        # One small array goes to the device: what the processor has decided.
+        decided = numpy.column_stack([sample, caption, positions, boxes])
+        decided = torch.from_numpy(decided).to(device, non_blocking=True)
+        images = cropped(world.images[decided[:, 0]], decided[:, 3:], spec.image_size)
+        yield images, _tokens(spec, world, decided[:, 1], decided[:, 2]), int(replaced[own].sum())
+
+
+def _tokens(spec: StreamSpec, world: World, captions: Tensor, positions: Tensor) -> Tensor:
+    """Token ids int64 [b, T] of captions under the stage's text reduction (§3.3)."""
+    pieces, parts = world.pieces[captions].long(), world.parts[captions].long()
+    noise = None
+    if spec.text_reduction in ("random", "block"):
+        noise = uniform(mask_key(spec.seed, spec.kind, "text mask"), positions, parts.shape[1])
+    kept = texts.keep(spec.text_reduction, parts, spec.text_tokens, noise)
+    first = torch.full_like(captions[:, None], world.class_token)
+    return torch.cat([first, pieces.gather(1, kept)], dim=1)
+
+
+# ------------------------------------------------------------------------------------------------------- pictures
+
+
+def crop_boxes(width: int, height: int, augmentation: Augmentation, noise: numpy.ndarray) -> numpy.ndarray:
+    """Left, upper, right, lower of each sample's crop, int64 [b, 4]: :func:`clipa.data.augmentation.crop_box`, row by
+    row of ``noise`` [b, 32].
+    """
+    low, high = numpy.log(augmentation.crop_ratio)
+    area_low, area_high = augmentation.crop_area
+    areas = width * height * (area_low + (area_high - area_low) * noise[:, 1 : 1 + _CROP_TRIES])
+    ratios = numpy.exp(low + (high - low) * noise[:, 1 + _CROP_TRIES : 1 + 2 * _CROP_TRIES])
+    widths = numpy.rint(numpy.sqrt(areas * ratios)).astype(int)  # [b, tries]
+    heights = numpy.rint(numpy.sqrt(areas / ratios)).astype(int)
+    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
+    row, chosen = numpy.arange(len(noise)), fits.argmax(1)  # the first that fits
+    w, h = widths[row, chosen], heights[row, chosen]
+    left, upper = (noise[:, 21] * (width - w + 1)).astype(int), (noise[:, 22] * (height - h + 1)).astype(int)
+    none = ~fits.any(1)  # then the largest centred crop within the ratio's bounds
+    w[none] = min(width, round(height * augmentation.crop_ratio[1]))
+    h[none] = min(height, round(width / augmentation.crop_ratio[0]))
+    left[none], upper[none] = (width - w[none]) // 2, (height - h[none]) // 2
+    return numpy.stack([left, upper, left + w, upper + h], axis=1)
+
+
+def cropped(images: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Each picture's box, resized to ``size`` with anti-aliased bilinear weights (§3.2): uint8 [b, 3, size, size].
+
+    ``images`` uint8 [b, 3, H, W], ``boxes`` [b, 4]. Like PIL: columns first, rounded to bytes, then rows; the filter
+    reaches over the edge of the box, not of the picture.
+    """
+    left, upper, right, lower = boxes.double().unbind(1)
+    across = _weights(left, right, images.shape[3], size)  # [b, size, W]
+    down = _weights(upper, lower, images.shape[2], size)  # [b, size, H]
+    # [b, 3·H, W] · [b, W, size]: a product of matrices for each picture, all three colours in one.
+    rows = _to_bytes(images.double().flatten(1, 2) @ across.mT)
+    return _to_bytes(down[:, None] @ rows.unflatten(1, images.shape[1:3])).to(torch.uint8)
+
+
+def _weights(start: Tensor, end: Tensor, length: int, size: int) -> Tensor:
+    """Share of each of ``length`` pixels in each of ``size`` new ones, in 1 / 2^22: float64 [b, size, length].
+
+    The triangle is as wide as a new pixel is, and never narrower than an old one (anti-aliasing).
+    """
+    scale = (end - start)[:, None] / size  # [b, 1]
+    centre = start[:, None] + (torch.arange(size, device=start.device) + 0.5) * scale  # [b, size]
+    pixel = torch.arange(length, device=start.device)
+    distance = ((pixel - centre[..., None] + 0.5) * (1 / scale.clamp(min=1))[..., None]).abs()
+    weights = (1 - distance).clamp(min=0)
+    return (weights / weights.sum(-1, keepdim=True) * _ONE + 0.5).floor()
+
+
+def _to_bytes(sums: Tensor) -> Tensor:
+    """Sums of bytes times weights as the nearest bytes; whole numbers below 2^53, so a double holds them exactly."""
+    return ((sums + _ONE / 2) / _ONE).floor().clamp(0, 255)
+
+
+# ----------------------------------------------------------------------------------------------------------- order
+
+
+def _order(spec: StreamSpec, world: World, start: int, end: int) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Which sample stands at each global position from ``start`` to ``end``, and whether in another one's place."""
+    rows = slice(start // spec.lanes, end // spec.lanes)
+    lanes = [_lane(spec, world, lane, rows.stop) for lane in range(spec.lanes)]
+    samples, replaced = (numpy.stack([lane[i][rows] for lane in lanes], axis=1).ravel() for i in (0, 1))
+    return samples, replaced
+
+
+def _lane(spec: StreamSpec, world: World, lane: int, count: int) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """The first ``count`` samples of a lane. One that cannot be decoded gives way to its window's next that can."""
+    samples, replaced, known = [], [], 0
+    for _epoch, shard, first, order in lane_windows(spec, lane):
+        if known >= count:
+            break
+        window = world.first_sample[shard] + first + order
+        good = world.captions[window] > 0
+        if not good.any():
+            raise ShardError(f"{spec.directory}: no sample of a window of {len(order)} can be decoded")
+        for place in numpy.flatnonzero(~good):
+            ahead = (place + numpy.arange(len(window))) % len(window)
+            window[place] = (world.first_sample[shard] + first + order)[ahead[good[ahead]][0]]
+        samples.append(window)
+        replaced.append(~good)
+        known += len(window)
+    return numpy.concatenate(samples)[:count], numpy.concatenate(replaced)[:count]
+
+
+# --------------------------------------------------------------------------------------------------------- reading
+
+
+def load_world(spec: StreamSpec, device: str | torch.device = "cpu") -> World:
+    """The training set of ``spec`` on ``device``; read once a process, in as many processes as there are cores."""
+    tagged = (spec.directory / MANIFEST).is_file()
+    # What a stage does with the data is left out, so that all stages share one copy.
+    reading = replace(
+        spec,
+        seed=0,
+        kind="pretrain",
+        batch_size=spec.lanes,
+        image_size=0,
+        text_tokens=0,
+        augmentation=Augmentation(),
+        text_reduction="syntax" if tagged else "truncation",
+    )
+    return _load_world(reading, torch.device(device))
+
+
+@lru_cache(maxsize=1)
+def _load_world(reading: StreamSpec, device: torch.device) -> World:
+    sizes = [samples for _, samples in reading.shards]
+    first_sample = numpy.cumsum([0, *sizes])
+    processes = min(len(os.sched_getaffinity(0)), int(first_sample[-1]) // _PICTURES_A_PROCESS)
+    jobs = [(reading, index) for index in range(len(sizes))]
+    images, captions = None, {}
+    for index, pictures, *captions[index] in in_processes(_read_shard, jobs, processes):
+        if images is None and len(pictures):
+            shape = (int(first_sample[-1]), *pictures.shape[1:])
+            images = torch.zeros(shape, dtype=torch.uint8, device=device)
+        if len(pictures):
+            if pictures.shape[1:] != images.shape[1:]:
+                raise _several_sizes(reading, index)
+            images[first_sample[index] : first_sample[index + 1]] = torch.from_numpy(pictures).to(device)
+    if images is None:
+        raise ShardError(f"{reading.directory}: no picture can be decoded; draw or download them again")
+    pieces, parts, counts = zip(*(captions[index] for index in range(len(sizes))), strict=True)
+    longest = max(FULL_TEXT_TOKENS - 1, *(rows.shape[1] for rows in pieces))
+    return World(
+        images,
+        _joined(pieces, longest, 0).to(device),
+        _joined(parts, longest, texts.PADDING).to(device),
+        reading.text_reduction == "syntax",
+        load_tokenizer(reading.vocabulary).token_to_id(CLASS),
+        numpy.cumsum(numpy.concatenate(counts)) - numpy.concatenate(counts),
+        numpy.concatenate(counts),
+        first_sample,
+    )
+
+
+def _joined(rows: Sequence[numpy.ndarray], length: int, fill: int) -> Tensor:
+    """Rows of several lengths below each other, filled up to ``length``."""
+    return torch.from_numpy(
+        numpy.concatenate(
+            [numpy.pad(r, ((0, 0), (0, length - r.shape[1])), constant_values=fill) for r in rows]
+        )
+    )
+
+
+def _several_sizes(reading: StreamSpec, index: int) -> ShardError:
+    return ShardError(
+        f"{reading.directory / reading.shards[index][0]}: pictures of several sizes, but data.resident needs one: "
+        "set resident: false"
+    )
+
+
+def _read_shard(reading: StreamSpec, index: int) -> tuple[int, numpy.ndarray, ...]:
+    """Index, pictures uint8 [n, 3, H, W], pieces int32 [c, L], parts uint8 [c, L], number of captions a sample [n]."""
+    samples = stream._ShardReader(reading, index).window(0, reading.shards[index][1])
+    decoded = [_decoded(raw) for raw in samples]
+    known = [entry for entry in decoded if entry is not None]
+    if len({entry[0].shape for entry in known}) > 1:
+        raise _several_sizes(reading, index)
+    blank = numpy.zeros_like(known[0][0]) if known else None
+    pictures = numpy.stack([blank if entry is None else entry[0] for entry in decoded]) if known else ()
+    counts = numpy.array([0 if entry is None else len(entry[1]) for entry in decoded])
+    sentences = [sentence for entry in known for sentence in entry[1]]
+    tags = [words for entry in known for words in entry[2]] if reading.text_reduction == "syntax" else None
+    pieces, parts = word_pieces(load_tokenizer(reading.vocabulary), sentences, tags)
+    return index, pictures, pieces.astype(numpy.int32), parts.astype(numpy.uint8), counts
+
+
+def _decoded(raw: dict[str, Any]) -> tuple[numpy.ndarray, list[str], list[list[str]]] | None:
+    """Pixels [3, H, W], captions and their words' tags of a sample; None where the stream would take another one."""
+    try:
+        image = Image.open(io.BytesIO(raw["jpg"])).convert("RGB")
+        captions = stream.captions_of(raw)
+        tags = [caption["tags"] for caption in raw.get("pos", ())]
+        return numpy.asarray(image).transpose(2, 0, 1), captions, tags
+    except (OSError, KeyError, ValueError):
+        return None

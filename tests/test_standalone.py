@@ -1,0 +1,273 @@
+"""Runs without Snakemake: from nothing to an archive that can be accepted, through kill -9 and time limits."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from clipa import provenance, standalone
+from clipa.accept import accept
+from clipa.cost import stage_macs
+from clipa.plan import Plan, load_plan
+from clipa.results import read_records
+from clipa.standalone import StandaloneError, jobs_of, pack, run_here, unpack
+from clipa.train import INTERRUPTED
+
+ROOT = Path(__file__).parents[1]
+RUN = "S16-resize64-syntax8"
+TINY = {
+    "extends": "micro",
+    "about": "twelve steps of sixteen",
+    "data": {
+        "world": {"training_images": 256, "images_per_shard": 32, "test_images_plain": 60, "test_images": 48},
+        "lanes": 4,
+        "shuffle_window": 16,
+        "resident": True,
+    },
+    "tagger": "world",
+    "pretrain": {"samples": 192, "batch_size": 16, "warmup_steps": 3},
+    "finetune": {"samples": 192, "batch_size": 16, "warmup_steps": 3},
+    "experiments": ["table11", "table12"],
+    "checkpoint_every": 1,
+}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """The project's configuration and a scale of a few pictures; what is not needed cannot be imported."""
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    (tmp_path / "config" / "scales" / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    for name in ("spacy", "snakemake", "pandas"):
+        (tmp_path / "absent" / name).mkdir(parents=True)
+        (tmp_path / "absent" / name / "__init__.py").write_text(f"raise ImportError('no {name} here')\n")
+    return tmp_path
+
+
+def plan_of(home: Path, **asked: object) -> Plan:
+    folders = {"runs_directory": str(home / "runs"), "data_directory": str(home / "data")}
+    return load_plan({"scale": "tiny", "seeds": [0], **folders, **asked}, home)
+
+
+def start(home: Path, *arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "clipa", "run", *arguments, "--scale", "tiny", "--seeds", "0"]
+    command += ["--out", str(home / "out.tar.gz"), "--processes", "1"]
+    command += ["--runs-directory", str(home / "runs"), "--data-directory", str(home / "data")]
+    path = os.pathsep.join([str(home / "absent"), str(ROOT / "src")])
+    return subprocess.Popen(command, cwd=home, env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.PIPE)
+
+
+def test_killed_and_started_again_it_ends_with_an_archive_that_is_accepted(home: Path) -> None:
+    """One run with a text reduction that needs parts of speech; the first process dies within pre-training."""
+    process, folder = start(home, RUN), home / "runs" / "tiny" / RUN / "pretrain"
+    ends = time.monotonic() + 90
+    while not list(folder.glob("seed0-*/checkpoint-*")) and process.poll() is None:
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not list(folder.glob("seed0-*/stage.json"))
+
+    process = start(home, RUN)
+    said = process.communicate(timeout=120)[1].decode()
+    assert process.returncode == 0, said
+    assert "1 of 1 runs measured" in said
+    assert not list(home.rglob("checkpoint-*")), "what is measured needs no checkpoint"
+
+    # Elsewhere: unpacked as tar does it, then accepted; these sources are not committed, so that is put in.
+    with tarfile.open(home / "out.tar.gz") as archive:
+        archive.extractall(home / "elsewhere", filter="data")
+    [path] = (home / "elsewhere").rglob("records.json")
+    assert len(list((home / "elsewhere").rglob("loss.jsonl"))) == 2
+    document = json.loads(path.read_text())
+    for record in document["records"]:
+        record["provenance"] |= {"commit": "0" * 40, "dirty": False}
+    path.write_text(json.dumps(document))
+    plan = plan_of(home)
+    [accepted] = accept([path], plan.scale, home / "recorded", knows_commit=lambda commit: True)
+    assert [record["stage"] for record in read_records(accepted)] == ["pretrain", "finetune"]
+    assert accepted.name == jobs_of([RUN], plan)[0].stages[-1].directory.name + ".json"
+
+    # What is in the archive is not measured again, also where nothing else is left of it.
+    shutil.rmtree(home / "runs")
+    shutil.rmtree(home / "data")
+    before = (home / "out.tar.gz").read_bytes()
+    assert run_here([RUN], plan, home / "out.tar.gz") == 0
+    assert not (home / "data").exists() and (home / "out.tar.gz").read_bytes() == before
+
+
+def test_a_time_limit_stops_training_and_the_next_call_goes_on(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    """The alarm rings in the fifth update; evaluation is left out here."""
+    from clipa import train
+
+    rate, updates = train.learning_rate, []
+
+    def ringing(step: int, *others: object) -> float:
+        updates.append(step)
+        if len(updates) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return rate(step, *others)
+
+    def measured(self: standalone._Evaluations, job: standalone.Job) -> None:
+        path = plan.root / plan.records_file(list(job.stages))
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+
+    monkeypatch.setattr(train, "learning_rate", ringing)
+    monkeypatch.setattr(standalone._Evaluations, "start", measured)
+    plan, slugs = plan_of(home), ["S16-resize64-truncation32", "S16-none-truncation32"]
+    handler = signal.getsignal(signal.SIGTERM)
+    assert run_here(slugs, plan, home / "out.tar.gz", minutes=5, processes=1) == INTERRUPTED
+    assert updates == list(range(5))
+    assert "time is over" in capfd.readouterr().err
+    assert run_here(slugs, plan, home / "out.tar.gz", minutes=0, processes=1) == INTERRUPTED
+    assert len(updates) == 5
+    assert run_here(slugs, plan, home / "out.tar.gz", minutes=5, processes=1) == 0
+    assert updates == [*range(5), *range(5, 12), *range(12), *range(12)]
+    assert signal.getsignal(signal.SIGTERM) == handler
+
+
+def test_names_are_slugs_tables_and_the_resize_column(home: Path) -> None:
+    plan = plan_of(home, seeds=[0, 1])
+    column = jobs_of(["resize"], plan)
+    assert len(column) == 2 * 15
+    assert {job.run.image_reduction for job in column} == {"none", "resize"}
+    assert [job.seed for job in column] == [0] * 15 + [1] * 15
+    assert len(jobs_of(["table11"], plan)) == 2 * 45
+    assert len(jobs_of(["table12"], plan)) == 2 * 60
+    everything = jobs_of(["resize", "table12", "table11"], plan)
+    assert everything[:30] == column and len(everything) == 2 * 102
+    with pytest.raises(StandaloneError, match=r"'table99' names no run.*groups of runs: resize, figure10"):
+        jobs_of(["table99"], plan)
+
+
+def test_foreign_and_damaged_archives_are_refused_and_nothing_is_overwritten(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, out = plan_of(home), home / "out.tar.gz"
+    path = home / "runs" / "tiny" / RUN / "evaluation" / "seed0-0123456789ab" / "records.json"
+    log = home / "runs" / "tiny" / RUN / "pretrain" / "seed0-ba9876543210" / "loss.jsonl"
+    for file in (path, log):
+        file.parent.mkdir(parents=True)
+        file.write_text("first")
+    pack(plan, out)
+    path.write_text("second")
+    log.unlink()
+    unpack(out, plan)
+    assert (path.read_text(), log.read_text()) == ("second", "first")
+
+    whole = out.read_bytes()
+    log.write_bytes(os.urandom(4000))
+    monkeypatch.setattr(standalone, "LARGEST_ARCHIVE", 2000)
+    pack(plan, out)
+    with tarfile.open(out) as stored:
+        assert [Path(name).name for name in stored.getnames()] == ["records.json"]
+    path.write_bytes(os.urandom(4000))
+    with pytest.raises(StandaloneError, match="ask for fewer runs"):
+        pack(plan, out)
+
+    out.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(StandaloneError, match="cannot be read"):
+        unpack(out, plan)
+    for name in ("../outside", "micro/records.json"):
+        with tarfile.open(out, "w:gz") as foreign:
+            foreign.add(home / "config" / "config.yaml", name)
+        with pytest.raises(StandaloneError, match="not an archive of this scale"):
+            unpack(out, plan)
+    assert not (home / "outside").exists()
+
+
+def test_mini_asks_for_a_gpu(tmp_path: Path) -> None:
+    plan = load_plan({"scale": "mini"}, ROOT)
+    with pytest.raises(StandaloneError, match="trains on a GPU"):
+        run_here(["resize"], plan, tmp_path / "out.tar.gz")
+    with pytest.raises(StandaloneError, match="use Snakemake"):
+        run_here(["resize"], load_plan({"scale": "paper"}, ROOT), tmp_path / "out.tar.gz")
+
+
+# -------------------------------------------------------------------------------------------------- the mini scale
+
+USABLE = 0.25 * 790e12 / 2  # multiply-adds a second: a quarter of what an H200 does in bf16
+
+
+def minutes(plan: Plan, runs: list) -> float:
+    return sum(stage_macs(stage) for run in runs for stage in plan.grid.stages(run, 0)) / USABLE / 60
+
+
+def test_the_mini_scale_fits_its_hour_and_a_half() -> None:
+    """Half of each limit is left for what multiply-adds do not say: short kernels, evaluation, export."""
+    plan = load_plan({"scale": "mini"}, ROOT)
+    runs = plan.grid.runs()
+    assert len(runs) == 102
+    assert max(minutes(plan, [run]) for run in runs) <= 6 / 2
+    column = [job.run for job in jobs_of(["resize"], plan) if job.seed == 0]
+    assert minutes(plan, column) <= 0.67 * 15
+    assert minutes(plan, runs) <= 0.67 * 90
+
+
+def test_the_mini_scale_has_the_papers_patches_and_ladder_of_models() -> None:
+    plan = load_plan({"scale": "mini"}, ROOT)
+    scale = plan.scale
+    assert [scale.patches(pixels) for pixels in (224, 160, 112, 96, 64)] == [196, 100, 49, 36, 16]
+    assert all(paper == ours for paper, ours in scale.kept_patches.items())
+    stages = [plan.stages_of(f"{model}16-none-truncation32", 0)[0] for model in "SBL"]
+    small, middle, large = (stage_macs(stage) for stage in stages)
+    assert 3 < middle / small < 5 and 3 < large / middle < 5
+    assert scale.finetune.steps >= 200 and min(scale.finetune.warmup_steps, scale.pretrain.warmup_steps) >= 20
+
+
+# ------------------------------------------------------------------------------------------ the commit without git
+
+
+@pytest.fixture
+def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Sources as they arrive on another machine: a stamped checkout, then without git's folder."""
+    code = tmp_path / "src" / "clipa"
+    code.mkdir(parents=True)
+    (code / "provenance.py").write_text("code\n")
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "a.yaml").write_text("a: 1\n")
+    for command in (
+        ["init", "-q"],
+        ["add", "."],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"],
+    ):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    monkeypatch.setattr(provenance, "_SOURCE", code)
+    provenance.write_stamp()
+    (tmp_path / ".git").rename(tmp_path / "elsewhere")
+    return tmp_path
+
+
+def test_a_stamp_names_the_commit_and_every_change_since(copied: Path) -> None:
+    head = subprocess.run(
+        ["git", "--git-dir", copied / "elsewhere", "rev-parse", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    (copied / "src" / "clipa" / "__pycache__").mkdir()
+    (copied / "src" / "clipa" / "__pycache__" / "train.cpython-312.pyc").write_bytes(b"")
+    assert provenance.commit() == (head, False)
+    (copied / "config" / "a.yaml").write_text("a: 2\n")
+    assert provenance.commit() == (head, True)
+    (copied / "config" / "a.yaml").write_text("a: 1\n")
+    (copied / "src" / "clipa" / "new.py").write_text("")
+    assert provenance.commit() == (head, True)
+    (copied / "src" / "clipa" / "new.py").unlink()
+    (copied / "config" / "a.yaml").unlink()
+    assert provenance.commit() == (head, True)
+    (copied / ".source.json").unlink()
+    assert provenance.commit() == (None, None)
+    with pytest.raises(ValueError, match="no git checkout"):
+        provenance.write_stamp()
