@@ -134,6 +134,14 @@ def estimate(items: Sequence[numpy.ndarray]) -> Estimate:
     return Estimate(mean, error, mean - half, mean + half, len(items), "items")
 
 
+def over_what(seeds: Iterable[int]) -> str:
+    """What the intervals of numbers with these counts of seeds are over, in words."""
+    enough = {count >= MINIMAL_SEEDS for count in seeds}
+    if enough == {True}:
+        return "seeds"
+    return "seeds or, below three seeds, test items" if True in enough else "test items"
+
+
 def item_drops(baseline: Record, reduced: Record) -> numpy.ndarray:
     """Paired drop of each test item in points, [n]: 100, 0 or -100."""
     full, short = correct_items(baseline), correct_items(reduced)
@@ -305,9 +313,7 @@ def report(summary: Summary) -> str:
 
 
 def _accuracy_lines(summary: Summary) -> list[str]:
-    over = {value.over for value in summary.accuracies.values()}
-    kinds = [kind for kind in ("seeds", "items") if kind in over]
-    named = " or, below three seeds, ".join({"seeds": "seeds", "items": "test items"}[kind] for kind in kinds)
+    named = over_what(value.seeds for value in summary.accuracies.values())
     sizes = [f"{model} ({summary.parameters[model] / 1e6:.2f} M)" for model in summary.models]
     lines = [f"Zero-shot accuracy, % (± standard error over {named})", _row("", sizes, 18)]
     for label in ["full", *(length.label for length in summary.lengths)]:
@@ -365,8 +371,10 @@ def conclusion(summary: Summary) -> list[str]:
         for name, sentence in said.items()
         if name in by_verdict
     ] or ["No reduced length was measured: nothing can be said on the law."]
-    if any(length.slope and length.slope.over == "items" for length in summary.lengths):
-        sentences.append("Intervals here are over test items only; other seeds may differ by more.")
+    over = {length.slope.over for length in summary.lengths if length.slope}
+    if "items" in over:
+        which = "Intervals here" if over == {"items"} else "Intervals of lengths with fewer than three seeds"
+        sentences.append(f"{which} are over test items only; other seeds may differ by more.")
     sentences.append("This is about this scale alone; accuracies are not comparable with the paper's.")
     return [line for sentence in sentences for line in textwrap.wrap(sentence, WIDTH, subsequent_indent="  ")]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from clipa.figures import FigureError, NothingToDraw
-from clipa.law import MINIMAL_SEEDS, over_seeds
+from clipa.law import MINIMAL_SEEDS, over_seeds, over_what
 
 if TYPE_CHECKING:
     import pandas
@@ -28,6 +28,7 @@ def image_points(
     kept = frame[(frame.benchmark == benchmark) & (frame.metric == metric)]
     kept = kept[(kept.text_reduction == "truncation") & (kept.text_tokens == 32)]
     kept = kept[kept.patches.notna()]  # §4.1 is about ViTs; ConvNeXt is Table 13's
+    kept = kept.astype({"patches": int, "image_tokens": int})
     published = (kept.table == 11) & kept.value.notna() if figure is None else kept.figure == figure
     kept = kept[((kept.source == "measured") & kept.value.notna()) | published]
     final = (kept.image_reduction == "none").map({True: "pretrain", False: "finetune"})
@@ -118,8 +119,7 @@ def provenance_line(
     names, counts = items.dataset_name.to_list(), sorted({int(n) for n in items.dataset_n})
     name = ", ".join([names[0], *(other.rsplit("/", 1)[-1] for other in names[1:])])
     seeds = points.groupby("run").seed.nunique()
-    over = "seeds" if seeds.min() >= MINIMAL_SEEDS else "test items"
     count = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
-    bars = f"{count} seed{'' if seeds.max() == 1 else 's'}, bars: 95 % over {over}"
+    bars = f"{count} seed{'' if seeds.max() == 1 else 's'}, bars: 95 % over {over_what(seeds)}"
     n = " to ".join(map(str, counts[:: max(1, len(counts) - 1)]))
     return f"Measured at {scale} scale on {name} (n = {n}), not {instead_of}; {bars}"

@@ -48,7 +48,7 @@ def measured_cells(number: int, published: Sequence[Record], measured: Iterable[
         scale=escape(found[0]["scale"]),
         datasets=", ".join(sets),
         seeds="/".join(map(str, seeds)) + (" seed" if seeds == [1] else " seeds"),
-        over="seeds" if seeds[0] >= _minimal_seeds() else "test items",
+        over=_over_what(seeds),
     )
 
 
@@ -70,6 +70,12 @@ def _check_one_experiment(number: int, records: Sequence[Record]) -> None:
             raise TableError(
                 f"table {number}: the records mix test sets that stand for {benchmark}; give one"
             )
+
+
+def _over_what(seeds: Sequence[int]) -> str:
+    from clipa.law import over_what
+
+    return over_what(seeds)
 
 
 def _minimal_seeds() -> int:
