@@ -34,7 +34,17 @@ READERS = {
     "demo",
     "demo_progress",
 }
-TRAINERS = {"train", "evaluate", "data", "standalone", "models", "losses", "schedule", "checkpoint", "sharding"}
+TRAINERS = {
+    "train",
+    "evaluate",
+    "data",
+    "standalone",
+    "models",
+    "losses",
+    "schedule",
+    "checkpoint",
+    "sharding",
+}
 # What may never be loaded by figures, tables and numbers: a figure must be there in seconds.
 HEAVY = {"torch", "torchvision", "open_clip", "clip_benchmark", "spacy", "transformers", "timm"}
 
