@@ -41,6 +41,10 @@ from clipa.schedule import learning_rate
 INTERRUPTED = 75
 """Exit code after SIGTERM with a checkpoint saved: start the same command again to go on (EX_TEMPFAIL)."""
 
+_GROUPS: list[Any] = []
+# Groups are kept: whatever holds one last (the towers) would join its threads under the interpreter's lock, for which
+# a thread that lets go of its last tensor may be waiting.
+
 UNDECODABLE_LIMIT = 0.01
 """Share of images that may be undecodable before the stage stops: more means damaged data, not bad luck."""
 
@@ -347,6 +351,7 @@ def _processes(stage: Stage) -> Iterator[int]:
     if stage.scale.device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if stage.scale.device == "cuda" else "gloo")
+    _GROUPS.append(dist.group.WORLD)
     try:
         yield dist.get_rank()
     finally:
