@@ -1,6 +1,6 @@
 """Runs on one machine without Snakemake: draw the world, train, evaluate, and pack the records into one archive.
 
-For a GPU that is lent for minutes, on a machine that may have neither Snakemake nor spaCy nor a network (docs/mini.md).
+For a GPU at hand for minutes only, on a machine that may have neither Snakemake nor spaCy nor a network (docs/mini.md).
 Jobs are the workflow's own, and so are their folders: what is interrupted goes on at the next call, here or there, and
 what is packed is accepted (``clipa accept``) like any other measurement.
 """
