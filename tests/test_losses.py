@@ -1,11 +1,20 @@
-"""The contrastive loss and its gradient, in one pass and in many."""
+"""The contrastive loss, NegCLIP's, and their gradients: in one pass and in many, in one process and in two."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from clipa import models
-from clipa.losses import backward, contrastive_loss
+from clipa.losses import backward, contrastive_loss, negclip_loss
+from negclip_gradients import negclip_batch, negclip_gradients
 from small_training import tiny_stages
+
+TESTS = Path(__file__).parent
 
 
 def gradients(microbatch: int | None, checkpointing: bool = False) -> tuple[float, dict[str, torch.Tensor]]:
@@ -60,3 +69,80 @@ def test_uninformative_features_cost_the_logarithm_of_the_batch() -> None:
     assert contrastive_loss(same, same, torch.tensor(10.0)).item() == pytest.approx(
         torch.tensor(16.0).log().item()
     )
+
+
+# ----------------------------------------------------------------------------------------------------- NegCLIP's loss
+
+
+def features(count: int, seed: int) -> torch.Tensor:
+    drawn = torch.randn(count, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.nn.functional.normalize(drawn, dim=-1)
+
+
+def naive_negclip_loss(images: torch.Tensor, texts: torch.Tensor, scale: float) -> float:
+    """The definition, one query at a time: an image looks among all texts, a text (no negative) among all images."""
+    costs = {"images": [], "texts": []}
+    for i in range(len(images)):
+        chances = [math.exp(scale * float(images[i] @ text)) for text in texts]
+        costs["images"].append(-math.log(chances[i] / sum(chances)))
+        chances = [math.exp(scale * float(image @ texts[i])) for image in images]
+        costs["texts"].append(-math.log(chances[i] / sum(chances)))
+    return sum(map(sum, costs.values())) / len(images) / 2
+
+
+def test_negclip_loss_is_its_definition() -> None:
+    images, texts = features(10, 0), features(20, 1)
+    expected = naive_negclip_loss(images, texts, 14.0)
+    assert negclip_loss(images, texts, torch.tensor(14.0)).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_negatives_are_candidates_and_never_ask() -> None:
+    """A negative that is like no image costs nothing, since no image is asked for with it; like an image, it costs."""
+    images = torch.eye(4, 8, dtype=torch.float64)
+    texts = torch.nn.functional.normalize(images + 0.1 * features(4, 3), dim=-1)
+    scale = torch.tensor(50.0)
+    unlike = -texts  # cosines of about -1: no candidate
+    plain = contrastive_loss(images, texts, scale)
+    assert negclip_loss(images, torch.cat([texts, unlike]), scale).item() == pytest.approx(
+        plain.item(), rel=1e-9
+    )
+    alike = negclip_loss(images, torch.cat([texts, texts]), scale)
+    # Every image finds its text twice: log 2 in its half of the loss; the texts' half is as without negatives.
+    assert alike.item() == pytest.approx(plain.item() + math.log(2) / 2, rel=1e-9)
+
+
+@pytest.mark.parametrize("microbatch", [12, 4, 5, 1])
+def test_gradient_caching_is_exact_with_two_texts_an_image(microbatch: int) -> None:
+    loss, whole = negclip_gradients(negclip_batch(), None)
+    cached_loss, cached = negclip_gradients(negclip_batch(), microbatch)
+    assert cached_loss == pytest.approx(loss, abs=1e-6)
+    assert whole.keys() == cached.keys() and "logit_scale" in whole
+    for name, gradient in whole.items():
+        assert (cached[name] - gradient).abs().max() <= 1e-5 * gradient.abs().max(), name
+
+
+def test_one_pass_of_negclip_equals_plain_autograd() -> None:
+    stage = tiny_stages()[0]
+    towers = models.Towers(models.build(stage.model_config, 0), stage.augmentation)
+    negclip_loss(*towers(*negclip_batch())).backward()
+    _, ours = negclip_gradients(negclip_batch(), None)
+    for name, p in towers.model.named_parameters():
+        if p.grad is not None:
+            assert torch.allclose(ours[name], p.grad, rtol=1e-4, atol=1e-7), name
+
+
+def test_two_processes_have_one_process_s_negclip_gradients() -> None:
+    """Two gloo processes, each with every second item, in one pass and in several: the blocks stay aligned."""
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    done = subprocess.run(
+        [sys.executable, *launcher, str(TESTS / "negclip_gradients.py")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    for case, found in json.loads(done.stdout).items():
+        assert found["loss"] < 1e-6 and found["gradient"] < 1e-4 and found["parameters"] > 20, (case, found)
+
+
+def test_a_part_that_is_no_multiple_is_refused() -> None:
+    images, tokens = negclip_batch()
+    with pytest.raises(ValueError, match="12 images and 23 of another part"):
+        backward(lambda *_: None, (images, tokens[:23]), loss=negclip_loss)
