@@ -28,7 +28,7 @@ def small_scale(**world: int) -> Scale:
 def draw_small_world(scale: Scale, root: Path, test_sets: tuple[str, ...]) -> Project:
     """Draw training shards, vocabulary and ``test_sets`` below ``root``; returns the project that finds them."""
     project = Project(data_directory=str(root / "data"), runs_directory=str(root / "runs"))
-    data = root / "data" / data_slug(scale)
+    data = root / "data" / data_slug(scale.data)
     draw_train(scale.data.world, data)
     draw_test(scale.data.world, data, test_sets)
     train_vocabulary(data, scale.vocabulary_size)
@@ -38,7 +38,7 @@ def draw_small_world(scale: Scale, root: Path, test_sets: tuple[str, ...]) -> Pr
 def finish_untrained(stage: Stage, project: Project) -> Path:
     """Write what a finished stage leaves, with initial weights; returns the exported model's folder."""
     directory = Path(project.runs_directory) / stage.directory
-    vocabulary = Path(project.data_directory) / data_slug(stage.scale) / "vocabulary"
+    vocabulary = Path(project.data_directory) / data_slug(stage.data) / "vocabulary"
     model = build(stage.model_config, stage.seed)
     export = directory / "open_clip"
     export_open_clip(stage.model_config, model.state_dict(), export, vocabulary, stage.scale.augmentation)

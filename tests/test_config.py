@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from clipa.config import ConfigError, load_experiment, load_project, load_scale
-from clipa.runs import load_grid
+from clipa.grid import load_grid
 
 CONFIG = Path(__file__).parents[1] / "config"
 

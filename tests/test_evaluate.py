@@ -49,7 +49,7 @@ def suite(world) -> dict[str, dict]:
 
 def sets_folder(world) -> Path:
     project, stages = world
-    return Path(project.data_directory) / data_slug(stages[0].scale) / "test"
+    return Path(project.data_directory) / data_slug(stages[0].data) / "test"
 
 
 def candidate_of(world, stage: Stage):
@@ -206,7 +206,7 @@ def test_refusals_say_what_is_missing(world, tmp_path):
 
 def test_a_test_set_with_missing_items_gives_no_records(world, tmp_path):
     project, stages = world
-    data = Path(project.data_directory) / data_slug(stages[0].scale)
+    data = Path(project.data_directory) / data_slug(stages[0].data)
     copy = tmp_path / "data" / data.name
     shutil.copytree(data / "test", copy / "test")
     manifest = copy / "test" / "plain" / "manifest.json"

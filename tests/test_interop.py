@@ -30,7 +30,7 @@ def world(tmp_path_factory) -> tuple[Path, Path]:
     scale = small_scale(training_images=256, images_per_shard=64)
     project = draw_small_world(scale, root, ())
     stage = stages_of(parse_run("S16-resize64-truncation32"), scale, seed=0)[0]
-    return root / "data" / data_slug(scale) / "train", finish_untrained(stage, project)
+    return root / "data" / data_slug(scale.data) / "train", finish_untrained(stage, project)
 
 
 LOAD = """

@@ -37,7 +37,7 @@ def test_identity_is_known_without_drawing_and_covers_every_parameter():
         marks.add(world_fingerprint(WORLD, changed))
     assert len(marks) == 2 + len(PARAMETERS.model_dump())
     scale = small_scale()
-    assert data_slug(scale) == f"pictograms-v1-{world_fingerprint(WORLD, scale.data.world)}"
+    assert data_slug(scale.data) == f"pictograms-v1-{world_fingerprint(WORLD, scale.data.world)}"
     # The Snakefile asks for it at parse time, in an environment without torch.
     script = "import sys, clipa.data; print(sorted({'numpy', 'PIL', 'torch', 'pandas'} & set(sys.modules)))"
     paths = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

@@ -32,7 +32,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("reduced")
     scale = tiny_scale()
     draw_small_world(scale, root, ())
-    annotate(root / "data" / data_slug(scale), 1)
+    annotate(root / "data" / data_slug(scale.data), 1)
     return root
 
 
@@ -160,7 +160,7 @@ def tokens_of(world: Path, run_slug: str, kind: int = 0) -> tuple[numpy.ndarray,
 @pytest.mark.parametrize("reduction", ["random", "block", "syntax"])
 def test_captions_are_reduced_as_the_rule_says(world: Path, reduction: str):
     tokens, captions, tags = tokens_of(world, f"S16-resize112-{reduction}8")
-    tokenizer = load_tokenizer(world / "data" / data_slug(tiny_scale()) / "vocabulary")
+    tokenizer = load_tokenizer(world / "data" / data_slug(tiny_scale().data) / "vocabulary")
     whole = [tokenizer.encode(caption) for caption in captions]
     assert tokens.shape == (BATCH, 8) and (tokens[:, 0] == whole[0].ids[0]).all()
     assert sum(len(encoding.ids) > 8 for encoding in whole) > BATCH // 2

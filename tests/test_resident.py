@@ -33,7 +33,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("resident")
     scale = tiny_scale()
     draw_small_world(scale, root, ())
-    data = root / "data" / data_slug(scale)
+    data = root / "data" / data_slug(scale.data)
     annotate(data, 1, WORLD)
     return data
 

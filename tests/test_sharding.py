@@ -46,7 +46,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A world in which a few images cannot be decoded, for each process to count its own."""
     root = tmp_path_factory.mktemp("sharded")
     draw_small_world(tiny_scale(), root, ())
-    train = root / "data" / data_slug(tiny_scale()) / "train"
+    train = root / "data" / data_slug(tiny_scale().data) / "train"
     for path in sorted(train.glob("*.tar"))[:DAMAGED]:
         with tarfile.open(path) as shard:
             image = next(member for member in shard if not member.name.endswith((".txt", ".json")))

@@ -14,8 +14,8 @@ from typing import Any
 from clipa.config import Scale
 from clipa.outcomes import correct_items, percent_and_error
 from clipa.plan import Plan
-from clipa.results import RECORDED_DIRECTORY, Record, read_records, write_records
-from clipa.runs import Run, Stage, parse_run, recorded_path, recorded_suite_path, stages_of
+from clipa.results import RECORDED_DIRECTORY, Record, read_records, run_name, write_records
+from clipa.runs import Run, Stage, measured_stages, parse_run, recorded_path, recorded_suite_path, stages_of
 
 SUITE = "suite.json"
 TOLERANCE = 1e-6  # points; a value must be that of its outcomes, up to the arithmetic of another library
@@ -79,11 +79,11 @@ def accept_plan(
                 measured.append(path)
             elif not (plan.root / RECORDED_DIRECTORY / recorded_path(stages)).is_file():
                 missing.append(path)
+            if (suite := plan.root / plan.suite_file(stages)).is_file():
+                measured.append(suite)
     if missing:
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise AcceptError(f"{missing[0]}{others}: not measured yet; run snakemake first")
-    suites = (plan.root / plan.suite_file(stages) for stages in plan.suite_stages())
-    measured += [path for path in suites if path.is_file()]
     root = plan.root / RECORDED_DIRECTORY
     return accept(measured, plan.scale, root, replace=replace, knows_commit=knows_commit)
 
@@ -94,15 +94,15 @@ def check(
     """The stages that `records` measure, all of them, of one run and seed. AcceptError for any doubt."""
     if not records:
         raise AcceptError(f"{path}: holds no records; evaluate the run first")
-    for name in ("source", "scale", "run", "seed"):
-        if len({record[name] for record in records if name in record}) != 1:
+    for name in ("source", "scale", "run", "recipe", "seed"):
+        if len({record.get(name) for record in records}) != 1:
             raise AcceptError(f"{path}: records of one {name} are accepted at a time, these mix several")
     first = records[0]
     if first["source"] != "measured":
         raise AcceptError(f"{path}: these are published numbers; only measured ones are recorded")
     if first["scale"] != scale.name:
         raise AcceptError(f"{path}: measured at scale {first['scale']}, not {scale.name}")
-    run = parse_run(first["run"])
+    run = parse_run(run_name(first))
     stages = stages_of(run, scale, first["seed"])
     for record in records:
         _check_identity(path, record, run, stages)
@@ -111,12 +111,12 @@ def check(
     if path.name == SUITE:
         _check_suite(path, records, stages[-1], scale)
     else:
-        _check_complete(path, records, stages)
+        _check_complete(path, records, measured_stages(stages))
     return stages
 
 
 def _check_identity(path: Path, record: Record, run: Run, stages: Sequence[Stage]) -> None:
-    stage = next((stage for stage in stages if stage.kind == record["stage"]), None)
+    stage = next((stage for stage in measured_stages(stages) if stage.kind == record["stage"]), None)
     if stage is None:
         raise AcceptError(f"{path}: record {record['id']}: run {run.slug} has no stage {record['stage']}")
     if record["stage_fingerprint"] != stage.fingerprint:

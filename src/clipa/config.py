@@ -125,6 +125,7 @@ class Data(Strict):
     lanes: int = Field(8, gt=0, description="canonical lanes: the same for every number of ranks and workers")
     shuffle_window: int = Field(1000, gt=0, description="samples permuted together inside a lane")
     workers: int = Field(0, ge=0, description="loader processes; does not change the order of samples")
+    download: Download | None = Field(default=None, description="webdataset: where its links are")
     resident: bool = Field(
         default=False,
         description="all pictures stay on the device, which crops and resizes them; pixels may differ by 1 of 255",
@@ -137,10 +138,31 @@ class Data(Strict):
         return self
 
 
+class Download(Strict):
+    """Where the image links of a web data set are (docs/data.md)."""
+
+    repository: str = Field(description="on the Hugging Face hub, with parquet files")
+    url_column: str = "URL"
+    caption_column: str = "TEXT"
+
+
+class Negatives(Strict):
+    """What NegCLIP's training set is made of (Table 14): rows with hard-negative captions and neighbour images."""
+
+    source: str | None = Field(default=None, description="data source, by name; none: the scale's")
+    neighbours: str = Field(description="how they are found: `pixels`, or an open_clip model/pretrained tag")
+    rows: int | None = Field(default=None, gt=0, description="at most so many; none: all")
+
+
 class ScaleModel(Strict):
     """How one of the paper's models is built at this scale."""
 
     config: str = Field(description="stem of a file in src/clipa/model_configs")
+    patch_size: int | None = Field(default=None, gt=0, description="where it is not the scale's (H/14, G/14)")
+    sharded: bool | None = Field(default=None, description="where it is not the scale's")
+    activation_checkpointing: bool | Literal["selective"] | None = Field(
+        default=None, description="where it is not the schedule's"
+    )
     augmentation: Augmentation | None = Field(
         default=None, description="of this model, where it is not the scale's (§4.3's ConvNeXt)"
     )
@@ -170,6 +192,9 @@ class Scale(Strict):
     """One file of ``config/scales``: maps the paper's coordinates to what runs, and fixes precision and threads."""
 
     name: str
+    config_directory: Path = Field(
+        default=CONFIG_DIRECTORY, description="where its file, and recipes.yaml, are"
+    )
     about: str
     precision: Literal["fp32", "bf16"]
     threads: int | None = Field(gt=0, description="torch threads per process (None: leave to torch)")
@@ -184,12 +209,12 @@ class Scale(Strict):
     kept_patches: dict[int, int] = Field(
         default_factory=dict, description="patches that a mask keeps in the paper → at this scale"
     )
-    readings: dict[Literal["grid", "block"], str] = Field(
-        default_factory=dict,
-        description="readings of masks that §3.2 leaves open (docs/method.md), if not the default",
-    )
     models: dict[str, ScaleModel]
     data: Data
+    sources: dict[str, Data] = Field(
+        default_factory=dict,
+        description="other data that recipes name (LAION-2B); an embedded world stands for all of them",
+    )
     tagger: str = Field(
         default="gold",
         description="parts of speech: gold (a tagger trained on the world's), world (these), or a spaCy pipeline",
@@ -197,6 +222,8 @@ class Scale(Strict):
     augmentation: Augmentation = Augmentation()
     pretrain: Schedule
     finetune: Schedule
+    negclip: Schedule | None = Field(default=None, description="none: no NegCLIP at this scale")
+    negatives: Negatives | None = None
     vocabulary_size: int | None = Field(default=None, gt=0, description="None: bert-base-uncased")
     evaluation: Evaluation
     experiments: list[str] = Field(
@@ -215,19 +242,18 @@ class Scale(Strict):
             missing = [name for name in self.models if name not in stage.base_lr]
             if missing:
                 raise ValueError(f"base_lr: no value for {missing[0]}")
-        uneven = [size for size in self.image_sizes.values() if size % self.patch_size]
+        patches = {self.patch_size, *(model.patch_size for model in self.models.values() if model.patch_size)}
+        uneven = [size for size in self.image_sizes.values() if all(size % patch for patch in patches)]
         if uneven:
             raise ValueError(f"image_sizes: {uneven[0]} is not a multiple of patch_size {self.patch_size}")
+        if (self.negclip is None) != (self.negatives is None):
+            raise ValueError("negclip and negatives: a schedule and its training set go together")
         return self
 
     @property
     def full_image_size(self) -> int:
         """Pixels of a full-resolution image (the paper's 224)."""
         return self.image_sizes[224]
-
-    def patches(self, paper_pixels: int) -> int:
-        """Patches of an image that has ``paper_pixels`` in the paper, at this scale."""
-        return (self.image_sizes[paper_pixels] // self.patch_size) ** 2
 
 
 class ExperimentRuns(Strict):
@@ -238,6 +264,7 @@ class ExperimentRuns(Strict):
     kept_patches: list[int] | None = Field(default=None, description="of the paper's 196; masks only")
     text_reduction: list[Literal["truncation", "random", "block", "syntax"]] = ["truncation"]
     text_tokens: list[int] = [32]
+    recipe: list[str] = ["study"]
 
     @model_validator(mode="after")
     def _counts_if_masked(self) -> ExperimentRuns:
@@ -251,8 +278,15 @@ class Experiment(Strict):
 
     about: str
     fills: list[str] = Field(description="tables and figures of the paper: table11, figure4, …")
-    models: list[str]
-    runs: list[ExperimentRuns]
+    models: list[str] = []
+    runs: list[ExperimentRuns] = []
+    cells: dict[str, str | list[str]] = Field(
+        default_factory=dict,
+        description="runs with recipes, by what the ids of the table's numbers call them (case, or run)",
+    )
+    suite: bool = Field(
+        default=False, description="the last stages are measured on the whole test suite, too"
+    )
 
 
 class Project(Strict):
@@ -274,25 +308,26 @@ class Project(Strict):
 def load_project(overrides: dict[str, Any] | None = None, directory: Path = CONFIG_DIRECTORY) -> Project:
     """``config/config.yaml`` with ``overrides`` on top (Snakemake's ``--config``)."""
     path = directory / "config.yaml"
-    return _validated(Project, {**_read_yaml(path), **(overrides or {})}, path)
+    return validated(Project, {**read_yaml(path), **(overrides or {})}, path)
 
 
 def load_scale(name: str, directory: Path = CONFIG_DIRECTORY) -> Scale:
     """The scale called ``name``; a file that says ``extends: other`` overrides keys of the other, map by map."""
     path = _named_file(directory / "scales", name, "scale")
-    return _validated(Scale, {"name": name, **_with_base(path, ())}, path)
+    values = {"name": name, "config_directory": directory, **_with_base(path, ())}
+    return validated(Scale, values, path)
 
 
 def load_experiment(name: str, directory: Path = CONFIG_DIRECTORY) -> Experiment:
     """The experiment called ``name``."""
     path = _named_file(directory / "experiments", name, "experiment")
-    return _validated(Experiment, _read_yaml(path), path)
+    return validated(Experiment, read_yaml(path), path)
 
 
 def _with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path in seen:
         raise ConfigError(f"{path}: extends: the files extend each other in a circle")
-    values = _read_yaml(path)
+    values = read_yaml(path)
     base = values.pop("extends", None)
     if base is None:
         return values
@@ -315,7 +350,8 @@ def _named_file(directory: Path, name: str, kind: str) -> Path:
     return path
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Keys and values of a YAML file; ConfigError names the file and, if it is no YAML, the line."""
     import yaml
 
     try:
@@ -331,17 +367,18 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _validated(model: type[Any], values: dict[str, Any], path: Path) -> Any:
+def validated(model: type[Any], values: dict[str, Any], path: Path, within: str = "") -> Any:
+    """``values`` as a ``model``; ConfigError names ``path`` and the key, which stands below ``within``."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_one_line(model, error, path)) from None
+        raise ConfigError(_one_line(model, error, path, within)) from None
 
 
-def _one_line(model: type[BaseModel], error: ValidationError, path: Path) -> str:
+def _one_line(model: type[BaseModel], error: ValidationError, path: Path, within: str) -> str:
     """The first mistake, in one line; unknown keys first, since a typo also makes its right key missing."""
     first = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
-    key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+    key = ".".join(str(part) for part in (*filter(None, [within]), *first["loc"])) or "(top level)"
     if first["type"] == "extra_forbidden":
         known = sorted(_all_keys(model))
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)

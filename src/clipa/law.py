@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy
 
 from clipa.outcomes import correct_items
-from clipa.results import Record, RecordError, load_records, parameters_of
+from clipa.results import Record, RecordError, load_records, of_the_study, parameters_of
 
 LEVEL = 0.95
 MINIMAL_SEEDS = 3
@@ -381,4 +381,4 @@ def conclusion(summary: Summary) -> list[str]:
 
 def main_report(paths: Iterable[str | Path]) -> str:
     """The report on the records in these files. Raises RecordError."""
-    return report(summarise(load_records(paths)))
+    return report(summarise(of_the_study(load_records(paths))))

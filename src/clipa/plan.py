@@ -12,15 +12,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from clipa.config import CONFIG_DIRECTORY, Project, Scale, load_project
+from clipa.config import CONFIG_DIRECTORY, Data, Project, Scale, load_project
+from clipa.grid import Grid, load_grid
+from clipa.recipes import STUDY
 from clipa.results import RECORDED_DIRECTORY
 from clipa.runs import (
-    Grid,
     Run,
     Stage,
     data_slug,
     evaluation_directory,
-    load_grid,
+    parse_run,
     recorded_path,
     recorded_suite_path,
 )
@@ -43,8 +44,12 @@ class Plan:
 
     @property
     def data(self) -> Path:
-        """The data of the scale: ``results/data/pictograms-v1-…``."""
-        return Path(self.project.data_directory, data_slug(self.scale))
+        """The data of the scale: ``results/data/pictograms-v1-…``; the test sets and the vocabulary lie there."""
+        return self.data_of(self.scale.data)
+
+    def data_of(self, data: Data) -> Path:
+        """Where training data lies, the scale's or another source's."""
+        return Path(self.project.data_directory, data_slug(data))
 
     @property
     def runs(self) -> Path:
@@ -52,21 +57,27 @@ class Plan:
         return Path(self.project.runs_directory, self.scale.name)
 
     @cached_property
-    def stages(self) -> dict[tuple[str, str, int], Stage]:
-        """Every stage of the grid by (run slug, kind, seed)."""
+    def stages(self) -> dict[str, Stage]:
+        """Every stage of the grid by its fingerprint. The stages of several runs may be one."""
         return {
-            (run.slug, stage.kind, seed): stage
+            stage.fingerprint: stage
             for run in self.grid.runs()
             for seed in self.project.seeds
             for stage in self.grid.stages(run, seed)
         }
 
+    def stage(self, fingerprint: str) -> Stage:
+        """KeyError when the grid does not ask for such a stage."""
+        if fingerprint not in self.stages:
+            raise KeyError(f"{fingerprint} is no stage of {self.scale.name}'s experiments and these seeds")
+        return self.stages[fingerprint]
+
     def stages_of(self, slug: str, seed: int) -> list[Stage]:
         """The stages of a run in training order; KeyError when the grid does not ask for them."""
-        kinds = [kind for kind in ("pretrain", "finetune") if (slug, kind, seed) in self.stages]
-        if not kinds:
+        run = parse_run(slug)
+        if run not in self.grid.fills or seed not in self.project.seeds:
             raise KeyError(f"{slug} with seed {seed} is not asked for by {self.scale.name}'s experiments")
-        return [self.stages[slug, kind, seed] for kind in kinds]
+        return self.grid.stages(run, seed)
 
     def stage_file(self, stage: Stage) -> Path:
         """The file that says that a stage is finished."""
@@ -95,9 +106,23 @@ class Plan:
         stages = self.grid.stages(run, seed)
         return self.recorded_file(stages) or self.records_file(stages)
 
+    def suite_cell(self, run: Run, seed: int) -> Path:
+        """Likewise, the whole test suite on the last stage of ``run``."""
+        stages = self.grid.stages(run, seed)
+        return self.recorded_suite_file(stages) or self.suite_file(stages)
+
     def cells(self, target: str | None = None) -> list[Path]:
         """All records behind a table or figure (``table11``, ``figure4``), or behind everything."""
-        return [self.cell(run, seed) for run in self.grid.runs(target) for seed in self.project.seeds]
+        found: list[Path] = []
+        for run in self.grid.runs(target):
+            for seed in self.project.seeds:
+                suite = self.grid.needs_suite(run, target)
+                # Both name the last stage's number on the first benchmark: a table takes one or the other.
+                if target is None or not suite:
+                    found.append(self.cell(run, seed))
+                if suite:
+                    found.append(self.suite_cell(run, seed))
+        return found
 
     def suite_cells(self) -> list[Path]:
         """The whole suite on one checkpoint a model: the full-length baseline of the first seed."""
@@ -105,7 +130,7 @@ class Plan:
 
     def suite_stages(self) -> list[list[Stage]]:
         """The stages of the runs that the suite is measured on."""
-        baselines = [run for run in self.grid.runs() if run.is_full_length]
+        baselines = [run for run in self.grid.runs() if run.is_full_length and run.recipe == STUDY]
         return [self.grid.stages(run, self.project.seeds[0]) for run in baselines]
 
     def planned_stages(self, cells: Iterable[Path] | None = None) -> list[Stage]:

@@ -207,7 +207,7 @@ def record_id(record: Mapping[str, Any]) -> str:
     the run alone does not say which number it is, the case stands in its place. Measured ones start with the
     scale and end with the seed.
     """
-    subject = record.get("case") or record["run"]
+    subject = record.get("case") or run_name(record)
     middle = [subject, record["stage"], record["benchmark"], record["metric"]]
     if record["source"] == "measured":
         parts = [record["scale"], *middle, f"seed{record['seed']}"]
@@ -216,6 +216,16 @@ def record_id(record: Mapping[str, Any]) -> str:
     else:
         parts = [f"figure{record['figure']}", *middle]
     return ".".join(part for part in parts if part is not None)
+
+
+def run_name(record: Mapping[str, Any]) -> str | None:
+    """The name of a record's run, with the recipe of measured ones (`B16-resize112-truncation16-clipa-batch8k`)."""
+    return f"{record['run']}-{record['recipe']}" if record.get("recipe") else record["run"]
+
+
+def of_the_study(records: Iterable[Record]) -> list[Record]:
+    """Records of runs without a recipe: what the law and Figures 1 to 10 are about (§3, §4)."""
+    return [record for record in records if not record.get("recipe")]
 
 
 _ABSOLUTE_PATH = re.compile(r"(^|[\s\"'=:(,])/[A-Za-z0-9._~-]|(^|[\s\"'=(,])[A-Za-z]:\\")

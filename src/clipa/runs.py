@@ -10,23 +10,22 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from clipa.config import (
-    CONFIG_DIRECTORY,
     MODELS,
     Augmentation,
     ConfigError,
-    Project,
+    Data,
     Scale,
     Schedule,
     WorldParameters,
-    load_experiment,
-    load_scale,
 )
+from clipa.recipes import STUDY, Recipe, chain
 
 SEMANTICS = 1
 """Raised whenever the same configuration would train other weights (that is: when the golden loss curve changes)."""
@@ -36,9 +35,12 @@ FULL_IMAGE_SIZE = 224
 FULL_TEXT_TOKENS = 32
 MODEL_CONFIG_DIRECTORY = Path(__file__).parent / "model_configs"
 
+TRAINING_SETS = {"pretrain": "train", "finetune": "train", "negclip": "negclip"}
+"""Folder of a kind of stage's training set, below its data."""
+
 _SLUG = re.compile(
     r"(?P<model>[A-Za-z]+-?[A-Z]?\d*)-(?P<image>none|(?P<reduction>resize|random|grid|block)(?P<setting>\d+))"
-    r"-(?P<text>truncation|random|block|syntax)(?P<tokens>\d+)"
+    r"-(?P<text>truncation|random|block|syntax)(?P<tokens>\d+)(-(?P<recipe>[A-Za-z0-9][A-Za-z0-9.-]*))?"
 )
 
 
@@ -50,10 +52,10 @@ def fingerprint(content: Any) -> str:
 
 @dataclass(frozen=True, order=True)
 class Run:
-    """A pre-training and the fine-tuning after it, in the paper's coordinates (Tables 11 and 12).
+    """A pre-training and what comes after it, in the paper's coordinates (Tables 11 and 12).
 
     ``image_size`` is the paper's pixels; for a mask it stays 224 and ``kept_patches`` says how many of the 196
-    patches are kept. ``text_tokens`` counts [CLS].
+    patches are kept. ``text_tokens`` counts [CLS]. ``recipe`` names the last of its stages (:mod:`clipa.recipes`).
     """
 
     model: str
@@ -62,10 +64,18 @@ class Run:
     kept_patches: int | None = None
     text_reduction: str = "truncation"
     text_tokens: int = FULL_TEXT_TOKENS
+    recipe: str = STUDY
 
     @property
     def slug(self) -> str:
-        """``L16-resize64-truncation32``: the run's name in paths, ids and on the command line."""
+        """``L16-resize64-truncation32``, ``B16-resize112-truncation16-clipa``: the run's name on the command line, in
+        ids and in the folder of its evaluation.
+        """
+        return self.coordinates if self.recipe == STUDY else f"{self.coordinates}-{self.recipe}"
+
+    @property
+    def coordinates(self) -> str:
+        """The name without the recipe. Stages lie below it, so that the runs of several recipes share them."""
         setting = {"none": "", "resize": self.image_size}.get(self.image_reduction, self.kept_patches)
         model = self.model.replace("/", "")
         return f"{model}-{self.image_reduction}{setting}-{self.text_reduction}{self.text_tokens}"
@@ -82,10 +92,6 @@ class Run:
         """The baseline: full resolution, full text; it has no fine-tuning (docs/design.md, "The baseline")."""
         return self.image_reduction == "none" and self.text_tokens == FULL_TEXT_TOKENS
 
-    @property
-    def stages(self) -> tuple[str, ...]:
-        return ("pretrain",) if self.is_full_length else ("pretrain", "finetune")
-
 
 def parse_run(slug: str) -> Run:
     """The run that ``slug`` names; ``ValueError`` with an example when it names none."""
@@ -93,7 +99,7 @@ def parse_run(slug: str) -> Run:
     models = {model.replace("/", ""): model for model in MODELS}
     if not match or match["model"] not in models:
         raise ValueError(
-            f"{slug!r} names no run: expected <model>-<image reduction>-<text reduction>, as in "
+            f"{slug!r} names no run: expected <model>-<image reduction>-<text reduction>[-<recipe>], as in "
             f"L16-resize64-truncation32 or S16-none-truncation32 (models: {', '.join(models)})"
         )
     reduction = match["reduction"] or "none"
@@ -106,58 +112,123 @@ def parse_run(slug: str) -> Run:
         kept_patches=setting if is_mask else None,
         text_reduction=match["text"],
         text_tokens=int(match["tokens"]),
+        recipe=match["recipe"] or STUDY,
     )
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One training: of which run, which kind, from which parent, at which scale and seed."""
+    """One training: of which run, by which stage of its recipe, from which parent, at which scale and seed."""
 
     run: Run
-    kind: str
+    recipe: Recipe
     scale: Scale
     seed: int
     parent: Stage | None = None
 
     @property
+    def kind(self) -> str:
+        return self.recipe.kind
+
+    @cached_property
     def schedule(self) -> Schedule:
-        return self.scale.pretrain if self.kind == "pretrain" else self.scale.finetune
+        """ConfigError where the scale has no schedule for this kind of stage."""
+        study = getattr(self.scale, self.kind)
+        if study is None:
+            raise ConfigError(
+                f"{_file(self.scale)}: {self.kind}: no schedule, so no such stage at this scale"
+            )
+        schedule = self.recipe.schedule(study, self.data.lanes)
+        own = self.scale.models[self.run.model].activation_checkpointing
+        return schedule if own is None else schedule.model_copy(update={"activation_checkpointing": own})
+
+    @property
+    def sharded(self) -> bool:
+        """Whether parameters and optimizer are split over the processes."""
+        own = self.scale.models[self.run.model].sharded
+        return self.scale.sharded if own is None else own
+
+    @property
+    def data(self) -> Data:
+        """What it is trained on. An embedded world stands for every data source; ConfigError for an unknown one."""
+        source = self.scale.negatives.source if self.kind == "negclip" else self.recipe.data
+        if source is None or self.scale.data.kind == "pictograms":
+            return self.scale.data
+        if source not in self.scale.sources:
+            raise ConfigError(f"{_file(self.scale)}: sources: there is no data source {source!r}")
+        return self.scale.sources[source]
 
     @property
     def image_size(self) -> int:
-        """Pixels at this scale: reduced in pre-training, full in fine-tuning (§3.1)."""
-        full = self.kind == "finetune"
-        return self.scale.full_image_size if full else self.scale.image_sizes[self.run.image_size]
+        """Pixels at this scale: reduced in pre-training, full (or more) afterwards (§3.1, §6)."""
+        return self.scale.image_sizes[self._paper_pixels]
+
+    @property
+    def _paper_pixels(self) -> int:
+        return self.run.image_size if self.kind == "pretrain" else self.recipe.image_size
+
+    @property
+    def patch_size(self) -> int:
+        return self.scale.models[self.run.model].patch_size or self.scale.patch_size
 
     @property
     def patches(self) -> int | None:
         """Patches of the whole image at this scale; None for a ConvNeXt."""
-        return None if self.run.patches is None else (self.image_size // self.scale.patch_size) ** 2
+        return None if self.run.patches is None else (self.image_size // self.patch_size) ** 2
+
+    @property
+    def image_reduction(self) -> str:
+        """The run's in pre-training; afterwards the recipe's mask, or none."""
+        if self.kind == "pretrain":
+            return self.run.image_reduction
+        return self.recipe.mask.reduction if self.recipe.mask else "none"
 
     @property
     def kept_patches(self) -> int | None:
-        """Patches that a mask leaves at this scale; None where nothing is masked (fine-tuning: §3.1)."""
-        if self.kind != "pretrain" or self.run.kept_patches is None:
+        """Patches that a mask leaves at this scale; None where nothing is masked.
+
+        In pre-training as the scale's file says; in fine-tuning (§6) the paper's share of them, to the nearest patch.
+        """
+        if self.kind == "pretrain":
+            return None if self.run.kept_patches is None else self.scale.kept_patches[self.run.kept_patches]
+        if self.recipe.mask is None:
             return None
-        return self.scale.kept_patches[self.run.kept_patches]
+        whole = (self._paper_pixels // int(self.run.model.split("/")[1])) ** 2
+        return round(self.recipe.mask.kept_patches * self.patches / whole)
 
     @property
     def reading(self) -> str | None:
-        """Which reading of its mask the scale asks for; None: the default (:mod:`clipa.reductions.images`)."""
-        return self.scale.readings.get(self.run.image_reduction)
+        """Which reading of its mask the recipe asks for; None: the default (:mod:`clipa.reductions.images`)."""
+        return self.recipe.reading.get(self.image_reduction)
+
+    @property
+    def text_reduction(self) -> str:
+        """The run's, also in fine-tuning (B.3); NegCLIP reduces nothing."""
+        return "truncation" if self.kind == "negclip" else self.run.text_reduction
 
     @property
     def text_tokens(self) -> int:
-        return FULL_TEXT_TOKENS if self.kind == "finetune" else self.run.text_tokens
+        return self.run.text_tokens if self.kind == "pretrain" else FULL_TEXT_TOKENS
+
+    @property
+    def text_recipe(self) -> str:
+        """`released`: the released code's way with captions that are too long; `paper`: the text's (§3.3)."""
+        return self.recipe.text_recipe or "paper"
 
     @property
     def augmentation(self) -> Augmentation:
-        return self.scale.models[self.run.model].augmentation or self.scale.augmentation
+        return self.recipe.augmentation(
+            self.scale.models[self.run.model].augmentation or self.scale.augmentation
+        )
+
+    @property
+    def base_lr(self) -> float:
+        return self.schedule.base_lr[self.run.model] * self.recipe.base_lr_factor
 
     @property
     def peak_lr(self) -> float:
         """Base lr × batch size / 256 (Table 5's base lr; the released configurations apply it so)."""
-        return self.schedule.base_lr[self.run.model] * self.schedule.batch_size / 256
+        return self.base_lr * self.schedule.batch_size / 256
 
     @cached_property
     def model_config(self) -> dict[str, Any]:
@@ -165,11 +236,11 @@ class Stage:
         name = self.scale.models[self.run.model].config
         path = MODEL_CONFIG_DIRECTORY / f"{name}.json"
         if not path.is_file():
-            raise ConfigError(
-                f"config/scales/{self.scale.name}.yaml: models.{self.run.model}.config: no {path.name}"
-            )
+            raise ConfigError(f"{_file(self.scale)}: models.{self.run.model}.config: no {path.name}")
         config = json.loads(path.read_text(encoding="utf-8"))
         config["vision_cfg"]["image_size"] = self.image_size
+        if self.recipe.pooling == "average":  # of the patches, then the norm (§5; open_clip's CLIPA models)
+            config["vision_cfg"] |= {"pool_type": "avg", "final_ln_after_pool": True}
         config["text_cfg"]["context_length"] = self.text_tokens
         return config
 
@@ -177,15 +248,17 @@ class Stage:
     def content(self) -> dict[str, Any]:
         """Everything that changes the weights: what the fingerprint covers."""
         schedule = self.schedule.model_dump()
-        schedule["base_lr"] = self.schedule.base_lr[self.run.model]
-        image: dict[str, Any] = {"reduction": self.run.image_reduction if self.kind == "pretrain" else "none"}
+        schedule["base_lr"] = self.base_lr
+        image: dict[str, Any] = {"reduction": self.image_reduction}
         if self.kept_patches is not None:
             image["kept_patches"] = self.kept_patches
             if self.reading is not None:
                 image["reading"] = self.reading
-        text: dict[str, Any] = {"reduction": self.run.text_reduction, "tokens": self.text_tokens}
-        if self.run.text_reduction == "syntax":
+        text: dict[str, Any] = {"reduction": self.text_reduction, "tokens": self.text_tokens}
+        if self.text_reduction == "syntax":
             text["tagger"] = self.scale.tagger
+        if self.text_recipe != "paper" and self.text_reduction != "truncation":
+            text["recipe"] = self.text_recipe
         content = {
             "semantics": SEMANTICS,
             "kind": self.kind,
@@ -198,15 +271,18 @@ class Stage:
             "precision": self.scale.precision,
             "threads": self.scale.threads,
             # A sharded stage may go on with another number of processes; rounding then differs, and only that.
-            "processes": "any" if self.scale.sharded else self.scale.processes,
+            "processes": "any" if self.sharded else self.scale.processes,
             "device": self.scale.device,
             "vocabulary_size": self.scale.vocabulary_size,
-            "data": data_content(self.scale),
-            "order": {"lanes": self.scale.data.lanes, "shuffle_window": self.scale.data.shuffle_window},
+            "data": data_content(self.data),
+            "order": {"lanes": self.data.lanes, "shuffle_window": self.data.shuffle_window},
             "parent": self.parent.fingerprint if self.parent else None,
         }
-        if self.scale.data.resident:  # rounds pixels a little differently (clipa.data.resident)
+        if self.data.resident:  # rounds pixels a little differently (clipa.data.resident)
             content["loader"] = "resident"
+        if self.kind == "negclip":
+            content["negatives"] = self.scale.negatives.model_dump(include={"neighbours", "rows"})
+            content["negatives"]["tagger"] = self.scale.tagger
         return content
 
     @cached_property
@@ -215,8 +291,8 @@ class Stage:
 
     @property
     def directory(self) -> Path:
-        """Below ``results/runs``: ``<scale>/<run>/<stage>/seed<k>-<fingerprint>``."""
-        return Path(self.scale.name, self.run.slug, self.kind, f"seed{self.seed}-{self.fingerprint}")
+        """Below ``results/runs``: ``<scale>/<coordinates>/<kind>/seed<k>-<fingerprint>``."""
+        return Path(self.scale.name, self.run.coordinates, self.kind, f"seed{self.seed}-{self.fingerprint}")
 
 
 def _augmentation_content(augmentation: Augmentation) -> dict[str, Any]:
@@ -229,10 +305,10 @@ def _augmentation_content(augmentation: Augmentation) -> dict[str, Any]:
     return content
 
 
-def data_content(scale: Scale) -> dict[str, Any]:
+def data_content(data: Data) -> dict[str, Any]:
     """What the training data's fingerprint covers: the generator's version and parameters, or a data set's name."""
-    parameters = scale.data.world.model_dump() if scale.data.world else {"shards": scale.data.shards}
-    return {"name": scale.data.name, "parameters": parameters}
+    parameters = data.world.model_dump() if data.world else {"shards": data.shards}
+    return {"name": data.name, "parameters": parameters}
 
 
 def world_fingerprint(name: str, parameters: WorldParameters) -> str:
@@ -240,29 +316,56 @@ def world_fingerprint(name: str, parameters: WorldParameters) -> str:
     return fingerprint({"name": name, "parameters": parameters.model_dump()})
 
 
-def data_slug(scale: Scale) -> str:
-    """Directory name of the data of a scale: ``pictograms-v1-<fingerprint>``."""
-    return f"{scale.data.name.replace('/', '-')}-{fingerprint(data_content(scale))}"
+def data_slug(data: Data) -> str:
+    """Directory name of training data: ``pictograms-v1-<fingerprint>``."""
+    return f"{data.name.replace('/', '-')}-{fingerprint(data_content(data))}"
 
 
 def stages_of(run: Run, scale: Scale, seed: int) -> list[Stage]:
-    """The stages of ``run``, in training order; the last one's fingerprint identifies the run's evaluation."""
+    """The stages of ``run``, in training order; the last one's fingerprint identifies the run's evaluation.
+
+    The study's full-length baseline is only pre-trained (docs/design.md, "The baseline"). ConfigError where the scale
+    cannot build the run, or there is no such recipe.
+    """
+    recipes = chain(run.recipe, scale.config_directory)
+    if run.recipe == STUDY and run.is_full_length:
+        recipes = recipes[:1]
+    _check_buildable(run, scale, recipes)
+    stages: list[Stage] = []
+    for recipe in recipes:
+        stages.append(Stage(run, recipe, scale, seed, parent=stages[-1] if stages else None))
+    return stages
+
+
+def measured_stages(stages: Sequence[Stage]) -> list[Stage]:
+    """The stages that are evaluated: of each kind the last one (of a fine-tuning in two steps, §6, the second)."""
+    return list({stage.kind: stage for stage in stages}.values())
+
+
+def _check_buildable(run: Run, scale: Scale, recipes: Sequence[Recipe]) -> None:
+    file = _file(scale)
     if run.model not in scale.models:
-        raise ConfigError(f"config/scales/{scale.name}.yaml: models: {run.model} is not built at this scale")
-    if run.image_size not in scale.image_sizes:
-        raise ConfigError(
-            f"config/scales/{scale.name}.yaml: image_sizes: no entry for {run.image_size} pixels"
-        )
-    if run.kept_patches is not None and run.patches is None:
+        raise ConfigError(f"{file}: models: {run.model} is not built at this scale")
+    for pixels in (run.image_size, *(recipe.image_size for recipe in recipes)):
+        if pixels not in scale.image_sizes:
+            raise ConfigError(f"{file}: image_sizes: no entry for {pixels} pixels")
+    masked = run.kept_patches is not None or any(recipe.mask for recipe in recipes)
+    if masked and run.patches is None:
         raise ConfigError(f"{run.slug}: a ConvNeXt has no patches to mask; §4.3 resizes its images")
     if run.kept_patches is not None and run.kept_patches not in scale.kept_patches:
+        raise ConfigError(f"{file}: kept_patches: no entry for {run.kept_patches} of 196 patches")
+    wrong = [name for recipe in recipes for name in recipe.reading if name != run.image_reduction]
+    if wrong:
+        raise ConfigError(f"{run.slug}: its recipe reads {wrong[0]} masking, which the run does not have")
+    if scale.data.resident and any(recipe.color_jitter for recipe in recipes):
         raise ConfigError(
-            f"config/scales/{scale.name}.yaml: kept_patches: no entry for {run.kept_patches} of 196 patches"
+            f"{run.slug}: colours are not changed by a resident loader; {file}: data.resident: false does it"
         )
-    stages: list[Stage] = []
-    for kind in run.stages:
-        stages.append(Stage(run, kind, scale, seed, parent=stages[-1] if stages else None))
-    return stages
+
+
+def _file(scale: Scale) -> str:
+    """The scale's file, for messages."""
+    return f"{scale.config_directory.as_posix()}/scales/{scale.name}.yaml"
 
 
 def evaluation_directory(stages: list[Stage]) -> Path:
@@ -281,56 +384,3 @@ def recorded_suite_path(stages: list[Stage]) -> Path:
     """Likewise for the whole test suite on the run's last stage; a folder deeper, so that no figure takes it in."""
     path = recorded_path(stages)
     return path.parent / "suite" / path.name
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The runs that a project's configuration asks for, and what each run fills."""
-
-    project: Project
-    scale: Scale
-    fills: dict[Run, frozenset[str]]
-
-    def runs(self, target: str | None = None) -> list[Run]:
-        """All runs, or those that fill ``target`` (``figure4``, ``table11``), in a stable order."""
-        chosen = [run for run, targets in self.fills.items() if target is None or target in targets]
-        return sorted(
-            chosen,
-            key=lambda run: (
-                MODELS.index(run.model),
-                -run.text_tokens,
-                -(run.patches or run.image_size),
-                run.slug,
-            ),
-        )
-
-    def stages(self, run: Run, seed: int) -> list[Stage]:
-        return stages_of(run, self.scale, seed)
-
-
-def load_grid(project: Project, directory: Path = CONFIG_DIRECTORY) -> Grid:
-    """Expand the experiments of ``project``. A run that several experiments name exists once."""
-    scale = load_scale(project.scale, directory)
-    fills: dict[Run, frozenset[str]] = {}
-    for name in project.experiments or scale.experiments:
-        experiment = load_experiment(name, directory)
-        for model in experiment.models:
-            if model not in MODELS:
-                raise ConfigError(
-                    f"{directory}/experiments/{name}.yaml: models: unknown model {model!r} (known: {', '.join(MODELS)})"
-                )
-        for run in _expanded(experiment):
-            fills[run] = fills.get(run, frozenset()) | frozenset(experiment.fills)
-    return Grid(project, scale, fills)
-
-
-def _expanded(experiment: Any) -> list[Run]:
-    return [
-        Run(model, block.image_reduction, size, kept, reduction, tokens)
-        for model in experiment.models
-        for block in experiment.runs
-        for size in block.image_size
-        for kept in block.kept_patches or [None]
-        for reduction in block.text_reduction
-        for tokens in block.text_tokens
-    ]

@@ -10,40 +10,35 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from clipa import checkpoint, models, sharding
+from clipa import checkpoint, models, ranks, sharding
 from clipa.config import Project
 from clipa.data import resident
 from clipa.data.stream import ShardError, StreamSpec, batches, mask_key, read_manifest
-from clipa.locks import directory_lock
-from clipa.losses import backward
+from clipa.losses import backward, contrastive_loss, negclip_loss
 from clipa.progress import Progress
 from clipa.provenance import describe
 from clipa.reductions.images import keep
 from clipa.reductions.noise import uniform
 from clipa.results import write_json_atomically
-from clipa.runs import Stage, data_slug, fingerprint
+from clipa.runs import TRAINING_SETS, Stage, data_slug, fingerprint
 from clipa.schedule import learning_rate
 
 INTERRUPTED = 75
 """Exit code after SIGTERM with a checkpoint saved: start the same command again to go on (EX_TEMPFAIL)."""
 
-_GROUPS: list[Any] = []
-# Groups are kept: whatever holds one last (the towers) would join its threads under the interpreter's lock, for which
-# a thread that lets go of its last tensor may be waiting.
+LOSSES = {"pretrain": contrastive_loss, "finetune": contrastive_loss, "negclip": negclip_loss}
 
 UNDECODABLE_LIMIT = 0.01
 """Share of images that may be undecodable before the stage stops: more means damaged data, not bad luck."""
@@ -78,7 +73,7 @@ def train_stage(stage: Stage, project: Project) -> Path:
     Raises :class:`Interrupted`, :class:`NonFinite`, ``ShardError``, ``CheckpointMismatch``, ``OSError``.
     """
     directory = Path(project.runs_directory) / stage.directory
-    with _processes(stage) as rank, _sole_writer(directory, stage, rank):
+    with ranks.processes(stage) as rank, ranks.sole_writer(directory, stage):
         spec, vocabulary, data_fingerprint = _data(stage, project)
         state = _start(stage, directory, project)
         _update_until_done(stage, directory, spec, state, data_fingerprint)
@@ -93,21 +88,21 @@ def _update_until_done(
 ) -> None:
     """The training loop: one global batch, one update, until the schedule's end."""
     schedule, device = stage.schedule, torch.device(stage.scale.device)
-    rank, ranks = _rank(), _ranks()
-    data, asked = stage.scale.data, (spec, state.step, schedule.steps, rank, ranks)
+    rank, count = ranks.rank(), ranks.count()
+    data, asked = stage.data, (spec, state.step, schedule.steps, rank, count)
     stream = resident.batches(*asked, device) if data.resident else batches(*asked, data.workers)
-    # Of this process's samples in a batch: rank r holds every ranks-th lane.
-    positions = torch.arange(rank, schedule.batch_size, ranks, device=device)
+    # Of this process's samples in a batch: rank r holds every count-th lane.
+    positions = torch.arange(rank, schedule.batch_size, count, device=device)
     progress = Progress(directory, schedule.steps, schedule.batch_size, state.step, enabled=rank == 0)
     began, seconds_before = time.monotonic(), state.seconds
 
-    with _termination() as asked_to_stop:
+    with ranks.termination() as asked_to_stop:
         for step in range(state.step, schedule.steps):
             images, tokens, replaced = next(stream)
             batch = [torch.as_tensor(part).to(device, non_blocking=True) for part in (images, tokens)]
             if stage.kept_patches is not None:
                 batch.append(_kept_patches(stage, positions + step * schedule.batch_size))
-            loss = backward(state.towers, batch, schedule.microbatch, _autocast(stage))
+            loss = backward(state.towers, batch, schedule.microbatch, _autocast(stage), LOSSES[stage.kind])
             rate = learning_rate(step, schedule.steps, schedule.warmup_steps, stage.peak_lr)
             _check_finite(state.model, loss, step, directory)
             for group in state.optimizer.param_groups:
@@ -116,7 +111,7 @@ def _update_until_done(
             state.optimizer.zero_grad(set_to_none=True)
             models.clamp_temperature(state.model)
 
-            stop, replaced = _everywhere(bool(asked_to_stop), replaced)
+            stop, replaced = ranks.everywhere(bool(asked_to_stop), replaced)
             state.step, state.replaced = step + 1, state.replaced + replaced
             state.seconds = seconds_before + time.monotonic() - began
             _check_replaced(stage, state, spec)
@@ -137,8 +132,8 @@ def _update_until_done(
 def _kept_patches(stage: Stage, positions: Tensor) -> Tensor:
     """The patches [b, K] that the stage's mask keeps of the samples at ``positions`` [b], made on their device."""
     noise = uniform(mask_key(stage.seed, stage.kind, "image mask"), positions, stage.patches)
-    side = stage.image_size // stage.scale.patch_size
-    return keep(stage.run.image_reduction, noise, (side, side), stage.kept_patches, stage.reading)
+    side = stage.image_size // stage.patch_size
+    return keep(stage.image_reduction, noise, (side, side), stage.kept_patches, stage.reading)
 
 
 def _start(stage: Stage, directory: Path, project: Project) -> State:
@@ -158,7 +153,7 @@ def _start(stage: Stage, directory: Path, project: Project) -> State:
     if found:
         state.step, tensors, metadata = found
         _restore(state, tensors, metadata)
-    if _everywhere(False, state.step)[1] != state.step * _ranks():
+    if ranks.everywhere(False, state.step)[1] != state.step * ranks.count():
         raise FileNotFoundError(
             f"{directory}: processes see different checkpoints; it must be on a shared disk"
         )
@@ -169,9 +164,9 @@ def _in_processes(towers: models.Towers, stage: Stage) -> nn.Module:
     """The towers as this process trains them: alone, as one of several that hold the same, or with a part of them."""
     if stage.schedule.activation_checkpointing:
         sharding.recompute(towers.model, stage.schedule.activation_checkpointing)
-    if _ranks() == 1:
+    if ranks.count() == 1:
         return towers
-    if stage.scale.sharded:
+    if stage.sharded:
         return sharding.shard(towers, stage.scale.device, stage.scale.precision)
     return nn.parallel.DistributedDataParallel(towers, broadcast_buffers=False)
 
@@ -208,8 +203,8 @@ def _save(stage: Stage, directory: Path, state: State, data_fingerprint: str) ->
     processes bring their parts, the first one writes.
     """
     tensors = sharding.whole_state(state.model, state.optimizer)
-    state.processes = list(dict.fromkeys([*state.processes, _ranks()]))
-    if _rank() > 0:
+    state.processes = list(dict.fromkeys([*state.processes, ranks.count()]))
+    if ranks.rank() > 0:
         return
     metadata = {
         "fingerprint": stage.fingerprint,
@@ -260,7 +255,7 @@ def _finish(
         {
             "fingerprint": stage.fingerprint,
             "kind": stage.kind,
-            "run": stage.run.slug,
+            "run": stage.run.coordinates,
             "scale": stage.scale.name,
             "seed": stage.seed,
             "steps": state.step,
@@ -280,23 +275,25 @@ def _finish(
 
 
 def _data(stage: Stage, project: Project) -> tuple[StreamSpec, Path, str]:
-    """What the stage reads, where its vocabulary is, and the digest of the data's manifest."""
-    root = Path(project.data_directory) / data_slug(stage.scale)
-    manifest = read_manifest(root / "train")
-    vocabulary = root / "vocabulary"
+    """What the stage reads, where its vocabulary is (one for all data of a scale), and the digest of its manifest."""
+    root = Path(project.data_directory)
+    directory = root / data_slug(stage.data) / TRAINING_SETS[stage.kind]
+    vocabulary = root / data_slug(stage.scale.data) / "vocabulary"
+    manifest = read_manifest(directory)
     spec = StreamSpec(
-        directory=root / "train",
+        directory=directory,
         shards=tuple((shard["name"], shard["samples"]) for shard in manifest["shards"]),
         seed=stage.seed,
         kind=stage.kind,
-        lanes=stage.scale.data.lanes,
-        shuffle_window=stage.scale.data.shuffle_window,
+        lanes=stage.data.lanes,
+        shuffle_window=stage.data.shuffle_window,
         batch_size=stage.schedule.batch_size,
         image_size=stage.image_size,
         text_tokens=stage.text_tokens,
         augmentation=stage.augmentation,
         vocabulary=vocabulary,
-        text_reduction=stage.run.text_reduction,
+        text_reduction=stage.text_reduction,
+        text_recipe=stage.text_recipe,
     )
     return spec, vocabulary, fingerprint(manifest)
 
@@ -324,69 +321,6 @@ def _autocast(stage: Stage) -> Any:
     if stage.scale.precision == "fp32":
         return nullcontext
     return lambda: torch.autocast(stage.scale.device, torch.bfloat16)
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def _ranks() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-@contextmanager
-def _processes(stage: Stage) -> Iterator[int]:
-    """This process's rank among those torchrun started. Unless the stage is sharded, their number is part of its
-    identity.
-    """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world != stage.scale.processes:
-        raise ValueError(
-            f"scale {stage.scale.name} trains with {stage.scale.processes} processes, this is {world}: start with "
-            f"torchrun --standalone --nproc-per-node {stage.scale.processes} -m clipa train …"
-        )
-    if world == 1:
-        yield 0
-        return
-    if stage.scale.device == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if stage.scale.device == "cuda" else "gloo")
-    _GROUPS.append(dist.group.WORLD)
-    try:
-        yield dist.get_rank()
-    finally:
-        dist.destroy_process_group()
-
-
-@contextmanager
-def _sole_writer(directory: Path, stage: Stage, rank: int) -> Iterator[None]:
-    """The first process holds the stage's lock; the others wait until it has it."""
-    name = f"{stage.run.slug} {stage.kind} seed {stage.seed}"
-    with directory_lock(directory, name) if rank == 0 else nullcontext():
-        if _ranks() > 1:
-            dist.barrier()
-        yield
-
-
-@contextmanager
-def _termination() -> Iterator[list[int]]:
-    """A list that becomes non-empty when SIGTERM arrives (Slurm's time limit, a preemption)."""
-    received: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
-    try:
-        yield received
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _everywhere(stop: bool, count: int) -> tuple[bool, int]:
-    """Whether any process was asked to stop (all must leave the loop at the same step), and the sum of ``count``."""
-    if _ranks() == 1:
-        return stop, count
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    both = torch.tensor([stop, count], dtype=torch.int64, device=device)
-    dist.all_reduce(both)
-    return bool(both[0].item()), int(both[1].item())
 
 
 def main(stage: Stage, project: Project) -> int:

@@ -1,6 +1,7 @@
 """What rules ask of the plan: which files feed a stage, an evaluation, a figure. The thoughts are in clipa.plan."""
 
 from clipa.cost import stage_macs
+from clipa.runs import TRAINING_SETS
 
 LONGEST = max(map(stage_macs, PLAN.stages.values()))
 TRAINING_RESOURCES = {
@@ -21,36 +22,47 @@ def stages(wildcards):
     """The stages of a run, in training order; one line when the configuration does not ask for the run."""
     try:
         return PLAN.stages_of(wildcards.run, int(wildcards.seed))
+    except (KeyError, ValueError) as error:
+        sys.exit(f"{RUNS}/{wildcards.scale}/{wildcards.run}: {error.args[0]}")
+
+
+def stage(wildcards):
+    """The stage that a folder's fingerprint names; one line when the configuration does not ask for it."""
+    try:
+        return PLAN.stage(wildcards.fingerprint)
     except KeyError as error:
         sys.exit(f"{RUNS}/{wildcards.scale}/{wildcards.run}: {error.args[0]}")
 
 
 def finished_stages(wildcards):
     """What is there when every stage of a run is trained."""
-    return [str(PLAN.stage_file(stage)) for stage in stages(wildcards)]
+    return [str(PLAN.stage_file(one)) for one in stages(wildcards)]
 
 
 def parent_stage(wildcards):
-    """What is there when the pre-training that a fine-tuning starts from is finished."""
-    return finished_stages(wildcards)[0]
+    """What is there when the stage that this one starts from is finished."""
+    return str(PLAN.stage_file(stage(wildcards).parent))
 
 
 def training_data(wildcards):
     """Shards and vocabulary; parts of speech where the run masks by syntax (§3.3)."""
-    needed = ["train/manifest.json", "vocabulary/vocabulary.json"]
-    if stages(wildcards)[0].run.text_reduction == "syntax":
-        needed.append("train/annotation.json")
-    return [f"{DATA}/{name}" for name in needed]
+    one = stage(wildcards)
+    place = PLAN.data_of(one.data)
+    needed = [place / TRAINING_SETS[one.kind] / "manifest.json"]
+    if one.text_reduction == "syntax":
+        needed.append(place / "train" / "annotation.json")
+    return [f"{DATA}/vocabulary/vocabulary.json", *map(str, needed)]
 
 
 def longest_first(wildcards):
     """Priority of a stage, 1 … 51: the way through few cores is as long as its longest stage."""
-    return 1 + int(50 * stage_macs(stages(wildcards)[0]) / LONGEST)
+    return 1 + int(50 * stage_macs(stage(wildcards)) / LONGEST)
 
 
 def test_sets(names):
     """Manifests of the test sets that stand for the paper's benchmarks at this scale."""
-    return sorted({f"{DATA}/test/{name}/manifest.json" for name in names.values()})
+    sets = {name.partition("/")[0] for name in names.values()}  # order/relation: items of the set `order`
+    return sorted(f"{DATA}/test/{name}/manifest.json" for name in sets)
 
 
 def published(wildcards):

@@ -40,6 +40,17 @@ for target in MEASURED:
         localrule: True
 
 
+# measure_readings, …: records that no table or figure shows.
+for target in MEASURED_BESIDES:
+
+    rule:
+        name:
+            f"measure_{target}"
+        input:
+            [str(path) for path in PLAN.cells(target)],
+        localrule: True
+
+
 rule measure_suite:
     input:
         PLAN.suite_cells(),
@@ -48,3 +59,4 @@ rule measure_suite:
 rule all:
     input:
         [measured_files(name) for name in MEASURED],
+        [str(path) for name in MEASURED_BESIDES for path in PLAN.cells(name)],

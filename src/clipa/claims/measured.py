@@ -29,7 +29,8 @@ from clipa.claims.formulas import evaluate
 from clipa.claims.functions import baseline_of
 from clipa.claims.numbers import FormulaError, Published
 from clipa.claims.quantities import Quantity, Statement, exact
-from clipa.results import RECORDED_DIRECTORY, ROOT, Record, RecordError
+from clipa.grid import filling
+from clipa.results import RECORDED_DIRECTORY, ROOT, Record, RecordError, run_name
 
 if TYPE_CHECKING:
     from clipa.law import Estimate
@@ -127,11 +128,12 @@ def needed_keys(record: Mapping[str, Any]) -> tuple[Key, ...]:
     """
     if record["run"] is None or record["benchmark"] is None or record["unit"] not in ("percent", "points"):
         return ()
-    subject, stage, benchmark = record["case"] or record["run"], record["stage"], record["benchmark"]
+    stage, benchmark = record["stage"], record["benchmark"]
     metric = record["metric"].removesuffix("_drop")
     if stage is None or metric.endswith("_gain"):
         return ()
-    key = (subject, stage, benchmark, metric)
+    # Where a run for each stage fills the cell (Table 14), the last one has them all.
+    key = (filling(record)[-1] if record["table"] else record["run"], stage, benchmark, metric)
     if metric == record["metric"]:
         return (key,)
     baseline = baseline_of(record["run"])
@@ -146,7 +148,7 @@ class Scale:
         self.seeds: dict[int, dict[Key, float]] = {}
         self.seconds: dict[tuple[str, str], dict[int, float]] = {}
         for record in records:
-            subject = record.get("case") or record["run"]
+            subject = run_name(record)
             key = (subject, record["stage"], record["benchmark"], record["metric"])
             values = self.seeds.setdefault(record["seed"], {})
             if values.get(key, record["value"]) != record["value"]:

@@ -6,13 +6,17 @@ import argparse
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from clipa.cli.assumptions import ASSUMPTIONS
 from clipa.cli.verbs import add_verb
 
-_RUNS = "runs are named in the paper's coordinates: L16-resize64-truncation32, S16-none-truncation32"
+_RUNS = (
+    "runs are named in the paper's coordinates, and by their recipe where it is not the study's: "
+    "L16-resize64-truncation32, B16-resize112-truncation16-clipa-batch8k (config/recipes.yaml)"
+)
 
 
 def add_verbs(verbs) -> None:
@@ -40,35 +44,68 @@ def _project(chosen: argparse.Namespace):
 
 
 def _data(chosen: argparse.Namespace):
-    """The scale and the folder of its data."""
-    from clipa.config import load_scale
+    """The scale, and the folder of its data or of the source that is asked for."""
+    from clipa.config import ConfigError, load_scale
     from clipa.runs import data_slug
 
     project = _project(chosen)
     scale = load_scale(project.scale)
-    return scale, Path(project.data_directory, data_slug(scale))
+    data, source = scale.data, getattr(chosen, "source", None)
+    if source is not None:
+        if source not in scale.sources:
+            known = ", ".join(scale.sources) or "none"
+            raise ConfigError(
+                f"--source {source}: scale {scale.name} has no such data source (known: {known})"
+            )
+        data = scale.sources[source]
+    return scale, Path(project.data_directory, data_slug(data))
 
 
 def _stages(chosen: argparse.Namespace):
-    """The project and the stages of the run that is asked for; checks the fingerprint that a rule passes."""
+    """The project and the stages that lead to what is asked for; checks the fingerprint that a rule passes.
+
+    Folders of stages are named without a recipe, since recipes share stages, and rules pass a folder's name: which
+    stage is meant the fingerprint then says.
+    """
     from clipa.config import load_scale
     from clipa.runs import parse_run, stages_of
 
     project = _project(chosen)
-    stages = stages_of(parse_run(chosen.run), load_scale(project.scale), chosen.seed)
+    run, scale = parse_run(chosen.run), load_scale(project.scale)
+    stages = stages_of(run, scale, chosen.seed)
     kind = getattr(chosen, "kind", None)
-    if kind is not None:
-        stages = [stage for stage in stages if stage.kind == kind] or stages
-        if stages[0].kind != kind:
-            raise ValueError(
-                f"--kind {kind}: {chosen.run} has the one stage {stages[0].kind}: it is a full-length run"
-            )
-    if chosen.fingerprint not in (None, stages[-1].fingerprint):
+    if kind is None:
+        found = stages
+    elif chosen.fingerprint is not None:
+        found = _leading_to(chosen.fingerprint, run, scale, chosen.seed) or stages
+    else:  # of two fine-tunings in a row (§6) the last
+        last = [number for number, stage in enumerate(stages, 1) if stage.kind == kind]
+        if not last:
+            has = ", ".join(dict.fromkeys(stage.kind for stage in stages))
+            raise ValueError(f"--kind {kind}: {chosen.run} has no such stage (it has: {has})")
+        found = stages[: last[-1]]
+    if chosen.fingerprint not in (None, found[-1].fingerprint):
         raise ValueError(
-            f"--fingerprint {chosen.fingerprint}: the configuration now gives {stages[-1].fingerprint} for "
-            f"{chosen.run} {stages[-1].kind}: it was changed after this job was planned; start Snakemake again"
+            f"--fingerprint {chosen.fingerprint}: the configuration now gives {found[-1].fingerprint} for "
+            f"{chosen.run} {found[-1].kind}: it was changed after this job was planned; start Snakemake again"
         )
-    return project, stages
+    return project, found
+
+
+def _leading_to(fingerprint: str, run: Any, scale: Any, seed: int) -> list[Any]:
+    """The stages, of any recipe of these coordinates, that end with the one of this fingerprint; else none."""
+    from clipa.recipes import load_recipes
+    from clipa.runs import stages_of
+
+    for recipe in (run.recipe, *load_recipes(scale.config_directory)):
+        try:
+            stages = stages_of(replace(run, recipe=recipe), scale, seed)
+        except ValueError:  # a recipe that is not for such runs
+            continue
+        for number, stage in enumerate(stages, 1):
+            if stage.fingerprint == fingerprint:
+                return stages[:number]
+    return []
 
 
 def _plan(chosen: argparse.Namespace) -> int:
@@ -264,7 +301,7 @@ def _stage_verbs(verbs) -> None:
         parser.add_argument("--run", required=True, metavar="RUN", help=_RUNS)
         parser.add_argument("--seed", type=int, default=0)
         parser.add_argument("--fingerprint", help="refuse unless the configuration gives this one")
-    train.add_argument("--kind", required=True, choices=("pretrain", "finetune"))
+    train.add_argument("--kind", required=True, choices=("pretrain", "finetune", "negclip"))
     evaluate.add_argument(
         "--suite", action="store_true", help="the last stage on the scale's whole test suite"
     )

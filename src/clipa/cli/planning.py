@@ -17,7 +17,7 @@ from clipa.plan import Plan
 COLUMNS = 100
 ENDS = ("mean", "low", "high")
 STATES = ("recorded", "finished", "pending")
-KINDS = {"pretrain": "pre-training", "finetune": "fine-tuning"}
+KINDS = {"pretrain": "pre-training", "finetune": "fine-tuning", "negclip": "NegCLIP stage"}
 
 
 def cost_of(plan: Plan, target: str, gpus: int | None, given: dict[str, Any]) -> dict[str, Any]:

@@ -41,10 +41,11 @@ def work_of(plan: Plan, target: str = "all") -> Work:
     A target that measures nothing needs nothing. ValueError for a name that the workflow does not have.
     """
     states: dict[str, dict[Path, Stage]] = {"recorded": {}, "finished": {}, "pending": {}}
-    evaluations = 0
+    evaluations = set()
     for stages, records, accepted in _cells(plan, target):
         made = bool(accepted) or (plan.root / records).is_file()
-        evaluations += not made
+        if not made:
+            evaluations.add(records)
         for stage in stages:
             # Evaluated stages are not trained again, even if their folders were cleared away.
             done = made or (plan.root / plan.stage_file(stage)).is_file()
@@ -54,7 +55,9 @@ def work_of(plan: Plan, target: str = "all") -> Work:
     for better, worse in (("pending", "recorded"), ("finished", "recorded"), ("pending", "finished")):
         for directory in states[better].keys() & states[worse].keys():
             del states[worse][directory]
-    return Work(*(tuple(states[name].values()) for name in ("recorded", "finished", "pending")), evaluations)
+    return Work(
+        *(tuple(states[name].values()) for name in ("recorded", "finished", "pending")), len(evaluations)
+    )
 
 
 Cell = tuple[list[Stage], Path, Path | None]
@@ -74,13 +77,12 @@ def _cells(plan: Plan, target: str) -> list[Cell]:
         return []
     runs = plan.grid.runs()
     all_stages = [plan.grid.stages(run, seed) for run in runs for seed in plan.project.seeds]
-    if name == "all":
-        return [_cell(plan, stages) for stages in all_stages]
     filled = sorted({place for run in runs for place in plan.grid.fills[run]})
+    if name == "all":
+        return [cell for place in filled for cell in _filling(plan, place)]
     place = Path(name).stem if name.startswith(("figures/", "tables/")) else name
     if place in filled:
-        wanted = set(plan.grid.runs(place))
-        return [_cell(plan, stages) for stages in all_stages if stages[0].run in wanted]
+        return _filling(plan, place)
     for stages in all_stages:
         if target == str(plan.records_file(stages)):
             return [_cell(plan, stages)]
@@ -93,6 +95,19 @@ def _cells(plan: Plan, target: str) -> list[Cell]:
         f"{target}: at scale {plan.scale.name} the experiments fill {', '.join(filled)}; targets are measure_<one of "
         "these>, measure_suite and all"
     )
+
+
+def _filling(plan: Plan, place: str) -> list[Cell]:
+    """The cells behind a table or figure."""
+    cells = []
+    for run in plan.grid.runs(place):
+        for seed in plan.project.seeds:
+            stages = plan.grid.stages(run, seed)
+            if plan.grid.needs_suite(run, place):
+                cells.append((stages, plan.suite_file(stages), plan.recorded_suite_file(stages)))
+            else:
+                cells.append(_cell(plan, stages))
+    return cells
 
 
 def _cell(plan: Plan, stages: list[Stage]) -> Cell:

@@ -12,8 +12,8 @@ from typing import Any
 from clipa.config import CONFIG_DIRECTORY, ConfigError, Scale, load_scale
 from clipa.cost import TRAINING_PASSES, full_patches, stage_macs, training_total
 from clipa.plan import Plan
-from clipa.results import PUBLISHED_DIRECTORY, RECORDED_DIRECTORY, Record
-from clipa.runs import Stage, parse_run, stages_of
+from clipa.results import PUBLISHED_DIRECTORY, RECORDED_DIRECTORY, Record, run_name
+from clipa.runs import Stage, measured_stages, parse_run, stages_of
 
 UNIT = 1e21
 """Multiply-adds in the paper's "1e12 GFLOPs"."""
@@ -83,20 +83,20 @@ def device_name(scale: Scale) -> str:
 class Throughput:
     """Device-hours of a stage, and in words where they come from.
 
-    `seconds`: per sample, of stages measured themselves, by (run, kind). `line`: of every other stage, device-seconds
-    per multiply-add and per sample, with the spread of what was measured around it.
+    `seconds`: per sample, of stages measured themselves, by what they cost (:func:`_like`). `line`: of every other
+    stage, device-seconds per multiply-add and per sample, with the spread of what was measured around it.
     """
 
     source: str
     about: str
     line: tuple[float, float]
     spread: Spread
-    seconds: Mapping[tuple[str, str], Sequence[float]]
+    seconds: Mapping[tuple[Any, ...], Sequence[float]]
 
     def hours(self, stage: Stage) -> Spread:
         """Device-hours of a whole stage."""
         samples = stage.schedule.samples
-        measured = self.seconds.get((stage.run.slug, stage.kind))
+        measured = self.seconds.get(_like(stage))
         if measured:
             each = Spread(sum(measured) / len(measured), min(measured), max(measured))
             return each * (samples * devices_of(stage.scale) / 3600)
@@ -105,6 +105,11 @@ class Throughput:
     def total(self, stages: Iterable[Stage]) -> Spread:
         """Device-hours of several stages."""
         return sum(map(self.hours, stages), NOTHING)
+
+
+def _like(stage: Stage) -> tuple[Any, ...]:
+    """What stages of the same speed have in common: the run's coordinates, the kind, pixels and patches."""
+    return stage.run.coordinates, stage.kind, stage.image_size, stage.kept_patches
 
 
 def throughput_of(plan: Plan) -> Throughput:
@@ -173,10 +178,10 @@ def _note(found: dict[str, _Measured], key: str, stage: Stage, made: Mapping[str
 def _stage_of(record: Record, scale: Scale) -> Stage | None:
     """The stage that made a record, of whatever fingerprint: a changed learning rate does not change the speed."""
     try:
-        stages = stages_of(parse_run(record["run"]), scale, record["seed"])
+        stages = stages_of(parse_run(run_name(record)), scale, record["seed"])
     except (KeyError, ValueError):
         return None
-    return next((stage for stage in stages if stage.kind == record.get("stage")), None)
+    return next((stage for stage in measured_stages(stages) if stage.kind == record.get("stage")), None)
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -208,9 +213,9 @@ def _fitted(measured: list[_Measured], about: str, exact: bool) -> Throughput:
     if len(measured) < FEW:
         ratios += [1 / FACTOR_OF_FEW, FACTOR_OF_FEW]
     spread = Spread(1.0, min(1.0, *ratios), max(1.0, *ratios))
-    seconds: dict[tuple[str, str], list[float]] = {}
+    seconds: dict[tuple[Any, ...], list[float]] = {}
     for one in measured if exact else ():
-        seconds.setdefault((one.stage.run.slug, one.stage.kind), []).append(one.seconds)
+        seconds.setdefault(_like(one.stage), []).append(one.seconds)
     about += (
         f"; a stage not among them: {line[0]:.2g} s per multiply-add and {line[1] * 1000:.2g} ms per sample, "
         f"{spread.low:.1f} to {spread.high:.1f} times that"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from clipa.cost import image_tower_size
 from clipa.locks import directory_lock
 from clipa.outcomes import encode_outcomes, percent_and_error
 from clipa.provenance import describe, now
+from clipa.recipes import STUDY
 from clipa.results import SCHEMA_VERSION, record_id, write_records
-from clipa.runs import Stage, data_slug, evaluation_directory, fingerprint
+from clipa.runs import Stage, data_slug, evaluation_directory, fingerprint, measured_stages
 
 
 def evaluate_run(stages: list[Stage], project: Project, suite: bool = False) -> Path:
@@ -29,7 +31,7 @@ def evaluate_run(stages: list[Stage], project: Project, suite: bool = False) -> 
     """
     scale = stages[-1].scale
     wanted = scale.evaluation.suite if suite else scale.evaluation.benchmarks
-    chosen = stages[-1:] if suite else stages
+    chosen = stages[-1:] if suite else measured_stages(stages)
     directory = Path(project.runs_directory) / evaluation_directory(stages)
     path = directory / ("suite.json" if suite else "records.json")
     with directory_lock(directory, f"evaluation of {stages[-1].run.slug}, seed {stages[-1].seed}") as waited:
@@ -49,8 +51,9 @@ def _evaluate_stage(stage: Stage, project: Project, benchmarks: dict[str, str]) 
     from clipa.evaluate import benchmark
 
     scale = stage.scale
-    if scale.threads:
-        torch.set_num_threads(scale.threads)
+    # Where a GPU computes, the processor only decodes and scales single pictures: more threads would wait for one
+    # another, and with several evaluations and trainings at once for very long.
+    torch.set_num_threads(scale.threads or 1)
     directory = Path(project.runs_directory) / stage.directory
     made = _finished_stage(stage, directory)
     candidate = benchmark.load_candidate(
@@ -61,12 +64,13 @@ def _evaluate_stage(stage: Stage, project: Project, benchmarks: dict[str, str]) 
         scale.device,
         scale.evaluation.batch_size,
     )
-    tests = Path(project.data_directory) / data_slug(scale) / "test"
+    tests = Path(project.data_directory) / data_slug(scale.data) / "test"
     records = []
-    for name, dataset in benchmarks.items():
+    for name, chosen in benchmarks.items():
         began = time.monotonic()
+        dataset, _, kind = chosen.partition("/")
         test_set = benchmark.open_test_set(tests / dataset)
-        task, evaluator = _task(test_set.kind)
+        task, evaluator = _task(test_set.kind, kind)
         measurements, conditions = task(candidate, test_set)
         protocol = {
             "evaluator": evaluator,
@@ -80,11 +84,12 @@ def _evaluate_stage(stage: Stage, project: Project, benchmarks: dict[str, str]) 
     return records
 
 
-def _task(kind: str) -> tuple[Any, str]:
+def _task(kind: str, items: str) -> tuple[Any, str]:
+    """How a test set is measured; of caption selection (ARO) the ``items`` that a benchmark is about."""
     from clipa.evaluate import benchmark, selection
 
     if kind == "order":
-        return selection.selection, selection.evaluator()
+        return partial(selection.selection, kind=items), selection.evaluator()
     task = benchmark.retrieval if kind == "retrieval" else benchmark.classification
     return task, benchmark.evaluator()
 
@@ -127,7 +132,8 @@ def _record(
         "figure": None,
         "column": None,
         "model": run.model,
-        "run": run.slug,
+        "run": run.coordinates,
+        **({} if run.recipe == STUDY else {"recipe": run.recipe}),
         "stage": stage.kind,
         "image_reduction": run.image_reduction,
         "image_size": run.image_size,

@@ -34,13 +34,21 @@ def evaluator() -> str:
     return f"clipa selection {VERSION}"
 
 
-def selection(candidate: Candidate, test_set: TestSet) -> tuple[list[Measurement], dict[str, Any]]:
-    """One measurement per kind of item, ``relation_acc1`` …, with what the protocol depends on."""
+def selection(
+    candidate: Candidate, test_set: TestSet, kind: str = ""
+) -> tuple[list[Measurement], dict[str, Any]]:
+    """``acc1`` over the items of one ``kind``, with what the protocol depends on; without one, a measurement per kind,
+    ``relation_acc1`` …. EvaluationError where the test set has no such items.
+    """
     kinds: list[str] = []
     correct: list[bool] = []
     batch: list[tuple[torch.Tensor, dict[str, Any]]] = []
-    for item in _items(test_set):
-        batch.append((candidate.preprocess(item[0]), item[1]))
+    read = 0
+    for picture, facts in _items(test_set):
+        read += 1
+        if kind and facts["kind"] != kind:
+            continue
+        batch.append((candidate.preprocess(picture), facts))
         if len(batch) == candidate.batch_size:
             correct += _select(candidate, batch)
             kinds += [facts["kind"] for _, facts in batch]
@@ -48,14 +56,17 @@ def selection(candidate: Candidate, test_set: TestSet) -> tuple[list[Measurement
     if batch:
         correct += _select(candidate, batch)
         kinds += [facts["kind"] for _, facts in batch]
-    check_count(test_set, len(kinds))
+    check_count(test_set, read)
     measurements = []
-    for kind in KINDS:
+    for name in [kind] if kind else KINDS:
         outcomes = numpy.array(
-            [right for right, own in zip(correct, kinds, strict=True) if own == kind], dtype=bool
+            [right for right, own in zip(correct, kinds, strict=True) if own == name], dtype=bool
         )
         if outcomes.size:
-            measurements.append(Measurement(f"{kind}_acc1", 100 * float(outcomes.mean()), outcomes, outcomes))
+            metric = "acc1" if kind else f"{name}_acc1"
+            measurements.append(Measurement(metric, 100 * float(outcomes.mean()), outcomes, outcomes))
+    if kind and not measurements:
+        raise EvaluationError(f"{test_set.directory}: no items of kind {kind!r}")
     return measurements, {"ties": "lose"}
 
 

@@ -15,7 +15,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipa.results import load_frame, write_bytes_atomically, write_text_atomically
+from clipa.results import (
+    frame_of,
+    load_frame,
+    load_records,
+    of_the_study,
+    write_bytes_atomically,
+    write_text_atomically,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -62,7 +69,7 @@ def make(number: int, records: Iterable[Path], published: Iterable[Path], out: P
 
     module = importlib.import_module(f"clipa.figures.figure{number:02d}")
     records, published_frame = list(records), load_frame(published)
-    frame = load_frame(records) if records else published_frame
+    frame = frame_of(of_the_study(load_records(records))) if records else published_frame
     beside = published_frame if records and len(published_frame) else None
     with matplotlib.rc_context(style.settings()):
         figure = module.draw(frame, beside)

@@ -90,7 +90,7 @@ def over_seeds(records: Iterable[Record]) -> list[Measured]:
     """Measured records as means over their seeds, in the order of the first of each."""
     groups: dict[tuple, list[Record]] = {}
     for record in records:
-        key = tuple(record[name] for name in ("scale", "run", "stage", "benchmark", "metric"))
+        key = tuple(record.get(name) for name in ("scale", "run", "recipe", "stage", "benchmark", "metric"))
         groups.setdefault(key, []).append(record)
     measured = []
     for group in groups.values():

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clipa.results import Record
+from clipa.grid import filling
+from clipa.results import Record, run_name
 from clipa.tables.latex import TableError, escape
 
 
@@ -23,20 +24,21 @@ class Measured:
 
 
 def measured_cells(number: int, published: Sequence[Record], measured: Iterable[Record]) -> Measured:
-    """The cells of a table that `measured` fills: the same run and recipe, stage, benchmark and metric.
+    """The cells of a table that `measured` fills: by its runs (`clipa.grid.filling`), stage, benchmark and metric.
 
     Raises TableError, in one line, if there is none, or if records of several scales or data sets mix.
     """
     by_place: dict[tuple, list[Record]] = {}
     for record in measured:
         if record["source"] == "measured":
-            by_place.setdefault(_place(record), []).append(record)
+            by_place.setdefault(_place(run_name(record), record), []).append(record)
     # A dash in the paper says that there is no such number: the full-length baseline has one stage.
-    filled = {
-        record["id"]: by_place[_place(record)]
-        for record in published
-        if _place(record) in by_place and (record["value"] is not None or record["printed"] != "-")
-    }
+    filled: dict[str, list[Record]] = {}
+    for record in published:
+        places = [_place(run, record) for run in filling(record)]
+        own = [found for place in places for found in by_place.get(place, ())]
+        if own and (record["value"] is not None or record["printed"] != "-"):
+            filled[record["id"]] = own
     if not filled:
         raise TableError(f"table {number}: none of its cells was measured by the records given")
     found = [record for own in filled.values() for record in own]
@@ -52,10 +54,9 @@ def measured_cells(number: int, published: Sequence[Record], measured: Iterable[
     )
 
 
-def _place(record: Record) -> tuple[Any, ...]:
-    """What must agree. Runs of §3 and CLIPA's go by one slug; the recipe and the case tell them apart."""
-    recipe = (record.get("factors") or {}).get("recipe")
-    return record["run"], record.get("case"), recipe, record["stage"], record["benchmark"], record["metric"]
+def _place(run: str | None, record: Record) -> tuple[Any, ...]:
+    """What must agree between a cell and what fills it."""
+    return run, record["stage"], record["benchmark"], record["metric"]
 
 
 def _check_one_experiment(number: int, records: Sequence[Record]) -> None:

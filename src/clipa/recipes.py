@@ -1,0 +1,155 @@
+"""Recipes: how a run is trained beyond its coordinates, as a tree of stages. The file is ``config/recipes.yaml``.
+
+Each recipe is one stage; ``after`` names the recipe of the stage before it, so that a pre-training shared by many
+fine-tunings (Tables 6, 7, 9, 10 and 14) exists once. Numbers are the paper's; a scale applies their ratio to those of
+the study (§3.1), which is what a run without a recipe in its name is trained with.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from clipa.config import CONFIG_DIRECTORY, Augmentation, ConfigError, Schedule, Strict, read_yaml, validated
+
+STUDY = "study"
+"""The recipe of §3 and §4: pre-training, then fine-tuning; full-length baselines are only pre-trained."""
+
+KINDS = ("pretrain", "finetune", "negclip")
+# Samples, batch and warm-up of the study's stages in the paper (§3.1, Table 5, A.2): what recipes are relative to.
+STUDY_IN_THE_PAPER = {
+    "pretrain": (2_560_000_000, 32_768, 1600),
+    "finetune": (131_072_000, 32_768, 800),
+}
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
+
+
+class Mask(Strict):
+    """Patches dropped while fine-tuning (§6, Tables 9 and 10)."""
+
+    reduction: Literal["random", "grid", "block"]
+    kept_patches: int = Field(
+        gt=0, description="of the paper's: 256 at 224 pixels, 576 at 336 (patches of 14)"
+    )
+
+
+class Recipe(Strict):
+    """One stage of a recipe. What is not given is as in the stage before; schedules are as in the study."""
+
+    about: str = Field(description="where in the paper, and what was chosen where it is silent")
+    kind: Literal["pretrain", "finetune", "negclip"]
+    after: str | None = Field(default=None, description="recipe of the stage before; none: a pre-training")
+    samples: int | None = Field(default=None, gt=0)
+    batch_size: int | None = Field(default=None, gt=0)
+    warmup_steps: int | None = Field(default=None, ge=0, description="none: as many samples as the study's")
+    base_lr_factor: float = Field(default=1.0, gt=0, description="times the study's of this kind and model")
+    image_size: int = Field(default=224, description="the paper's pixels, in fine-tuning")
+    mask: Mask | None = None
+    pooling: Literal["average"] | None = Field(default=None, description="of the image; else the model's own")
+    color_jitter: float | None = None
+    grayscale_probability: float | None = None
+    reading: dict[Literal["grid", "block"], str] = Field(
+        default_factory=dict, description="of a mask that §3.2 leaves open (clipa.reductions.images)"
+    )
+    text_recipe: Literal["released"] | None = Field(
+        default=None, description="the released code's text masks"
+    )
+    data: str | None = Field(default=None, description="data source, by the paper's name; none: the scale's")
+
+    @model_validator(mode="after")
+    def _begins_with_a_pretraining(self) -> Recipe:
+        if (self.kind == "pretrain") != (self.after is None):
+            raise ValueError("`after` belongs to, and only to, stages that start from another one")
+        if self.kind == "pretrain" and (self.mask is not None or self.image_size != 224):
+            raise ValueError(
+                "mask and image_size are a fine-tuning's; a run's name says them for pre-training"
+            )
+        return self
+
+    def augmentation(self, of_scale: Augmentation) -> Augmentation:
+        """The scale's (or the model's) augmentation with the recipe's colours."""
+        colours = {
+            name: value
+            for name in ("color_jitter", "grayscale_probability")
+            if (value := getattr(self, name)) is not None
+        }
+        return of_scale.model_copy(update=colours) if colours else of_scale
+
+    def schedule(self, study: Schedule, lanes: int) -> Schedule:
+        """The scale's schedule of this kind, changed as the recipe changes the paper's.
+
+        Batches are whole multiples of ``lanes`` (of the order of samples), and samples of batches; a warm-up lasts as
+        many samples as the study's, whatever the batch, or the recipe's share of them.
+        """
+        if self.kind == "negclip" or (self.samples, self.batch_size, self.warmup_steps) == (None, None, None):
+            return study
+        samples, batch, warmup = STUDY_IN_THE_PAPER[self.kind]
+        own_batch = self.batch_size or batch
+        size = max(1, round(study.batch_size * own_batch / batch / lanes)) * lanes
+        steps = max(1, int(study.samples * (self.samples or samples) / samples / size))
+        share = 1.0 if self.warmup_steps is None else self.warmup_steps * own_batch / (warmup * batch)
+        warmup_steps = min(steps, round(study.warmup_steps * study.batch_size * share / size))
+        return study.model_copy(
+            update={"samples": steps * size, "batch_size": size, "warmup_steps": warmup_steps}
+        )
+
+
+_INHERITED = ("pooling", "color_jitter", "grayscale_probability", "text_recipe", "data")
+
+
+def chain(name: str, directory: Path = CONFIG_DIRECTORY) -> tuple[Recipe, ...]:
+    """The stages of the recipe called ``name``, first to last, each with what it has from those before it.
+
+    ConfigError for a name that ``config/recipes.yaml`` does not have.
+    """
+    recipes = load_recipes(directory)
+    if name not in recipes:
+        raise ConfigError(
+            f"{directory}/recipes.yaml: there is no recipe {name!r} (known: {', '.join(recipes)})"
+        )
+    recipe = recipes[name]
+    if recipe.after is None:
+        return (recipe,)
+    before = chain(recipe.after, directory)
+    inherited = {key: getattr(before[-1], key) for key in _INHERITED if getattr(recipe, key) is None}
+    return (*before, recipe.model_copy(update=inherited))
+
+
+def load_recipes(directory: Path = CONFIG_DIRECTORY) -> dict[str, Recipe]:
+    """Every recipe by name, checked: known parents, no circle, names that can be parts of a run's name."""
+    path = directory / "recipes.yaml"
+    try:
+        return _load(path, path.resolve(), path.stat().st_mtime_ns)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+@cache
+def _load(path: Path, _where: Path, _changed: int) -> dict[str, Recipe]:
+    """The file at ``path``, read once: every stage asks. What else it depends on is the key of the cache."""
+    recipes: dict[str, Recipe] = {}
+    for name, values in read_yaml(path).items():
+        if not _NAME.fullmatch(name):
+            raise ConfigError(f"{path}: {name}: a recipe's name has letters, digits, . and - only")
+        recipe: Recipe = validated(Recipe, _mapping(values, path, name), path, name)
+        # Parents come first in the file, which also rules out circles.
+        if recipe.after is not None and recipe.after not in recipes:
+            raise ConfigError(f"{path}: {name}.after: there is no recipe {recipe.after!r} above it")
+        if recipe.after is not None and KINDS.index(recipes[recipe.after].kind) > KINDS.index(recipe.kind):
+            raise ConfigError(
+                f"{path}: {name}.kind: {recipe.kind} cannot follow {recipes[recipe.after].kind}"
+            )
+        recipes[name] = recipe
+    return recipes
+
+
+def _mapping(values: Any, path: Path, name: str) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: {name}: expected keys and values, found {type(values).__name__}")
+    return values
