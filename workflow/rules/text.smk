@@ -28,8 +28,10 @@ rule vocabulary:
 rule annotate:
     input:
         f"{DATA}/train/manifest.json",
+        f"{DATA}/vocabulary/vocabulary.json",
     output:
         f"{DATA}/train/annotation.json",
+        f"{DATA}/vocabulary/entries.json",
     log:
         f"{LOGS}/data/{SCALE.name}/annotate.log",
     benchmark:
@@ -42,6 +44,6 @@ rule annotate:
     params:
         asked=ASKED,
     message:
-        "Tagging parts of speech in the captions"
+        "Tagging parts of speech in the captions and the vocabulary"
     shell:
         "python -m clipa annotate {params.asked} --processes {threads} > {log} 2>&1"

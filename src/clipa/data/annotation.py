@@ -3,10 +3,12 @@
 Syntax masking (§3.2) keeps nouns first, then adjectives, then other words. Tags are made once, by spaCy, before any
 training: ``train/<shard>.pos.jsonl`` has one line per sample, ``{"key", "captions": [{"words", "tags"}, …]}``, with
 Universal POS tags and words as BERT's basic tokenizer splits them. ``train/annotation.json`` is written last.
+Where there is a vocabulary, its entries are tagged, too, for the recipe `released` (:mod:`clipa.data.entries`).
 
 The embedded world knows the part of speech of each word it writes. A small tagger learns from these gold tags and
 then annotates, so that the path is the one of real captions (there: an installed pipeline, ``en_core_web_sm``). Where
-spaCy is not installed (the mini scale may run on such a machine) the gold tags themselves become the sidecars.
+spaCy is not installed (the mini scale may run on such a machine) the gold tags themselves become the sidecars, and an
+entry of the vocabulary is what the words that begin with it are most often.
 """
 
 from __future__ import annotations
@@ -15,14 +17,17 @@ import hashlib
 import json
 import random
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clipa.data.entries import ENTRIES, UNSEEN, entries_of, tags_of_first_pieces, write_entry_tags
 from clipa.data.processes import in_processes
-from clipa.data.vocabulary import read_scene_facts
+from clipa.data.vocabulary import MANIFEST as VOCABULARY
+from clipa.data.vocabulary import load_tokenizer, read_scene_facts
 from clipa.locks import directory_lock
 from clipa.results import write_json_atomically, write_text_atomically
 
@@ -73,9 +78,10 @@ def annotate(data_directory: Path, processes: int, tagger: str = GOLD) -> Path:
 
     ``tagger`` is "gold" (train a small one on the world's own tags first), "world" (take these tags themselves) or the
     name of an installed spaCy pipeline (``en_core_web_sm``). Shards that an interrupted call has finished are not
-    tagged again. Raises AnnotationError when there are no shards, or when the pipeline is not installed.
+    tagged again. The entries of ``<data_directory>/vocabulary``, where there is one, are tagged after the captions.
+    Raises AnnotationError when there are no shards, or when the pipeline is not installed.
     """
-    train = Path(data_directory) / "train"
+    train, vocabulary = (Path(data_directory) / name for name in ("train", "vocabulary"))
     shards = sorted(path.name for path in train.glob("*.tar"))
     if not shards:
         raise AnnotationError(f"{train}: no shards to annotate; draw the world (or download the data) first")
@@ -88,7 +94,8 @@ def annotate(data_directory: Path, processes: int, tagger: str = GOLD) -> Path:
             about, pipeline = {"name": "the world's own tags"}, WORLD
         else:
             about, pipeline = {"name": tagger, "version": _installed_version(tagger)}, tagger
-        (train / MANIFEST).unlink(missing_ok=True)
+        for made in (train / MANIFEST, vocabulary / ENTRIES):
+            made.unlink(missing_ok=True)
         entries = _annotate_shards(train, shards, pipeline, about, processes)
         manifest = {
             "tagger": about,
@@ -96,6 +103,9 @@ def annotate(data_directory: Path, processes: int, tagger: str = GOLD) -> Path:
             "captions": sum(entry["captions"] for entry in entries),
             "sidecars": entries,
         }
+        if (vocabulary / VOCABULARY).is_file():
+            sidecars = [train / entry["name"] for entry in entries]
+            _annotate_entries(vocabulary, sidecars, pipeline, about, processes)
         write_json_atomically(train / MANIFEST, manifest)
         _journal(train).unlink(missing_ok=True)
     return train / MANIFEST
@@ -245,6 +255,33 @@ def _annotate_shard(shard: Path, pipeline: str) -> dict[str, Any]:
         "words": count,
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
     }
+
+
+def _annotate_entries(
+    vocabulary: Path, sidecars: list[Path], pipeline: str, about: dict[str, Any], processes: int
+) -> None:
+    """Write the table of the vocabulary's entries; each is tagged alone, or counted in ``sidecars`` (WORLD)."""
+    with directory_lock(vocabulary, "annotation"):
+        tokenizer = load_tokenizer(vocabulary)
+        entries = entries_of(tokenizer)
+        if pipeline == WORLD:
+            counts: Counter[tuple[str, str]] = Counter()
+            for found in in_processes(_tag_counts, [(sidecar,) for sidecar in sidecars], processes):
+                counts.update(found)
+            tags = tags_of_first_pieces(tokenizer, counts)
+        else:
+            tags = [tags[-1] if tags else UNSEEN for _, tags in _annotations(pipeline, entries)]
+        write_entry_tags(vocabulary, about, entries, tags)
+
+
+def _tag_counts(sidecar: Path) -> Counter[tuple[str, str]]:
+    """How often each (word, tag) stands in a sidecar."""
+    counts: Counter[tuple[str, str]] = Counter()
+    with open(sidecar, encoding="utf-8") as lines:
+        for line in lines:
+            for caption in json.loads(line)["captions"]:
+                counts.update(zip(caption["words"], caption["tags"], strict=True))
+    return counts
 
 
 def _annotations(pipeline: str, captions: list[str]) -> Iterator[tuple[list[str], list[str]]]:

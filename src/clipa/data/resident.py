@@ -23,9 +23,10 @@ from torch import Tensor
 from clipa.config import Augmentation
 from clipa.data import stream
 from clipa.data.annotation import MANIFEST
+from clipa.data.entries import load_entry_parts
 from clipa.data.processes import in_processes
 from clipa.data.stream import ShardError, StreamSpec, lane_windows, mask_key, sample_noise
-from clipa.data.vocabulary import CLASS, load_tokenizer, word_pieces
+from clipa.data.vocabulary import CLASS, begins_words, load_tokenizer, word_pieces
 from clipa.reductions import texts
 from clipa.reductions.noise import uniform
 from clipa.runs import FULL_TEXT_TOKENS
@@ -45,6 +46,7 @@ class World:
     pieces: Tensor  # int32 [C, L], without [CLS], zeros after the end
     parts: Tensor  # uint8 [C, L], clipa.reductions.texts
     tagged: bool  # whether `parts` knows nouns and adjectives
+    begins: Tensor  # bool [V], whether an entry of the vocabulary begins a word
     class_token: int
     first_caption: numpy.ndarray  # int64 [N]
     captions: numpy.ndarray  # int64 [N], how many; 0: the sample cannot be decoded
@@ -63,7 +65,8 @@ def batches(
     [b, T], replaced).
 
     The first call in a process reads the data; later ones, of other stages too, find it on the device. ValueError
-    where colours are to be changed (only crops are made here); ShardError for data that the stream would refuse.
+    where colours are to be changed (only crops are made here); ShardError or VocabularyError for data that the stream
+    would refuse.
     """
     if spec.augmentation.color_jitter or spec.augmentation.grayscale_probability:
         raise ValueError(
@@ -72,15 +75,24 @@ def batches(
     if spec.lanes % ranks:
         raise ValueError(f"lanes ({spec.lanes}) must be a multiple of ranks ({ranks})")
     world = load_world(spec, device)
-    if spec.text_reduction == "syntax" and not world.tagged:
+    if spec.needs_tags and not world.tagged:
         raise ShardError(
             f"{spec.directory}/{MANIFEST}: missing: tag the captions first (python -m clipa annotate)"
         )
-    return _batches(spec, world, first_step, steps, rank, ranks)
+    entry_parts = None
+    if spec.needs_entries:
+        entry_parts = torch.from_numpy(load_entry_parts(spec.vocabulary)).to(world.pieces.device)
+    return _batches(spec, world, entry_parts, first_step, steps, rank, ranks)
 
 
 def _batches(
-    spec: StreamSpec, world: World, first_step: int, steps: int, rank: int, ranks: int
+    spec: StreamSpec,
+    world: World,
+    entry_parts: Tensor | None,
+    first_step: int,
+    steps: int,
+    rank: int,
+    ranks: int,
 ) -> Iterator[tuple[Tensor, Tensor, int]]:
     size, device = spec.batch_size, world.images.device
     samples, replaced = _order(spec, world, first_step * size, steps * size)
@@ -96,16 +108,23 @@ def _batches(
         decided = numpy.column_stack([sample, caption, positions, boxes])
         decided = torch.from_numpy(decided).to(device, non_blocking=True)
         images = cropped(world.images[decided[:, 0]], decided[:, 3:], spec.image_size)
-        yield images, _tokens(spec, world, decided[:, 1], decided[:, 2]), int(replaced[own].sum())
+        tokens = _tokens(spec, world, entry_parts, decided[:, 1], decided[:, 2])
+        yield images, tokens, int(replaced[own].sum())
 
 
-def _tokens(spec: StreamSpec, world: World, captions: Tensor, positions: Tensor) -> Tensor:
+def _tokens(
+    spec: StreamSpec, world: World, entry_parts: Tensor | None, captions: Tensor, positions: Tensor
+) -> Tensor:
     """Token ids int64 [b, T] of captions under the stage's text reduction (§3.3)."""
     pieces, parts = world.pieces[captions].long(), world.parts[captions].long()
-    noise = None
+    words, noise = None, None
+    if spec.text_recipe == "released":
+        words = world.begins[pieces].cumsum(1) - 1
+        if entry_parts is not None:
+            parts = torch.where(parts == texts.PADDING, parts, entry_parts[pieces])
     if spec.text_reduction in ("random", "block"):
         noise = uniform(mask_key(spec.seed, spec.kind, "text mask"), positions, parts.shape[1])
-    kept = texts.keep(spec.text_reduction, parts, spec.text_tokens, noise)
+    kept = texts.keep(spec.text_reduction, parts, spec.text_tokens, noise, spec.text_recipe, words)
     first = torch.full_like(captions[:, None], world.class_token)
     return torch.cat([first, pieces.gather(1, kept)], dim=1)
 
@@ -212,6 +231,7 @@ def load_world(spec: StreamSpec, device: str | torch.device = "cpu") -> World:
         text_tokens=0,
         augmentation=Augmentation(),
         text_reduction="syntax" if tagged else "truncation",
+        text_recipe="paper",
     )
     return _load_world(reading, torch.device(device))
 
@@ -234,13 +254,15 @@ def _load_world(reading: StreamSpec, device: torch.device) -> World:
     if images is None:
         raise ShardError(f"{reading.directory}: no picture can be decoded; draw or download them again")
     pieces, parts, counts = zip(*(captions[index] for index in range(len(sizes))), strict=True)
+    tokenizer = load_tokenizer(reading.vocabulary)
     longest = max(FULL_TEXT_TOKENS - 1, *(rows.shape[1] for rows in pieces))
     return World(
         images,
         _joined(pieces, longest, 0).to(device),
         _joined(parts, longest, texts.PADDING).to(device),
         reading.text_reduction == "syntax",
-        load_tokenizer(reading.vocabulary).token_to_id(CLASS),
+        torch.from_numpy(begins_words(tokenizer)).to(device),
+        tokenizer.token_to_id(CLASS),
         numpy.cumsum(numpy.concatenate(counts)) - numpy.concatenate(counts),
         numpy.concatenate(counts),
         first_sample,

@@ -21,8 +21,10 @@ import numpy as np
 
 from clipa.config import Augmentation
 from clipa.data.augmentation import augmented
+from clipa.data.entries import load_entry_parts
 from clipa.data.vocabulary import encode, encode_reduced, load_tokenizer
 from clipa.reductions.noise import uniform
+from clipa.reductions.texts import RECIPES
 
 NOISE_PER_SAMPLE = 32
 """Uniform draws that every sample owns, by position: caption, crop, colours."""
@@ -50,14 +52,27 @@ class StreamSpec:
     augmentation: Augmentation
     vocabulary: Path
     text_reduction: str = "truncation"
+    text_recipe: str = "paper"
 
     def __post_init__(self) -> None:
+        if self.text_recipe not in RECIPES:
+            raise ValueError(f"no text recipe {self.text_recipe!r} (known: {', '.join(RECIPES)})")
         if len(self.shards) < self.lanes:
             raise ShardError(
                 f"{self.directory}: {len(self.shards)} shards for {self.lanes} lanes; need one a lane"
             )
         if self.batch_size % self.lanes:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of lanes {self.lanes}")
+
+    @property
+    def needs_tags(self) -> bool:
+        """Whether the captions' own parts of speech are read: the sidecars beside the shards."""
+        return self.text_reduction == "syntax" and self.text_recipe == "paper"
+
+    @property
+    def needs_entries(self) -> bool:
+        """Whether the parts of speech of the vocabulary's entries are read (:mod:`clipa.data.entries`)."""
+        return self.text_reduction == "syntax" and self.text_recipe == "released"
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
@@ -162,7 +177,7 @@ class _ShardReader:
         name, self.samples = spec.shards[index]
         self.index, self.next, self.path = index, 0, spec.directory / name
         self._samples = iter(tarfile_to_samples()(iter([{"url": str(self.path)}])))
-        if spec.text_reduction == "syntax":
+        if spec.needs_tags:
             self._samples = _with_tags(self._samples, self.path.with_suffix(".pos.jsonl"))
 
     def window(self, first: int, size: int) -> list[dict[str, bytes]]:
@@ -240,10 +255,11 @@ def _worker_batches(
     own = range(rank + ranks * worker, spec.lanes, ranks * workers)
     lanes = [iter(Lane(spec, lane, first_step * rows)) for lane in own]
     tokenizer = load_tokenizer(spec.vocabulary)
+    entry_parts = load_entry_parts(spec.vocabulary) if spec.needs_entries else None
     for _ in range(first_step, steps):
         samples = [next(lane) for _ in range(rows) for lane in lanes]
         images = np.stack([sample.image for sample in samples])
-        tokens = _tokens(spec, tokenizer, samples)
+        tokens = _tokens(spec, tokenizer, samples, entry_parts)
         shape = (rows, len(lanes))
         yield (
             images.reshape(*shape, *images.shape[1:]),
@@ -252,16 +268,26 @@ def _worker_batches(
         )
 
 
-def _tokens(spec: StreamSpec, tokenizer: Any, samples: list[Sample]) -> np.ndarray:
+def _tokens(
+    spec: StreamSpec, tokenizer: Any, samples: list[Sample], entry_parts: np.ndarray | None
+) -> np.ndarray:
     """Token ids [N, T] of the samples' captions under the stage's text reduction (§3.3)."""
     captions = [sample.caption for sample in samples]
     if spec.text_reduction == "truncation":
         return encode(tokenizer, captions, spec.text_tokens)
     key = mask_key(spec.seed, spec.kind, "text mask")
     positions = np.array([sample.position for sample in samples], np.int64)
-    tags = [sample.tags for sample in samples] if spec.text_reduction == "syntax" else None
+    tags = [sample.tags for sample in samples] if spec.needs_tags else None
+    noise = partial(uniform, key, positions)
     return encode_reduced(
-        tokenizer, captions, spec.text_tokens, spec.text_reduction, tags, partial(uniform, key, positions)
+        tokenizer,
+        captions,
+        spec.text_tokens,
+        spec.text_reduction,
+        tags,
+        noise,
+        recipe=spec.text_recipe,
+        entry_parts=entry_parts,
     )
 
 

@@ -130,15 +130,27 @@ def encode_reduced(
     reduction: str,
     tags: list[list[str]] | None = None,
     noise: Callable[[int], numpy.ndarray] | None = None,
+    recipe: str = "paper",
+    entry_parts: numpy.ndarray | None = None,
 ) -> numpy.ndarray:
     """Like :func:`encode`, with ``reduction`` choosing the pieces of captions that are too long (§3.3).
 
     ``tags`` gives the part of speech of every word (syntax); ``noise(L)`` the first L uniform numbers of each
-    caption, [N, L] (random, block). Raises VocabularyError where words and tags do not go together.
+    caption, [N, L] (random, block). With the ``recipe`` "released" (:mod:`clipa.reductions.texts`) syntax goes by
+    ``entry_parts`` [V], that of every entry (:func:`clipa.data.entries.load_entry_parts`), and not by ``tags``.
+    Raises VocabularyError where words and tags do not go together, or what syntax goes by is not given.
     """
-    pieces, parts = word_pieces(tokenizer, captions, tags, length - 1)
+    words = None
+    if recipe == "released":
+        pieces, parts, words = numbered_pieces(tokenizer, captions, length - 1)
+        if reduction == "syntax":
+            if entry_parts is None:
+                raise VocabularyError("syntax masking as released needs the part of speech of every entry")
+            parts = numpy.where(parts == texts.PADDING, parts, entry_parts[pieces])
+    else:
+        pieces, parts = word_pieces(tokenizer, captions, tags, length - 1)
     longest = pieces.shape[1]
-    kept = texts.keep(reduction, parts, length, noise and noise(longest))
+    kept = texts.keep(reduction, parts, length, noise and noise(longest), recipe, words)
     first = tokenizer.token_to_id(CLASS)
     return numpy.insert(numpy.take_along_axis(pieces, kept, 1), 0, first, axis=1)
 
@@ -152,18 +164,45 @@ def word_pieces(
     least to ``length``. Without ``tags`` every word is OTHER. Raises VocabularyError for a caption of too few tags.
     """
     encodings = tokenizer.encode_batch(captions)
+    pieces, parts = _padded(encodings, length)
+    for row, encoding in enumerate(encodings if tags is not None else ()):
+        words = encoding.word_ids[1:]
+        if words and max(words) >= len(tags[row]):
+            raise VocabularyError(f"{captions[row]!r}: {max(words) + 1} words, {len(tags[row])} tags")
+        parts[row, : len(words)] = [texts.PARTS_OF_TAGS.get(tags[row][word], texts.OTHER) for word in words]
+    return pieces, parts
+
+
+def numbered_pieces(
+    tokenizer: Tokenizer, captions: list[str], length: int = 1
+) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
+    """Pieces and parts as :func:`word_pieces` gives them without tags, and the number of each piece's word: int64
+    [N, L], zeros after the end.
+    """
+    encodings = tokenizer.encode_batch(captions)
+    pieces, parts = _padded(encodings, length)
+    words = numpy.zeros_like(pieces)
+    for row, encoding in zip(words, encodings, strict=True):
+        row[: len(encoding.ids) - 1] = encoding.word_ids[1:]
+    return pieces, parts, words
+
+
+def begins_words(tokenizer: Tokenizer) -> numpy.ndarray:
+    """Whether each entry is a word's first piece, bool [V] by id; all others are never one (WordPiece's ``##``)."""
+    begins = numpy.ones(tokenizer.get_vocab_size(), bool)
+    begins[[i for entry, i in tokenizer.get_vocab().items() if entry.startswith("##")]] = False
+    return begins
+
+
+def _padded(encodings: list[Any], length: int) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Pieces and parts, all OTHER, of captions that begin with [CLS]."""
     longest = max([length, *(len(encoding.ids) - 1 for encoding in encodings)])
-    pieces = numpy.zeros((len(captions), longest), numpy.int64)
-    parts = numpy.full((len(captions), longest), texts.PADDING)
+    pieces = numpy.zeros((len(encodings), longest), numpy.int64)
+    parts = numpy.full((len(encodings), longest), texts.PADDING)
     for row, encoding in enumerate(encodings):
         count = len(encoding.ids) - 1
         pieces[row, :count] = encoding.ids[1:]
         parts[row, :count] = texts.OTHER
-        if tags is not None:
-            words = encoding.word_ids[1:]
-            if words and max(words) >= len(tags[row]):
-                raise VocabularyError(f"{captions[row]!r}: {max(words) + 1} words, {len(tags[row])} tags")
-            parts[row, :count] = [texts.PARTS_OF_TAGS.get(tags[row][word], texts.OTHER) for word in words]
     return pieces, parts
 
 
