@@ -191,5 +191,5 @@ def test_a_suite_is_kept_apart_and_must_be_whole(tmp_path, scale):
     (target,) = accept([path], scale, tmp_path / "recorded", knows_commit=known)
     assert target.parent == tmp_path / "recorded/micro/S16-none-truncation32/suite"
     write_records(path, made[:-1])
-    with pytest.raises(AcceptError, match="no record of aro; evaluate the whole suite"):
+    with pytest.raises(AcceptError, match="no record of aro/coco_order; evaluate the whole suite"):
         accept([path], scale, tmp_path / "recorded", knows_commit=known)

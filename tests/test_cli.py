@@ -74,11 +74,14 @@ def test_no_verb_is_help(capsys):
     [
         (["train", "--run", "L17-none-truncation32", "--kind", "pretrain"], "names no run"),
         (
-            ["train", "--run", "H14-none-truncation32", "--kind", "pretrain", "--scale", "micro"],
+            ["train", "--run", "H14-none-truncation32", "--kind", "pretrain", "--scale", "mini"],
             "not built at this scale",
         ),
         (["train", "--run", RUN, "--kind", "pretrain", "--scale", "mirco"], "no scale 'mirco' (known:"),
-        (["train", "--run", "L16-none-truncation32", "--kind", "finetune"], "it is a full-length run"),
+        (
+            ["train", "--run", "L16-none-truncation32", "--kind", "finetune"],
+            "has no such stage (it has: pretrain)",
+        ),
         (
             ["train", "--run", RUN, "--kind", "pretrain", "--fingerprint", "0" * 12],
             "was changed after this job",

@@ -14,8 +14,21 @@ PACKAGE = ROOT / "src" / "clipa"
 
 # Floors, ground first. A module imports from its own floor or from one below; a package's floor is its name's.
 FLOORS = [
-    {"config", "runs", "outcomes", "results", "locks", "cost", "plan", "estimate", "provenance", "progress"},
-    {"models", "reductions", "losses", "schedule", "checkpoint", "sharding"},
+    {
+        "config",
+        "recipes",
+        "runs",
+        "grid",
+        "outcomes",
+        "results",
+        "locks",
+        "cost",
+        "plan",
+        "estimate",
+        "provenance",
+        "progress",
+    },
+    {"models", "reductions", "losses", "schedule", "checkpoint", "sharding", "ranks"},
     {"train", "evaluate", "data", "standalone"},
     {"figures", "tables", "claims", "cite", "numbers", "sizes", "law", "accept", "demo_progress", "demo"},
     {"cli"},
@@ -44,6 +57,7 @@ TRAINERS = {
     "schedule",
     "checkpoint",
     "sharding",
+    "ranks",
 }
 # What may never be loaded by figures, tables and numbers: a figure must be there in seconds.
 HEAVY = {"torch", "torchvision", "open_clip", "clip_benchmark", "spacy", "transformers", "timm"}

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from clipa.grid import filling
 from clipa.tables import TableError, render
 from fabricated import measured_grid
 from printed_latex import by_id, read_back, records_of
@@ -62,7 +63,8 @@ def test_a_recipe_of_the_same_slug_fills_no_cell(measured):
     plain_run = as_measured(clipa)
     with pytest.raises(TableError, match=r"^table 1: none of its cells was measured by the records given$"):
         render(1, records_of(1), [plain_run])
-    (table,) = read_back(render(1, records_of(1), [plain_run | {"factors": {"recipe": "CLIPA"}}]))
+    assert filling(clipa) == ["B16-resize112-truncation16-clipa-batch8k"]
+    (table,) = read_back(render(1, records_of(1), [plain_run | {"recipe": "clipa-batch8k"}]))
     assert [entry.text for entry in table.rows[0][2:]] == ["$63.2 \\pm 5.5$ {\\scriptsize (63.2)}"]
 
 

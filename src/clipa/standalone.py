@@ -23,6 +23,7 @@ from pathlib import Path, PurePosixPath
 
 from clipa.cost import stage_macs
 from clipa.data.annotation import MANIFEST as ANNOTATED
+from clipa.data.entries import ENTRIES
 from clipa.plan import Plan
 from clipa.results import write_bytes_atomically
 from clipa.runs import Run, Stage, parse_run, stages_of
@@ -212,7 +213,8 @@ def _prepare(plan: Plan, jobs: Sequence[Job], processes: int) -> None:
         _say("making the vocabulary")
         train_vocabulary(directory, scale.vocabulary_size)
     syntax = any(job.run.text_reduction == "syntax" for job in jobs)
-    if syntax and not (directory / "train" / ANNOTATED).is_file():
+    made = (directory / "train" / ANNOTATED, directory / "vocabulary" / ENTRIES)
+    if syntax and not all(path.is_file() for path in made):
         annotate(directory, processes, scale.tagger)
 
 

@@ -51,7 +51,14 @@ def training_data(wildcards):
     needed = [place / TRAINING_SETS[one.kind] / "manifest.json"]
     if one.text_reduction == "syntax":
         needed.append(place / "train" / "annotation.json")
-    return [f"{DATA}/vocabulary/vocabulary.json", *map(str, needed)]
+    # What it is made of is in the fingerprint: data made again is no reason to train again.
+    return [ancient(f"{DATA}/vocabulary/vocabulary.json"), *(ancient(str(path)) for path in needed)]
+
+
+def asked_of_data(wildcards):
+    """What a command that makes training data needs to know: the scale, the places, and which of its sources."""
+    name = SOURCE_NAMES.get(wildcards.data)
+    return ASKED if name is None else f"{ASKED} --source {name}"
 
 
 def longest_first(wildcards):
@@ -93,7 +100,9 @@ def recorded(wildcards):
 
 
 def measured_files(name):
-    """The pictures or the table called `name`, at the configured scale."""
+    """The pictures or the table called `name`, at the configured scale; records where it is neither (readings)."""
+    if name in MEASURED_BESIDES:
+        return [str(path) for path in PLAN.cells(name)]
     if name.startswith("table"):
         return [f"{RUNS}/{SCALE.name}/tables/{name}.tex"]
     return [f"{RUNS}/{SCALE.name}/figures/{name}.{kind}" for kind in ("pdf", "png")]

@@ -1,40 +1,60 @@
-"""LAION-400M (§4.1): image links, images, test sets. Needs the network and tens of terabytes.
+"""Data from the web (§4.1, §6): image links, images, test sets. Needs the network and tens of terabytes.
 
-The original host of the metadata is gone; `laion/relaion400m` is the filtered re-release of the same list
-(docs/data.md says what that costs). The image command is the authors' own: 256 pixels, img2dataset's defaults
-(resize mode border, 10,000 pairs a shard), which gave them 41,408 shards.
+`{data}` is the folder of LAION-400M, or of another source that recipes name. The original host of LAION-400M's metadata
+is gone; `laion/relaion400m` is the filtered re-release of the same list (docs/data.md says what that costs). The image
+command is the authors' own: 256 pixels, img2dataset's defaults (resize mode border, 10,000 pairs a shard), which gave
+them 41,408 shards.
 """
+
+
+def source(wildcards):
+    """The data source whose folder it is; one line when the scale has none."""
+    if wildcards.data not in SOURCES:
+        sys.exit(f"{wildcards.data}: no data source of scale {SCALE.name}")
+    return SOURCES[wildcards.data]
+
+
+def repository(wildcards):
+    return source(wildcards).download.repository
+
+
+def columns(wildcards):
+    """What img2dataset is told about the metadata's columns."""
+    asked = source(wildcards).download
+    return f"--url_col {asked.url_column} --caption_col {asked.caption_column}"
 
 
 rule download_metadata:
     output:
-        touch(f"{DATA}/metadata/complete"),
+        touch(f"{DATA_ROOT}/{{data}}/metadata/complete"),
     log:
-        f"{LOGS}/data/{SCALE.name}/download_metadata.log",
+        f"{LOGS}/data/{{data}}/download_metadata.log",
     benchmark:
-        f"{BENCHMARKS}/data/{SCALE.name}/download_metadata.tsv"
+        f"{BENCHMARKS}/data/{{data}}/download_metadata.tsv"
     retries: 3
     conda:
         "../../envs/data.yaml"
     resources:
         mem_mb=8000,
         runtime=24 * 60,
+    params:
+        repository=repository,
     message:
-        "Downloading the image links of {SCALE.data.name}"
+        "Downloading the image links of {wildcards.data}"
     shell:
-        "hf download laion/relaion400m --repo-type dataset --include '*.parquet'"
-        f" --local-dir {DATA}/metadata > {{log}} 2>&1"
+        "hf download {params.repository} --repo-type dataset --include '*.parquet'"
+        f" --local-dir {DATA_ROOT}/{{wildcards.data}}/metadata > {{log}} 2>&1"
 
 
 rule download_shards:
     input:
         rules.download_metadata.output,
     output:
-        touch(f"{DATA}/train/complete"),
+        touch(f"{DATA_ROOT}/{{data}}/train/complete"),
     log:
-        f"{LOGS}/data/{SCALE.name}/download_shards.log",
+        f"{LOGS}/data/{{data}}/download_shards.log",
     benchmark:
-        f"{BENCHMARKS}/data/{SCALE.name}/download_shards.tsv"
+        f"{BENCHMARKS}/data/{{data}}/download_shards.tsv"
     retries: 3
     conda:
         "../../envs/data.yaml"
@@ -42,25 +62,27 @@ rule download_shards:
     resources:
         mem_mb=128000,
         runtime=14 * 24 * 60,
+    params:
+        columns=columns,
     message:
-        "Downloading the images of {SCALE.data.name} (days; started again, it goes on where it was)"
+        "Downloading the images of {wildcards.data} (days; started again, it goes on where it was)"
     shell:
-        f"img2dataset --url_list {DATA}/metadata --input_format parquet --url_col URL --caption_col TEXT"
-        f" --output_format webdataset --output_folder {DATA}/train --number_sample_per_shard 10000"
+        f"img2dataset --url_list {DATA_ROOT}/{{wildcards.data}}/metadata --input_format parquet"
+        f" --output_format webdataset --output_folder {DATA_ROOT}/{{wildcards.data}}/train"
+        " {params.columns} --number_sample_per_shard 10000"
         " --image_size 256 --resize_mode border --processes_count {threads} --thread_count 128"
-        """ --save_additional_columns '["NSFW","similarity","LICENSE"]' --incremental_mode incremental"""
-        " --enable_wandb False > {log} 2>&1"
+        " --incremental_mode incremental --enable_wandb False > {log} 2>&1"
 
 
 rule index_shards:
     input:
         rules.download_shards.output,
     output:
-        f"{DATA}/train/manifest.json",
+        f"{DATA_ROOT}/{{data}}/train/manifest.json",
     log:
-        f"{LOGS}/data/{SCALE.name}/index_shards.log",
+        f"{LOGS}/data/{{data}}/index_shards.log",
     benchmark:
-        f"{BENCHMARKS}/data/{SCALE.name}/index_shards.tsv"
+        f"{BENCHMARKS}/data/{{data}}/index_shards.tsv"
     conda:
         "../../envs/train.yaml"
     threads: 16
@@ -68,9 +90,9 @@ rule index_shards:
         mem_mb=8000,
         runtime=24 * 60,
     params:
-        asked=ASKED,
+        asked=asked_of_data,
     message:
-        "Counting and hashing the shards of {SCALE.data.name}"
+        "Counting and hashing the shards of {wildcards.data}"
     shell:
         "python -m clipa index train {params.asked} --processes {threads} > {log} 2>&1"
 

@@ -27,22 +27,21 @@ rule vocabulary:
 
 rule annotate:
     input:
-        f"{DATA}/train/manifest.json",
+        f"{DATA_ROOT}/{{data}}/train/manifest.json",
         f"{DATA}/vocabulary/vocabulary.json",
     output:
-        f"{DATA}/train/annotation.json",
-        f"{DATA}/vocabulary/entries.json",
+        f"{DATA_ROOT}/{{data}}/train/annotation.json",
     log:
-        f"{LOGS}/data/{SCALE.name}/annotate.log",
+        f"{LOGS}/data/{{data}}/annotate.log",
     benchmark:
-        f"{BENCHMARKS}/data/{SCALE.name}/annotate.tsv"
+        f"{BENCHMARKS}/data/{{data}}/annotate.tsv"
     conda:
         "../../envs/train.yaml"
     resources:
         mem_mb=3000,
         runtime=24 * 60,
     params:
-        asked=ASKED,
+        asked=asked_of_data,
     message:
         "Tagging parts of speech in the captions and the vocabulary"
     shell:

@@ -273,6 +273,7 @@ def _data_verbs(verbs) -> None:
     )
     index.add_argument("what", help="train, or the name of a test set (imagenet1k, …)")
     index.add_argument("--processes", type=int, default=1)
+    _add_source(index)
     add_verb(
         verbs, "vocabulary", _vocabulary, "make the vocabulary from the training captions", "--scale micro"
     )
@@ -280,6 +281,15 @@ def _data_verbs(verbs) -> None:
         verbs, "annotate", _annotate, "tag parts of speech in the training captions", "--scale micro"
     )
     annotate.add_argument("--processes", type=int, default=1)
+    _add_source(annotate)
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--source",
+        metavar="NAME",
+        help="another data source of the scale, as LAION-2B (default: its own data)",
+    )
 
 
 def _stage_verbs(verbs) -> None:
