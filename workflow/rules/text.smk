@@ -1,4 +1,4 @@
-"""What is made from the captions: the vocabulary, and the parts of speech beside the shards."""
+"""What is made from the captions: the vocabulary, the parts of speech beside the shards, NegCLIP's negatives."""
 
 
 rule vocabulary:
@@ -45,3 +45,27 @@ rule annotate:
         "Tagging parts of speech in the captions"
     shell:
         "python -m clipa annotate {params.asked} --processes {threads} > {log} 2>&1"
+
+
+rule negatives:
+    input:
+        f"{DATA}/train/manifest.json",
+        f"{DATA}/train/annotation.json",
+    output:
+        f"{DATA}/negclip/manifest.json",
+    log:
+        f"{LOGS}/data/{SCALE.name}/negatives.log",
+    benchmark:
+        f"{BENCHMARKS}/data/{SCALE.name}/negatives.tsv"
+    conda:
+        "../../envs/train.yaml"
+    threads: 2
+    resources:
+        mem_mb=3000,
+        runtime=60,
+    params:
+        asked=ASKED,
+    message:
+        "Exchanging words of captions and finding like pictures, for NegCLIP"
+    shell:
+        "python -m clipa negatives {params.asked} --processes {threads} > {log} 2>&1"

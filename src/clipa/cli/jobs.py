@@ -40,13 +40,13 @@ def _project(chosen: argparse.Namespace):
 
 
 def _data(chosen: argparse.Namespace):
-    """The scale and the folder of its data."""
+    """The scale and the folder of its data, or of the other training set within it that is asked for."""
     from clipa.config import load_scale
     from clipa.runs import data_slug
 
     project = _project(chosen)
     scale = load_scale(project.scale)
-    return scale, Path(project.data_directory, data_slug(scale))
+    return scale, Path(project.data_directory, data_slug(scale), getattr(chosen, "within", None) or "")
 
 
 def _stages(chosen: argparse.Namespace):
@@ -148,6 +148,21 @@ def _annotate(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _negatives(chosen: argparse.Namespace) -> int:
+    from clipa.data.negatives import write_negatives
+
+    _, directory = _data(chosen)
+    print(write_negatives(directory, chosen.processes, chosen.neighbours, chosen.rows))
+    return 0
+
+
+def _coco(chosen: argparse.Namespace) -> int:
+    from clipa.data.coco import write_image_list
+
+    print(write_image_list(chosen.annotations, chosen.list))
+    return 0
+
+
 def _train(chosen: argparse.Namespace) -> int:
     project, stages = _stages(chosen)
     scale = stages[-1].scale
@@ -243,6 +258,40 @@ def _data_verbs(verbs) -> None:
         verbs, "annotate", _annotate, "tag parts of speech in the training captions", "--scale micro"
     )
     annotate.add_argument("--processes", type=int, default=1)
+    negatives = _negatives_verbs(verbs)
+    for parser in (index, annotate, negatives):
+        parser.add_argument(
+            "--within", metavar="FOLDER", help="another training set in a folder of the scale's data: coco"
+        )
+
+
+def _negatives_verbs(verbs) -> argparse.ArgumentParser:
+    coco = add_verb(
+        verbs,
+        "coco",
+        _coco,
+        "make img2dataset's list of COCO's images, with all their captions",
+        "annotations_trainval2014.zip images.jsonl",
+        asked=False,
+    )
+    coco.add_argument("annotations", type=Path, help="COCO's zip of captions")
+    coco.add_argument("list", type=Path, help="where to write the list, as JSON lines")
+    negatives = add_verb(
+        verbs,
+        "negatives",
+        _negatives,
+        "make NegCLIP's training set: captions with two words exchanged, pictures with like ones",
+        "--scale micro --processes 2 --neighbours pixels --rows 8000",
+    )
+    negatives.add_argument("--processes", type=int, default=1)
+    negatives.add_argument(
+        "--neighbours",
+        default="pixels",
+        metavar="HOW",
+        help="pixels (default), or an open_clip model and its weights: ViT-B-32/openai",
+    )
+    negatives.add_argument("--rows", type=int, metavar="N", help="the first N pictures only (default: all)")
+    return negatives
 
 
 def _stage_verbs(verbs) -> None:
