@@ -23,9 +23,10 @@ def tiny_scale(**changes: object) -> Scale:
     """The micro scale's S/16, twelve steps of sixteen samples, a checkpoint every three."""
     values = small_scale(training_images=256, images_per_shard=32).model_dump()
     values["data"] |= {"lanes": 4, "shuffle_window": 16, "workers": changes.pop("workers", 0)}
-    for stage in ("pretrain", "finetune"):
+    schedules = {"pretrain": changes.pop("schedule", {}), **changes.pop("schedules", {})}
+    for stage in ("pretrain", "finetune", "negclip"):
         values[stage] |= {"samples": STEPS * BATCH, "batch_size": BATCH, "warmup_steps": 3}
-        changed = changes.pop("schedule", {}) if stage == "pretrain" else {}
+        changed = schedules.get(stage, {})
         rates = values[stage]["base_lr"] | changed.get("base_lr", {})
         values[stage] |= changed | {"base_lr": rates}
     return Scale.model_validate(values | {"checkpoint_every": 3, "log_every": 1} | changes)
@@ -93,7 +94,7 @@ def train_forked(root: Path, scenario: dict, number: int) -> int:
             project = Project(data_directory=str(root / "data"), runs_directory=str(root / scenario["runs"]))
             stages = tiny_stages(**scenario.get("stage", {}))
             code = 0
-            for stage in stages if scenario.get("both") else stages[:1]:
+            for stage in stages if scenario.get("both") else stages[: scenario.get("stages", 1)]:
                 meet(f"{number}.{stage.kind}")
                 code = code or main(stage, project)
         except BaseException as error:

@@ -38,10 +38,10 @@ def run(world: Path, *scenarios: dict, launcher: tuple[str, ...] = ()) -> tuple[
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
 
-def outcome(world: Path, runs: str, stage=None) -> dict:
+def outcome(world: Path, runs: str, stage=None, steps: int = STEPS) -> dict:
     """Everything that must be the same bits: final weights and optimizer, exported weights, loss log."""
     directory = world / runs / (stage or tiny_stages()[0]).directory
-    [final] = sorted(directory.glob(f"checkpoint-{STEPS:09d}-*"))
+    [final] = sorted(directory.glob(f"checkpoint-{steps:09d}-*"))
     return {
         "state": {name: tensor.numpy().tobytes() for name, tensor in load_file(final).items()},
         "export": (directory / "open_clip" / "open_clip_model.safetensors").read_bytes(),

@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy
 import pytest
 
+from clipa.data.shards import tar_bytes
 from clipa.data.vocabulary import (
     VocabularyError,
     adopt_bert_vocabulary,
     encode,
     load_tokenizer,
+    read_scene_facts,
     train_vocabulary,
 )
 from written_shards import write_shards
@@ -143,3 +145,10 @@ def test_refusals_say_what_to_do(data, tmp_path):
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(VocabularyError, match="not a tokenizer"):
         load_tokenizer(tmp_path)
+
+
+def test_one_caption_of_img2dataset_is_a_list_of_one(tmp_path):
+    facts = [{"caption": "a cat", "url": "x"}, {"caption": None}, {"captions": ["b", "c"], "caption": "b"}]
+    members = [(f"{i}.json", json.dumps(fact).encode()) for i, fact in enumerate(facts)]
+    (tmp_path / "0.tar").write_bytes(tar_bytes(members))
+    assert [one["captions"] for one in read_scene_facts(tmp_path / "0.tar")] == [["a cat"], [""], ["b", "c"]]

@@ -11,13 +11,14 @@ import pytest
 import yaml
 
 from clipa.cli import parser
+from clipa.estimate import work_of
 from clipa.plan import load_plan
 from clipa.results import RECORDED_DIRECTORY
 from clipa.runs import recorded_path
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("Snakefile", "workflow", "slurm", "profiles", "config", "envs", "src", "results/published")
-TRAINING = {"pretrain", "finetune", "evaluate", "draw_training", "download_shards"}
+TRAINING = {"pretrain", "finetune", "negclip", "evaluate", "draw_training", "download_shards"}
 
 
 @pytest.fixture
@@ -79,20 +80,59 @@ def test_one_figure_is_drawn_and_is_then_up_to_date(tree):
     assert not jobs and "Nothing to be done" in said
 
 
-def test_slurm_plans_tables_11_to_13_without_slurm(tree):
-    """45 runs of Table 11, 57 more of Table 12, ten of ConvNeXt; the five baselines have no fine-tuning."""
+def test_slurm_plans_every_table_without_slurm(tree):
+    """112 pre-trainings and 107 fine-tunings of §3 and §4, 11 and 33 more of §5 and §6, and NegCLIP."""
     jobs, said = plan(tree, "--profile", "slurm", "all", "-n", "-p")
-    assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"]) == (112, 107, 112)
-    assert jobs["download_shards"] == 1 and "img2dataset --url_list" in said
-    assert jobs["annotate"] == 1
+    assert (jobs["pretrain"], jobs["finetune"], jobs["negclip"]) == (123, 140, 1)
+    # Tables 1 to 3, 14 and 15 are filled from the whole suite; 60 runs of Table 12 are measured both ways.
+    assert (jobs["evaluate"], jobs["suite"]) == (139, 70)
+    assert jobs["download_shards"] == 3 and jobs["download_coco_images"] == 1
+    assert "--url_col url --caption_col text" in said  # DataComp-1B's columns
+    assert jobs["annotate"] == 2 and jobs["negatives"] == 1
     for name in (
-        "L16-resize64-truncation32",
-        "L16-grid49-truncation32",
-        "S16-resize112-syntax4",
-        "ConvNeXt-B-resize64-truncation32",
+        "L16-resize64-truncation32/finetune",
+        "L16-grid49-truncation32/finetune",
+        "S16-resize112-syntax4/finetune",
+        "ConvNeXt-B-resize64-truncation32/finetune",
+        "G14-resize84-truncation8/pretrain",
+        "B16-resize112-truncation16/negclip",
     ):
-        assert f"results/runs/paper/{name}/finetune/seed0-" in said
+        assert f"results/runs/paper/{name}/seed0-" in said
     assert not shutil.which("sbatch") or "sbatch" not in said
+
+
+# Stages by table: pre-trainings, fine-tunings, evaluations of one benchmark and of the suite.
+STAGES = {
+    1: (3, 3, 0, 3),
+    2: (3, 8, 0, 6),
+    3: (1, 3, 0, 2),
+    6: (1, 5, 5, 0),
+    7: (4, 5, 5, 0),
+    8: (4, 4, 4, 0),
+    9: (1, 10, 10, 0),
+    10: (1, 6, 6, 0),
+    11: (45, 42, 45, 0),
+    12: (60, 60, 60, 0),
+    13: (20, 16, 20, 0),
+    14: (1, 1, 0, 2),
+    15: (60, 60, 0, 60),
+}
+
+
+@pytest.mark.parametrize("table", [2, 7, 14, 15])
+def test_slurm_plans_one_table(tree, table: int):
+    jobs, _ = plan(tree, "--profile", "slurm", f"measure_table{table}", "-n")
+    found = tuple(jobs.get(rule, 0) for rule in ("pretrain", "finetune", "evaluate", "suite"))
+    assert found == STAGES[table] and jobs.get("negclip", 0) == (table == 14)
+
+
+def test_every_table_needs_the_stages_it_should():
+    asked = load_plan({"scale": "paper", "seeds": [0]}, ROOT)
+    for table, expected in STAGES.items():
+        work = work_of(asked, f"measure_table{table}")
+        kinds = [stage.kind for stage in work.pending]
+        assert (kinds.count("pretrain"), kinds.count("finetune")) == expected[:2], table
+        assert work.evaluations == sum(expected[2:]), table
 
 
 def test_measuring_plans_every_stage_of_every_seed(tree):

@@ -1,4 +1,4 @@
-"""What is made from the captions: the vocabulary, and the parts of speech beside the shards."""
+"""What is made from the captions: the vocabulary, the parts of speech beside the shards, NegCLIP's negatives."""
 
 
 rule vocabulary:
@@ -46,3 +46,27 @@ rule annotate:
         "Tagging parts of speech in the captions and the vocabulary"
     shell:
         "python -m clipa annotate {params.asked} --processes {threads} > {log} 2>&1"
+
+
+rule negatives:
+    input:
+        f"{DATA_ROOT}/{{data}}/train/manifest.json",
+        f"{DATA_ROOT}/{{data}}/train/annotation.json",
+    output:
+        f"{DATA_ROOT}/{{data}}/negclip/manifest.json",
+    log:
+        f"{LOGS}/data/{{data}}/negatives.log",
+    benchmark:
+        f"{BENCHMARKS}/data/{{data}}/negatives.tsv"
+    conda:
+        "../../envs/train.yaml"
+    threads: 16 if SCALE.device == "cuda" else 2
+    resources:
+        mem_mb=3000 if SCALE.device == "cpu" else 16000,
+        runtime=8 * 60,
+    params:
+        asked=asked_of_data,
+    message:
+        "Exchanging words of captions and finding like pictures, for NegCLIP"
+    shell:
+        "python -m clipa negatives {params.asked} --processes {threads} > {log} 2>&1"

@@ -185,6 +185,25 @@ def _annotate(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _negatives(chosen: argparse.Namespace) -> int:
+    from clipa.data.negatives import write_negatives
+
+    scale, directory = _data(chosen)
+    asked = scale.negatives
+    if asked is None:
+        raise ValueError(f"scale {scale.name} has no NegCLIP: its file has no `negatives`")
+    neighbours, rows = chosen.neighbours or asked.neighbours, chosen.rows or asked.rows
+    print(write_negatives(directory, chosen.processes, neighbours, rows))
+    return 0
+
+
+def _coco(chosen: argparse.Namespace) -> int:
+    from clipa.data.coco import write_image_list
+
+    print(write_image_list(chosen.annotations, chosen.list))
+    return 0
+
+
 def _train(chosen: argparse.Namespace) -> int:
     project, stages = _stages(chosen)
     scale = stages[-1].scale
@@ -282,6 +301,7 @@ def _data_verbs(verbs) -> None:
     )
     annotate.add_argument("--processes", type=int, default=1)
     _add_source(annotate)
+    _add_source(_negatives_verbs(verbs))
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
@@ -290,6 +310,36 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="another data source of the scale, as LAION-2B (default: its own data)",
     )
+
+
+def _negatives_verbs(verbs) -> argparse.ArgumentParser:
+    coco = add_verb(
+        verbs,
+        "coco",
+        _coco,
+        "make img2dataset's list of COCO's images, with all their captions",
+        "annotations_trainval2014.zip images.jsonl",
+        asked=False,
+    )
+    coco.add_argument("annotations", type=Path, help="COCO's zip of captions")
+    coco.add_argument("list", type=Path, help="where to write the list, as JSON lines")
+    negatives = add_verb(
+        verbs,
+        "negatives",
+        _negatives,
+        "make NegCLIP's training set: captions with two words exchanged, pictures with like ones",
+        "--scale micro --processes 2 --neighbours pixels --rows 8000",
+    )
+    negatives.add_argument("--processes", type=int, default=1)
+    negatives.add_argument(
+        "--neighbours",
+        metavar="HOW",
+        help="pixels, or an open_clip model and its weights: ViT-B-32/openai (default: the scale's)",
+    )
+    negatives.add_argument(
+        "--rows", type=int, metavar="N", help="the first N pictures only (default: the scale's)"
+    )
+    return negatives
 
 
 def _stage_verbs(verbs) -> None:

@@ -164,6 +164,17 @@ def words_of(caption: str) -> list[str]:
     return [word for word, _ in splitter.pre_tokenize_str(normaliser.normalize_str(caption))]
 
 
+def word_spans(caption: str) -> list[tuple[int, int]]:
+    """Where the words of :func:`words_of` are: (first, end) of each, in characters of the caption as it is written."""
+    from tokenizers import PreTokenizedString
+
+    normaliser, splitter = _word_splitter()
+    text = PreTokenizedString(caption)
+    text.normalize(normaliser.normalize)
+    splitter.pre_tokenize(text)
+    return [span for _, span, _ in text.get_splits("original", "char")]
+
+
 @cache
 def _word_splitter() -> tuple[Any, Any]:
     from tokenizers import normalizers, pre_tokenizers

@@ -65,9 +65,11 @@ def batches(
     [b, T], replaced).
 
     The first call in a process reads the data; later ones, of other stages too, find it on the device. ValueError
-    where colours are to be changed (only crops are made here); ShardError or VocabularyError for data that the stream
-    would refuse.
+    where colours are to be changed (only crops are made here) or for NegCLIP's pairs; ShardError or VocabularyError for
+    data that the stream would refuse.
     """
+    if spec.kind == stream.NEGCLIP:
+        raise ValueError("data.resident makes no pairs of pictures: negclip reads clipa.data.stream")
     if spec.augmentation.color_jitter or spec.augmentation.grayscale_probability:
         raise ValueError(
             "data.resident makes crops, and neither colour jitter nor grey: set resident: false for this model"

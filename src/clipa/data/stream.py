@@ -4,7 +4,8 @@ Order of samples (docs/design.md): each epoch's seeded permutation of the shards
 canonical *lanes*; inside a lane, windows of consecutive samples are permuted; lanes are interleaved, so global
 position ``p`` belongs to lane ``p % lanes``. Ranks and workers own whole lanes. Hence sequential reads only,
 memory independent of the number of samples, the same order for every number of ranks and workers, and a resume
-that re-reads at most one shard per lane.
+that re-reads at most one shard per lane. NegCLIP's batches (kind ``negclip``) have two pictures and four captions a
+position (:mod:`clipa.data.pairs`), in the same order.
 """
 
 from __future__ import annotations
@@ -22,14 +23,17 @@ import numpy as np
 from clipa.config import Augmentation
 from clipa.data.augmentation import augmented
 from clipa.data.entries import load_entry_parts
+from clipa.data.pairs import by_role, pair_of
 from clipa.data.vocabulary import encode, encode_reduced, load_tokenizer
 from clipa.reductions.noise import uniform
 from clipa.reductions.texts import RECIPES
 
 NOISE_PER_SAMPLE = 32
-"""Uniform draws that every sample owns, by position: caption, crop, colours."""
-_STREAMS = {"order": 1, "augmentation": 2, "image mask": 3, "text mask": 4}
-_STAGES = {"pretrain": 0, "finetune": 1, "negclip": 2}
+"""Uniform draws that every picture of a sample owns, by position: caption, crop, colours."""
+NEGCLIP = "negclip"
+"""The kind of stage whose positions are pairs of pictures."""
+_STREAMS = {"order": 1, "augmentation": 2, "image mask": 3, "text mask": 4, "neighbour": 5}
+_STAGES = {"pretrain": 0, "finetune": 1, NEGCLIP: 2}
 
 
 class ShardError(RuntimeError):
@@ -38,7 +42,11 @@ class ShardError(RuntimeError):
 
 @dataclass(frozen=True)
 class StreamSpec:
-    """What a stage reads: everything here, with the position, determines a sample bit for bit."""
+    """What a stage reads: everything here, with the position, determines a sample bit for bit.
+
+    ``kind`` is ``pretrain``, ``finetune`` or ``negclip``; for the last, ``directory`` is what
+    :func:`clipa.data.negatives.write_negatives` made and ``batch_size`` counts positions.
+    """
 
     directory: Path
     shards: tuple[tuple[str, int], ...]
@@ -63,6 +71,10 @@ class StreamSpec:
             )
         if self.batch_size % self.lanes:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of lanes {self.lanes}")
+        if self.kind == NEGCLIP and self.text_reduction != "truncation":
+            raise ValueError(
+                f"text_reduction {self.text_reduction}: NegCLIP's captions are only ever truncated"
+            )
 
     @property
     def needs_tags(self) -> bool:
@@ -91,9 +103,12 @@ def generator(seed: int, stream: str, *path: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence([seed, _STREAMS[stream], *path]))
 
 
-def sample_noise(seed: int, kind: str, first: int, count: int) -> np.ndarray:
-    """Uniform draws in [0, 1) of the samples at positions ``first … first + count - 1``: float64 [count, 32]."""
-    key = np.random.SeedSequence([seed, _STREAMS["augmentation"], _STAGES[kind]]).generate_state(2, np.uint64)
+def sample_noise(seed: int, kind: str, first: int, count: int, stream: str = "augmentation") -> np.ndarray:
+    """Uniform draws in [0, 1) of the samples at positions ``first … first + count - 1``: float64 [count, 32].
+
+    ``stream`` "neighbour": the draws of the second picture that NegCLIP's samples have.
+    """
+    key = np.random.SeedSequence([seed, _STREAMS[stream], _STAGES[kind]]).generate_state(2, np.uint64)
     blocks = NOISE_PER_SAMPLE // 4  # Philox makes four numbers per step of its counter
     bits = np.random.Philox(key=key, counter=[first * blocks, 0, 0, 0])
     return np.random.Generator(bits).random((count, NOISE_PER_SAMPLE))
@@ -124,13 +139,17 @@ def lane_windows(spec: StreamSpec, lane: int) -> Iterator[tuple[int, int, int, n
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample: image uint8 [3, S, S], its caption, parts of speech of the caption's words where they are needed."""
+    """One sample: image uint8 [3, S, S], its caption, parts of speech of the caption's words where they are needed.
+
+    NegCLIP's have two images, [2, 3, S, S], and three more texts.
+    """
 
     image: np.ndarray
     caption: str
     tags: list[str] | None
     position: int
     replaced: bool
+    more: tuple[str, ...] = ()
 
 
 class Lane:
@@ -157,15 +176,26 @@ class Lane:
     def _sample(self, window: list[dict[str, bytes]], order: np.ndarray, place: int) -> Sample:
         """The sample at ``place`` of the permuted window; an undecodable one gives way to the next decodable."""
         position = self.position * self.spec.lanes + self.lane
-        noise = sample_noise(self.spec.seed, self.spec.kind, position, 1)[0]
+        noise = _noise(self.spec, position)
         for step in range(len(order)):
             raw = window[order[(place + step) % len(order)]]
             try:
-                image = augmented(raw["jpg"], self.spec.image_size, self.spec.augmentation, noise)
-                return Sample(image, *_caption(raw, noise[0]), position, step > 0)
+                if self.spec.kind == NEGCLIP:
+                    images, texts = pair_of(raw, self.spec.image_size, self.spec.augmentation, noise)
+                    return Sample(images, texts[0], None, position, step > 0, texts[1:])
+                image = augmented(raw["jpg"], self.spec.image_size, self.spec.augmentation, noise[0])
+                return Sample(image, *_caption(raw, noise[0, 0]), position, step > 0)
             except (OSError, KeyError, ValueError):
                 continue
         raise ShardError(f"{self.spec.directory}: no sample of a window of {len(order)} can be decoded")
+
+
+def _noise(spec: StreamSpec, position: int) -> np.ndarray:
+    """The rows of noise of the pictures at a position: float64 [1, 32], NegCLIP [2, 32]."""
+    own = sample_noise(spec.seed, spec.kind, position, 1)
+    if spec.kind != NEGCLIP:
+        return own
+    return np.concatenate([own, sample_noise(spec.seed, spec.kind, position, 1, "neighbour")])
 
 
 class _ShardReader:
@@ -232,7 +262,8 @@ def batches(
 ) -> Iterator:
     """Local batches of steps ``first_step … steps - 1``: (images uint8 [b, 3, S, S], tokens int64 [b, T], replaced).
 
-    ``b`` is batch_size / ranks; rank r holds the global positions whose lane ≡ r (mod ranks), in order.
+    ``b`` is batch_size / ranks; rank r holds the global positions whose lane ≡ r (mod ranks), in order. NegCLIP:
+    images [2b, 3, S, S], own ones and then neighbours; tokens [4b, T], the two's captions and then their negatives.
     """
     if spec.lanes % (ranks * max(workers, 1)):
         raise ValueError(
@@ -240,17 +271,20 @@ def batches(
         )
     if workers == 0:
         for part in _worker_batches(spec, first_step, steps, rank, ranks, 0, 1):
-            yield _joined([part])
+            yield _joined(spec, [part])
         return
     parts = iter(_parallel(spec, first_step, steps, rank, ranks, workers))
     for _ in range(first_step, steps):
-        yield _joined([next(parts) for _ in range(workers)])
+        yield _joined(spec, [next(parts) for _ in range(workers)])
 
 
 def _worker_batches(
     spec: StreamSpec, first_step: int, steps: int, rank: int, ranks: int, worker: int, workers: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    """One worker's part of each batch: images [k, lanes of the worker, 3, S, S], tokens [k, lanes, T], replaced."""
+    """One worker's part of each batch: images [k, lanes of the worker, 3, S, S], tokens [k, lanes, T], replaced.
+
+    NegCLIP: images [k, lanes, 2, 3, S, S], tokens [k, lanes, 4, T].
+    """
     rows = spec.batch_size // spec.lanes
     own = range(rank + ranks * worker, spec.lanes, ranks * workers)
     lanes = [iter(Lane(spec, lane, first_step * rows)) for lane in own]
@@ -263,7 +297,7 @@ def _worker_batches(
         shape = (rows, len(lanes))
         yield (
             images.reshape(*shape, *images.shape[1:]),
-            tokens.reshape(*shape, spec.text_tokens),
+            tokens.reshape(*shape, *tokens.shape[1:]),
             sum(sample.replaced for sample in samples),
         )
 
@@ -271,7 +305,10 @@ def _worker_batches(
 def _tokens(
     spec: StreamSpec, tokenizer: Any, samples: list[Sample], entry_parts: np.ndarray | None
 ) -> np.ndarray:
-    """Token ids [N, T] of the samples' captions under the stage's text reduction (§3.3)."""
+    """Token ids [N, T] of the samples' captions under the stage's text reduction (§3.3); NegCLIP: [N, 4, T]."""
+    if spec.kind == NEGCLIP:
+        texts = [text for sample in samples for text in (sample.caption, *sample.more)]
+        return encode(tokenizer, texts, spec.text_tokens).reshape(len(samples), -1, spec.text_tokens)
     captions = [sample.caption for sample in samples]
     if spec.text_reduction == "truncation":
         return encode(tokenizer, captions, spec.text_tokens)
@@ -291,15 +328,15 @@ def _tokens(
     )
 
 
-def _joined(parts: list[tuple[np.ndarray, np.ndarray, int]]) -> tuple[np.ndarray, np.ndarray, int]:
+def _joined(
+    spec: StreamSpec, parts: list[tuple[np.ndarray, np.ndarray, int]]
+) -> tuple[np.ndarray, np.ndarray, int]:
     """Worker parts side by side, back in the order of positions: worker w holds every workers-th lane."""
-    images = np.stack([np.asarray(part[0]) for part in parts], axis=2)
-    tokens = np.stack([np.asarray(part[1]) for part in parts], axis=2)
-    return (
-        images.reshape(-1, *images.shape[3:]),
-        tokens.reshape(-1, tokens.shape[-1]),
-        sum(int(part[2]) for part in parts),
-    )
+    sides = (np.stack([np.asarray(part[i]) for part in parts], axis=2) for i in (0, 1))
+    images, tokens = (side.reshape(-1, *side.shape[3:]) for side in sides)
+    if spec.kind == NEGCLIP:
+        images, tokens = by_role(images), by_role(tokens)
+    return images, tokens, sum(int(part[2]) for part in parts)
 
 
 def _parallel(spec: StreamSpec, first_step: int, steps: int, rank: int, ranks: int, workers: int) -> Any:

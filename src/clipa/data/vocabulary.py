@@ -214,7 +214,10 @@ def training_captions(data_directory: Path) -> Iterator[str]:
 
 
 def read_scene_facts(shard: Path) -> Iterator[dict[str, Any]]:
-    """The .json members of one shard, in order, each with its sample's key added as ``key``."""
+    """The .json members of one shard, in order, each with its sample's key added as ``key``.
+
+    ``captions`` are there also where img2dataset wrote only one ``caption``, or none: then the empty one.
+    """
     with (
         open(shard, "rb") as file,
         tarfile.open(fileobj=io.BufferedReader(file, 1 << 20), mode="r:") as archive,
@@ -222,7 +225,8 @@ def read_scene_facts(shard: Path) -> Iterator[dict[str, Any]]:
         for member in archive:
             if member.isfile() and member.name.endswith(".json"):
                 content = json.loads(archive.extractfile(member).read())
-                yield {**content, "key": member.name.removesuffix(".json")}
+                captions = content.get("captions") or [content.get("caption") or ""]
+                yield {**content, "captions": captions, "key": member.name.removesuffix(".json")}
 
 
 def caption_statistics(tokenizer: Tokenizer, captions: list[str]) -> dict[str, Any]:

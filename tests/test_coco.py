@@ -1,0 +1,128 @@
+"""COCO's captions as a list of images, through the workflow's own rules, from a server on this machine."""
+
+import http.server
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from clipa.cli import parser
+from clipa.data.coco import CAPTIONS, CocoError, write_image_list
+from clipa.plan import load_plan
+
+ROOT = Path(__file__).resolve().parent.parent
+PLAN = load_plan({"scale": "paper"}, ROOT)
+COCO = PLAN.data_of(PLAN.scale.sources["COCO-2014"])
+HOST = "http://images.cocodataset.org"
+IMAGES = [
+    {"id": image, "file_name": f"{image:012d}.jpg", "coco_url": f"{HOST}/train2014/{image:012d}.jpg"}
+    for image in (57870, 9, 25)
+]
+ANNOTATIONS = [
+    {"id": 7, "image_id": 57870, "caption": "A restaurant has modern wooden tables.\n"},
+    {"id": 2, "image_id": 9, "caption": "Bright  kitchen, Märklin train"},
+    {"id": 4, "image_id": 57870, "caption": "A long dining table."},
+    {"id": 9, "image_id": 25, "caption": "  "},
+]
+LISTED = [
+    {
+        "url": f"{HOST}/train2014/000000000009.jpg",
+        "caption": "Bright kitchen, Märklin train",
+        "captions": ["Bright kitchen, Märklin train"],
+        "image_id": 9,
+    },
+    {
+        "url": f"{HOST}/train2014/000000057870.jpg",
+        "caption": "A long dining table.",
+        "captions": ["A long dining table.", "A restaurant has modern wooden tables."],
+        "image_id": 57870,
+    },
+]
+
+
+def write_zip(path: Path, name: str = CAPTIONS) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("annotations/instances_train2014.json", "{}")
+        archive.writestr(name, json.dumps({"info": {}, "images": IMAGES, "annotations": ANNOTATIONS}))
+    return path
+
+
+def test_images_with_all_their_captions_in_the_order_of_numbers(tmp_path: Path) -> None:
+    out = write_image_list(write_zip(tmp_path / "captions.zip"), tmp_path / "images.jsonl")
+    assert [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()] == LISTED
+
+
+def test_refusals_say_what_to_do(tmp_path: Path) -> None:
+    out = tmp_path / "images.jsonl"
+    with pytest.raises(CocoError, match=r"captions\.zip: missing; download COCO's"):
+        write_image_list(tmp_path / "captions.zip", out)
+    with pytest.raises(CocoError, match=f"holds no {CAPTIONS}"):
+        write_image_list(write_zip(tmp_path / "captions.zip", "annotations/captions_train2017.json"), out)
+    whole = write_zip(tmp_path / "captions.zip").read_bytes()
+    (tmp_path / "captions.zip").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CocoError, match=r"captions\.zip: not whole .*delete it"):
+        write_image_list(tmp_path / "captions.zip", out)
+    assert not out.exists()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """A server on this machine that has the zip where COCO's has it."""
+    folder = tmp_path / "served"
+    write_zip(folder / "annotations" / "annotations_trainval2014.zip")
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def tree(tmp_path: Path, server: str) -> Path:
+    """The paper's workflow, with the other server in its rules."""
+    tree = tmp_path / "tree"
+    for name in ("workflow", "profiles", "config", "envs", "src", "results/published"):
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "Snakefile", tree)
+    rules = tree / "workflow" / "rules" / "coco.smk"
+    rules.write_text(rules.read_text(encoding="utf-8").replace(HOST, server), encoding="utf-8")
+    return tree
+
+
+def snakemake(tree: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "snakemake", "--config", "scale=paper", "--cores", "1", *arguments]
+    done = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=120)
+    said = done.stdout + done.stderr
+    logs = [path.read_text(encoding="utf-8") for path in tree.glob("results/runs/logs/**/*.log")]
+    assert done.returncode == 0, "\n".join([said, *logs])
+    return said
+
+
+def test_the_rules_download_the_captions_and_list_the_images(tree: Path) -> None:
+    snakemake(tree, "--until", "list_coco_images", "--", str(COCO / "images.jsonl"))
+    made = tree / COCO / "images.jsonl"
+    assert [json.loads(line) for line in made.read_text(encoding="utf-8").splitlines()] == LISTED
+
+
+def test_negatives_of_coco_are_planned_from_its_captions(tree: Path) -> None:
+    said = snakemake(tree, "-n", "-p", "--", str(COCO / "negclip/manifest.json"))
+    for rule in ("download_coco_captions", "list_coco_images", "download_coco_images"):
+        assert re.search(rf"(?m)^\s*{rule} +1$", said), rule
+    images = re.search(r"img2dataset (.*)", said)[1]
+    assert "--input_format jsonl --url_col url --caption_col caption" in images
+    commands = [command.split(" > ")[0].split() for command in re.findall(r"python -m clipa (.*)", said)]
+    chosen = {command[0]: parser().parse_args(command) for command in commands}
+    assert list(chosen) == ["coco", "index", "annotate", "negatives"]
+    assert {chosen[verb].source for verb in ("annotate", "negatives")} == {"COCO-2014"}
+    assert PLAN.scale.negatives.neighbours == "ViT-B-32/openai"
