@@ -27,6 +27,7 @@ help:
 	@echo '  make test            the test suite'
 	@echo '  make reader          the small environment for figures and numbers (no torch): $(READER)'
 	@echo '  make environment     the full one: $(TRAIN)'
+	@echo '  make tagger          the part-of-speech tagger that the paper scale needs, into $(TRAIN)'
 	@echo '  make lint format     check, or mend, the style of code and rules'
 	@echo '  make locks           resolve envs/*.in again (then run the tests)'
 	@echo '  make clean           remove what jobs made (results/runs, results/data); records and figures stay'
@@ -66,6 +67,12 @@ $(READER)/.installed: envs/reader.lock $(TOOLS)/.installed
 	@env -u PYTHONDONTWRITEBYTECODE $(UV) pip sync --quiet --python $(READER)/bin/python \
 		--require-hashes --compile-bytecode envs/reader.lock
 	@touch $@
+
+# Only the paper scale tags real captions, so only it needs the tagger: 13 MB from another host than everything else.
+.PHONY: tagger
+tagger: $(TRAIN)/.installed
+	@$(UV) pip install --quiet --python $(TRAIN)/bin/python --no-deps --require-hashes -r envs/tagger.txt
+	@$(TRAIN)/bin/python -c 'import spacy; print("Ready:", spacy.load("en_core_web_sm").meta["name"])'
 
 # The package is not installed, it is found in src/: an environment never holds an old copy of it.
 %/bin/clipa: %/.installed

@@ -8,7 +8,10 @@ ABOUT = {
     "reader": "figures, tables, numbers; no torch",
     "train": "everything: training, evaluation, figures, tests",
     "data": "the paper scale's downloads",
+    "tagger": "tagging at the paper scale: the training environment and en_core_web_sm",
 }
+# What an environment is made of, where that is not its own lock.
+SOURCES = {"tagger": ("train.lock", "tagger.txt")}
 # img2dataset asks for this backport of a module that Python has had since 3.7; pip refuses to install it there.
 LEFT_OUT = {"dataclasses"}
 
@@ -20,11 +23,22 @@ def pins(lock: Path) -> list[str]:
     return [m[1].strip() for m in found if m and re.split(r"[=\[]", m[1])[0] not in LEFT_OUT]
 
 
+def wheels(lock: Path) -> list[str]:
+    """Packages of a lock that are files at an address, with the digest that pip checks."""
+    text = lock.read_text(encoding="utf-8")
+    found = re.findall(r"(?m)^\S+ @ (\S+) \\\n +--hash=sha256:([0-9a-f]{64})$", text)
+    return [f"{address}#sha256={digest}" for address, digest in found]
+
+
 def mirror(name: str) -> str:
     """The conda environment file of the lock called `name`."""
-    head = f"# Mirror of {name}.lock ({ABOUT[name]}). Made by `make locks`; conda checks no hashes, the lock does.\n"
+    locks = [HERE / lock for lock in SOURCES.get(name, (f"{name}.lock",))]
+    names = " and ".join(lock.name for lock in locks)
+    head = (
+        f"# Mirror of {names} ({ABOUT[name]}). Made by `make locks`; conda checks no hashes, the lock does.\n"
+    )
     base = "channels: [conda-forge, nodefaults]\ndependencies:\n  - python=3.11\n  - pip\n  - pip:\n"
-    return head + base + "".join(f"      - {pin}\n" for pin in pins(HERE / f"{name}.lock"))
+    return head + base + "".join(f"      - {pin}\n" for lock in locks for pin in [*pins(lock), *wheels(lock)])
 
 
 if __name__ == "__main__":

@@ -221,6 +221,17 @@ def test_nothing_written_mentions(what):
     assert not found, "\n".join(found)
 
 
+def test_the_tagger_has_an_address_and_a_digest():
+    """What no registry has; the conda mirror names the same file, so that pip checks it there, too."""
+    text = (ROOT / "envs" / "tagger.txt").read_text(encoding="utf-8")
+    found = re.search(r"(?m)^en-core-web-sm @ (https://\S+\.whl) \\\n +--hash=sha256:([0-9a-f]{64})$", text)
+    assert found
+    mirror = yaml.safe_load((ROOT / "envs" / "tagger.yaml").read_text(encoding="utf-8"))
+    train = yaml.safe_load((ROOT / "envs" / "train.yaml").read_text(encoding="utf-8"))
+    *same, tagger = mirror["dependencies"][-1]["pip"]
+    assert same == train["dependencies"][-1]["pip"] and tagger == f"{found[1]}#sha256={found[2]}"
+
+
 def test_locks_name_no_registry():
     for lock in (ROOT / "envs").glob("*.lock"):
         assert not re.search(r"https?://|--(extra-)?index", lock.read_text(encoding="utf-8")), lock.name

@@ -73,22 +73,21 @@ def test_two_processes_do_what_one_does_in_negclip(world: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "slug",
+    ("slug", "samples", "rate"),
     [
-        "S16-resize112-truncation16-clipa",  # average pooling, colours
-        "S16-resize112-truncation16-gap",
-        "S16-resize112-truncation16-jitter",
-        "H14-resize84-truncation8-laion400m-2.56B-128M",
-        "G14-resize84-truncation8-datacomp1b-12.8B-512M",
-        "S16-block49-truncation32-remove-several",
-        *(f"S16-resize112-{text}16-released" for text in ("random", "block", "syntax")),
+        # Colours are what is learnt first; where they are jittered, it takes longer.
+        ("S16-resize112-truncation16-clipa", 12_800, 4e-2),
+        ("S16-resize112-truncation16-jitter", 12_800, 4e-2),
+        ("S16-resize112-truncation16-gap", 4800, 4e-2),
+        ("H14-resize84-truncation8-laion400m-2.56B-128M", 6400, 1e-2),
+        ("G14-resize84-truncation8-datacomp1b-12.8B-512M", 2080, 1e-2),  # five times that (§6)
+        ("S16-block49-truncation32-remove-several", 4800, 4e-2),
+        *((f"S16-resize112-{text}16-released", 4800, 4e-2) for text in ("random", "block", "syntax")),
     ],
 )
-def test_every_pre_training_learns(world: Path, slug: str) -> None:
+def test_every_pre_training_learns(world: Path, slug: str, samples: int, rate: float) -> None:
     """On few pictures: the loss ends clearly below ln(batch), that of guessing."""
-    steps = 300 if slug.startswith("S16") else 150
-    rates = dict.fromkeys(tiny_scale().models, 4e-2 if slug.startswith("S16") else 1e-2)
-    schedule = {"samples": steps * BATCH, "warmup_steps": 10, "base_lr": rates}
+    schedule = {"samples": samples, "warmup_steps": 20, "base_lr": dict.fromkeys(tiny_scale().models, rate)}
     asked = {"run": slug, "schedule": schedule}
     codes, said = run(world, {"runs": "learning", "stage": asked})
     assert codes == [0], said
@@ -105,7 +104,7 @@ def test_later_stages_go_on_from_what_was_learnt(world: Path) -> None:
     """
     schedules = {
         "pretrain": {"samples": 400 * BATCH, "warmup_steps": 10},
-        "finetune": {"samples": 20 * BATCH, "warmup_steps": 2},
+        "finetune": {"samples": 40 * BATCH, "warmup_steps": 2},
         "negclip": {"samples": 40 * BATCH, "warmup_steps": 2},
     }
     for slug, rate in ((PROGRESSIVE, 1e-2), (NEGCLIP, 3e-2)):
@@ -113,7 +112,7 @@ def test_later_stages_go_on_from_what_was_learnt(world: Path) -> None:
         every = {kind: schedule | rates for kind, schedule in schedules.items()}
         asked = {"run": slug, "schedule": every["pretrain"], "schedules": every}
         if slug == PROGRESSIVE:  # five times the study's samples are too many here
-            asked["schedule"] = asked["schedules"]["pretrain"] = every["pretrain"] | {"samples": 100 * BATCH}
+            asked["schedule"] = asked["schedules"]["pretrain"] = every["pretrain"] | {"samples": 160 * BATCH}
         codes, said = run(world, {"runs": "later", "stage": asked, "both": True})
         assert codes == [0], said
         stages = tiny_stages(**asked)

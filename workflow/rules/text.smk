@@ -36,7 +36,7 @@ rule annotate:
     benchmark:
         f"{BENCHMARKS}/data/{{data}}/annotate.tsv"
     conda:
-        "../../envs/train.yaml"
+        "../../envs/train.yaml" if SCALE.data.kind == "pictograms" else "../../envs/tagger.yaml"
     resources:
         mem_mb=3000,
         runtime=24 * 60,
