@@ -40,7 +40,7 @@ def test_help_is_instant_and_teaches():
     "verb",
     [
         *("cite", "claims", "numbers", "models", "figure", "table", "macros", "law"),
-        *("draw", "index", "vocabulary", "annotate", "train", "evaluate", "accept", "demo"),
+        *("draw", "index", "aro", "vocabulary", "annotate", "train", "evaluate", "accept", "demo"),
     ],
 )
 def test_every_verb_has_an_example(verb, capsys):

@@ -169,6 +169,20 @@ def _index(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _aro(chosen: argparse.Namespace) -> int:
+    from clipa.data.aro import DOWNLOADS, convert, download
+
+    scale, directory = _data(chosen)
+    if scale.data.world is not None:
+        raise ValueError(f"scale {scale.name} draws its test sets; its counterpart of ARO is the set `order`")
+    sources = chosen.source_folder or directory.parent / "aro"
+    if chosen.what in DOWNLOADS:
+        print(download(chosen.what, sources))
+    else:
+        print(convert(chosen.what, sources, directory / "test" / f"aro-{chosen.what}", scale.tagger))
+    return 0
+
+
 def _vocabulary(chosen: argparse.Namespace) -> int:
     from clipa.data.vocabulary import train_vocabulary
 
@@ -273,6 +287,19 @@ def _data_verbs(verbs) -> None:
     )
     index.add_argument("what", help="train, or the name of a test set (imagenet1k, …)")
     index.add_argument("--processes", type=int, default=1)
+    aro = add_verb(
+        verbs,
+        "aro",
+        _aro,
+        "make one of ARO's four test sets from its files (docs/data.md), or download one of these",
+        "vg_relation --scale paper --source-folder results/data/aro",
+    )
+    aro.add_argument(
+        "what", help="vg_relation, vg_attribution, coco_order, flickr30k_order, or a file (val2014.zip, …)"
+    )
+    aro.add_argument(
+        "--source-folder", type=Path, metavar="DIR", help="where ARO's files lie (default: results/data/aro)"
+    )
     add_verb(
         verbs, "vocabulary", _vocabulary, "make the vocabulary from the training captions", "--scale micro"
     )
