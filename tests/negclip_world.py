@@ -17,7 +17,7 @@ def draw_annotated(root: Path, pictures: int = 256) -> Path:
     """Draw a small world below ``root``, with vocabulary and parts of speech; returns its data folder."""
     scale = small_scale(training_images=pictures, images_per_shard=32)
     draw_small_world(scale, root, ())
-    data = root / "data" / data_slug(scale)
+    data = root / "data" / data_slug(scale.data)
     annotate(data, 1, WORLD)
     return data
 

@@ -40,7 +40,7 @@ def test_help_is_instant_and_teaches():
     "verb",
     [
         *("cite", "claims", "numbers", "models", "figure", "table", "macros", "law"),
-        *("draw", "index", "vocabulary", "annotate", "coco", "negatives"),
+        *("draw", "index", "aro", "vocabulary", "annotate", "coco", "negatives"),
         *("train", "evaluate", "accept", "demo"),
     ],
 )

@@ -257,7 +257,7 @@ def spec(tmp_path_factory) -> StreamSpec:
     """256 pictures in eight shards, tagged with the world's own tags; read as released, without any sidecar."""
     root = tmp_path_factory.mktemp("loaders")
     draw_small_world(tiny_scale(), root, ())
-    data = root / "data" / data_slug(tiny_scale())
+    data = root / "data" / data_slug(tiny_scale().data)
     annotate(data, 1, WORLD)
     shards = tuple((shard["name"], shard["samples"]) for shard in read_manifest(data / "train")["shards"])
     bare = root / "bare"

@@ -1,5 +1,6 @@
 """The eight test sets: layout as CLIP_benchmark reads it, and what each of them changes."""
 
+import hashlib
 import json
 import tarfile
 from collections import Counter
@@ -178,6 +179,14 @@ def test_order_items_have_the_same_words_right_or_wrong():
         for text in wrong:
             assert Counter(split_words(text)) == Counter(split_words(right)), item
     assert kinds == dict.fromkeys(ORDER_KINDS, 100)
+
+
+def test_order_items_are_those_of_version_1():
+    """Records of them exist; the code of their orders serves ARO's own sets, too, and must not change them."""
+    said = json.dumps([item for _, item in order_items(60)]).encode()
+    assert (
+        hashlib.sha256(said).hexdigest() == "50eb7da587287ca0c2e3a70e6cd36a1ba8579ca3cf641e444f73fd2ff6e1e87e"
+    )
 
 
 def test_a_bag_of_words_is_at_chance_on_order_items():

@@ -135,6 +135,14 @@ def test_every_table_needs_the_stages_it_should():
         assert work.evaluations == sum(expected[2:]), table
 
 
+def test_aro_is_converted_and_not_asked_of_clip_benchmark(tree):
+    jobs, said = plan(tree, "--profile", "slurm", "data", "-n", "-p")
+    assert (jobs["convert_aro"], jobs["download_aro"]) == (4, 4)
+    assert "wds_aro" not in said and "wds_flickr30k" in said
+    for name in ("vg_relation", "vg_attribution", "coco_order", "flickr30k_order", "val2014.zip"):
+        assert f"python -m clipa aro {name} --scale paper" in said
+
+
 def test_measuring_plans_every_stage_of_every_seed(tree):
     jobs, said = plan(tree, "measure_figure4", "-n", "-p", "--config", "scale=micro", "reuse_recorded=false")
     assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"]) == (27, 18, 27)

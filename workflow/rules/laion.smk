@@ -69,9 +69,8 @@ rule download_shards:
     shell:
         f"img2dataset --url_list {DATA_ROOT}/{{wildcards.data}}/metadata --input_format parquet"
         f" --output_format webdataset --output_folder {DATA_ROOT}/{{wildcards.data}}/train"
-        " {params.columns} --number_sample_per_shard 10000"
-        " --image_size 256 --resize_mode border --processes_count {threads} --thread_count 128"
-        " --incremental_mode incremental --enable_wandb False > {log} 2>&1"
+        " {params.columns} --number_sample_per_shard 10000 --image_size 256 --resize_mode border --enable_wandb False"
+        " --processes_count {threads} --thread_count 128 --incremental_mode incremental > {log} 2>&1"
 
 
 rule index_shards:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from clipa import __version__
-from clipa.cli import jobs, reading, standalone
+from clipa.cli import datasets, jobs, reading, standalone
 
 _ABOUT = """\
 The inverse scaling law for CLIP training (arXiv:2305.07017), executable.
@@ -66,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     top.set_defaults(verb=None, debug=False)
     verbs = top.add_subparsers(title="verbs", dest="verb", metavar="VERB")
     reading.add_verbs(verbs)
+    datasets.add_verbs(verbs)
     jobs.add_verbs(verbs)
     standalone.add_verbs(verbs)
     return top

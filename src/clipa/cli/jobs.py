@@ -1,4 +1,4 @@
-"""The verbs behind the workflow's jobs: the plan, data, training, evaluation, acceptance, the demo."""
+"""The verbs behind the workflow's jobs: the plan, training, evaluation, acceptance, the demo."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from clipa.cli.asked import overrides, project_of
 from clipa.cli.assumptions import ASSUMPTIONS
 from clipa.cli.verbs import add_verb
 
@@ -22,43 +23,8 @@ _RUNS = (
 def add_verbs(verbs) -> None:
     """Add the verbs of this module to a parser's verbs."""
     _plan_verb(verbs)
-    _data_verbs(verbs)
     _stage_verbs(verbs)
     _record_verbs(verbs)
-
-
-def _asked(chosen: argparse.Namespace) -> dict[str, str]:
-    """What the options that all verbs share override in config/config.yaml."""
-    given = {
-        "scale": chosen.scale,
-        "runs_directory": chosen.runs_directory,
-        "data_directory": chosen.data_directory,
-    }
-    return {key: value for key, value in given.items() if value is not None}
-
-
-def _project(chosen: argparse.Namespace):
-    from clipa.config import load_project
-
-    return load_project(_asked(chosen))
-
-
-def _data(chosen: argparse.Namespace):
-    """The scale, and the folder of its data or of the source that is asked for."""
-    from clipa.config import ConfigError, load_scale
-    from clipa.runs import data_slug
-
-    project = _project(chosen)
-    scale = load_scale(project.scale)
-    data, source = scale.data, getattr(chosen, "source", None)
-    if source is not None:
-        if source not in scale.sources:
-            known = ", ".join(scale.sources) or "none"
-            raise ConfigError(
-                f"--source {source}: scale {scale.name} has no such data source (known: {known})"
-            )
-        data = scale.sources[source]
-    return scale, Path(project.data_directory, data_slug(data))
 
 
 def _stages(chosen: argparse.Namespace):
@@ -70,7 +36,7 @@ def _stages(chosen: argparse.Namespace):
     from clipa.config import load_scale
     from clipa.runs import parse_run, stages_of
 
-    project = _project(chosen)
+    project = project_of(chosen)
     run, scale = parse_run(chosen.run), load_scale(project.scale)
     stages = stages_of(run, scale, chosen.seed)
     kind = getattr(chosen, "kind", None)
@@ -112,7 +78,7 @@ def _plan(chosen: argparse.Namespace) -> int:
     from clipa.cli.planning import cost_of, telling
     from clipa.plan import load_plan
 
-    plan = load_plan(_asked(chosen) | _settings(chosen.config))
+    plan = load_plan(overrides(chosen) | _settings(chosen.config))
     costs = cost_of(
         plan, chosen.target, chosen.gpus, {one.option: vars(chosen)[one.option] for one in ASSUMPTIONS}
     )
@@ -131,77 +97,6 @@ def _settings(words: list[str]) -> dict[str, Any]:
             raise ValueError(f"--config {word}: expected KEY=VALUE, as in 'seeds=[0]'")
         settings[key] = yaml.safe_load(value)
     return settings
-
-
-def _draw(chosen: argparse.Namespace) -> int:
-    from clipa.data import TEST_SETS
-    from clipa.data.shards import draw_test, draw_train
-
-    scale, directory = _data(chosen)
-    if scale.data.world is None:
-        raise ValueError(
-            f"scale {scale.name} downloads its data ({scale.data.name}); there is nothing to draw"
-        )
-    parameters = scale.data.world
-    if chosen.what == "sheet":
-        from clipa.data.testsets import contact_sheet
-
-        contact_sheet(parameters).save("docs/world.png", optimize=True)
-        print("docs/world.png")
-        return 0
-    wanted = ("train", *TEST_SETS) if chosen.what == "all" else (chosen.what,)
-    for name in wanted:
-        if name == "train":
-            print(draw_train(parameters, directory, chosen.processes))
-        else:
-            print(*draw_test(parameters, directory, (name,), chosen.processes), sep="\n")
-    return 0
-
-
-def _index(chosen: argparse.Namespace) -> int:
-    from clipa.data.download import index_test_set, index_training
-
-    _, directory = _data(chosen)
-    if chosen.what == "train":
-        print(index_training(directory / "train", chosen.processes))
-    else:
-        print(index_test_set(directory / "test" / chosen.what))
-    return 0
-
-
-def _vocabulary(chosen: argparse.Namespace) -> int:
-    from clipa.data.vocabulary import train_vocabulary
-
-    scale, directory = _data(chosen)
-    print(train_vocabulary(directory, scale.vocabulary_size))
-    return 0
-
-
-def _annotate(chosen: argparse.Namespace) -> int:
-    from clipa.data.annotation import annotate
-
-    scale, directory = _data(chosen)
-    print(annotate(directory, chosen.processes, scale.tagger))
-    return 0
-
-
-def _negatives(chosen: argparse.Namespace) -> int:
-    from clipa.data.negatives import write_negatives
-
-    scale, directory = _data(chosen)
-    asked = scale.negatives
-    if asked is None:
-        raise ValueError(f"scale {scale.name} has no NegCLIP: its file has no `negatives`")
-    neighbours, rows = chosen.neighbours or asked.neighbours, chosen.rows or asked.rows
-    print(write_negatives(directory, chosen.processes, neighbours, rows))
-    return 0
-
-
-def _coco(chosen: argparse.Namespace) -> int:
-    from clipa.data.coco import write_image_list
-
-    print(write_image_list(chosen.annotations, chosen.list))
-    return 0
 
 
 def _train(chosen: argparse.Namespace) -> int:
@@ -273,73 +168,6 @@ def _plan_verb(verbs) -> None:
     )
     for one in ASSUMPTIONS:
         plan.add_argument(f"--{one.option}", type=float, metavar="X", help=one.help)
-
-
-def _data_verbs(verbs) -> None:
-    draw = add_verb(
-        verbs, "draw", _draw, "draw the embedded world: training shards and test sets", "all --scale micro"
-    )
-    draw.add_argument(
-        "what", help="train, the name of a test set (plain, fresh, …), all, or sheet (docs/world.png)"
-    )
-    draw.add_argument("--processes", type=int, default=1)
-    index = add_verb(
-        verbs,
-        "index",
-        _index,
-        "write the manifest of downloaded data: names, counts, sha256",
-        "train --scale paper",
-    )
-    index.add_argument("what", help="train, or the name of a test set (imagenet1k, …)")
-    index.add_argument("--processes", type=int, default=1)
-    _add_source(index)
-    add_verb(
-        verbs, "vocabulary", _vocabulary, "make the vocabulary from the training captions", "--scale micro"
-    )
-    annotate = add_verb(
-        verbs, "annotate", _annotate, "tag parts of speech in the training captions", "--scale micro"
-    )
-    annotate.add_argument("--processes", type=int, default=1)
-    _add_source(annotate)
-    _add_source(_negatives_verbs(verbs))
-
-
-def _add_source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--source",
-        metavar="NAME",
-        help="another data source of the scale, as LAION-2B (default: its own data)",
-    )
-
-
-def _negatives_verbs(verbs) -> argparse.ArgumentParser:
-    coco = add_verb(
-        verbs,
-        "coco",
-        _coco,
-        "make img2dataset's list of COCO's images, with all their captions",
-        "annotations_trainval2014.zip images.jsonl",
-        asked=False,
-    )
-    coco.add_argument("annotations", type=Path, help="COCO's zip of captions")
-    coco.add_argument("list", type=Path, help="where to write the list, as JSON lines")
-    negatives = add_verb(
-        verbs,
-        "negatives",
-        _negatives,
-        "make NegCLIP's training set: captions with two words exchanged, pictures with like ones",
-        "--scale micro --processes 2 --neighbours pixels --rows 8000",
-    )
-    negatives.add_argument("--processes", type=int, default=1)
-    negatives.add_argument(
-        "--neighbours",
-        metavar="HOW",
-        help="pixels, or an open_clip model and its weights: ViT-B-32/openai (default: the scale's)",
-    )
-    negatives.add_argument(
-        "--rows", type=int, metavar="N", help="the first N pictures only (default: the scale's)"
-    )
-    return negatives
 
 
 def _stage_verbs(verbs) -> None:

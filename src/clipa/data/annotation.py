@@ -247,7 +247,7 @@ def _annotate_shard(shard: Path, pipeline: str) -> dict[str, Any]:
     if pipeline == WORLD:
         annotations = gold_captions(shard)
     else:
-        annotations = _annotations(pipeline, [caption for _, captions in samples for caption in captions])
+        annotations = tagged_captions(pipeline, [caption for _, captions in samples for caption in captions])
     lines, count = [], 0
     for key, captions in samples:
         annotated = [{"words": words, "tags": tags} for words, tags in islice(annotations, len(captions))]
@@ -281,7 +281,7 @@ def _annotate_entries(
                 counts.update(found)
             tags = tags_of_first_pieces(tokenizer, counts)
         else:
-            tags = [tags[-1] if tags else UNSEEN for _, tags in _annotations(pipeline, entries)]
+            tags = [tags[-1] if tags else UNSEEN for _, tags in tagged_captions(pipeline, entries)]
         write_entry_tags(vocabulary, about, entries, tags)
 
 
@@ -295,11 +295,20 @@ def _tag_counts(sidecar: Path) -> Counter[tuple[str, str]]:
     return counts
 
 
-def _annotations(pipeline: str, captions: list[str]) -> Iterator[tuple[list[str], list[str]]]:
-    """(words, tags) of each caption, by a spaCy pipeline."""
+def tagged_captions(pipeline: str, captions: list[str]) -> Iterator[tuple[list[str], list[str]]]:
+    """(words, tags) of each caption, by a spaCy pipeline: an installed one's name, or the folder of a saved one.
+
+    Words are those of :func:`words_of`, tags Universal POS. Raises AnnotationError when it is not installed.
+    """
     nlp = _load(pipeline)
     for document in _tagged(nlp, (words_of(caption) for caption in captions)):
         yield [token.text for token in document], [token.pos_ or token.tag_ for token in document]
+
+
+def describe_pipeline(pipeline: str) -> dict[str, str]:
+    """Name and version of a spaCy pipeline, as :func:`tagged_captions` takes it. Raises AnnotationError likewise."""
+    about = _load(pipeline).meta
+    return {"name": f"{about['lang']}_{about['name']}", "version": about["version"]}
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Manifests of downloaded data: what the embedded world's drawing writes by itself, for files that came from elsewhere.
+"""Downloads of single files, and manifests of downloaded data: what the embedded world's drawing writes by itself.
 
 A manifest is written last and names every shard with its number of samples and sha256; loading and evaluation
 start from it, so a truncated download is noticed here and not in the middle of a training.
@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import tarfile
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 from clipa.locks import directory_lock
 from clipa.results import write_json_atomically
 from clipa.runs import fingerprint
 
 END = bytes(2 * tarfile.BLOCKSIZE)
+_BLOCK, _TIMEOUT_SECONDS = 1 << 20, 60
 LAYOUT = ("classnames.txt", "zeroshot_classification_templates.txt", "dataset_type.txt")
 
 
@@ -54,6 +58,63 @@ def index_test_set(directory: Path) -> Path:
         content = {"name": directory.name, "n": sum(shard["samples"] for shard in shards), "shards": shards}
         mark = fingerprint({**content, "files": files})
         return _write(directory / "manifest.json", {"fingerprint": mark, **content, "files": sorted(files)})
+
+
+def fetch(url: str, path: Path) -> Path:
+    """Download ``url`` to ``path``, which appears when all of it is there and is left alone when it is; returns it.
+
+    What an interrupted call has got lies in ``<name>.partial``, and the server is asked for the rest. Raises
+    DownloadError when the server cannot be reached, refuses, or sends less than it announced.
+    """
+    path = Path(path)
+    partial = path.with_name(f"{path.name}.partial")
+    with directory_lock(path.parent, f"download of {path.name}"):
+        if path.is_file():
+            return path
+        try:
+            try:
+                _get(url, partial)
+            except HTTPError as error:
+                if error.code != 416:
+                    raise
+                partial.unlink(missing_ok=True)  # there is no rest, or the file has changed: all of it again
+                _get(url, partial)
+        except OSError as error:  # of the network, most often
+            raise DownloadError(
+                f"{url}: not downloaded ({error}); try again (it goes on where it was), or put it at {path}"
+            ) from None
+        os.replace(partial, path)
+    return path
+
+
+def _get(url: str, partial: Path) -> None:
+    """Add to ``partial`` what it lacks of ``url``. OSError, HTTPError among them, when that fails."""
+    from tqdm import tqdm
+
+    have = partial.stat().st_size if partial.exists() else 0
+    request = Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    with urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
+        if answer.status != 206:  # the server begins at the beginning
+            have = 0
+        announced = answer.headers["Content-Length"]
+        total = have + int(announced) if announced else None
+        seconds = 0.5 if sys.stderr.isatty() else 10
+        bar = tqdm(
+            total=total,
+            initial=have,
+            desc=url.rpartition("/")[2],
+            unit="B",
+            unit_scale=True,
+            mininterval=seconds,
+        )
+        with bar, open(partial, "ab" if have else "wb") as file:
+            while block := answer.read(_BLOCK):
+                file.write(block)
+                bar.update(len(block))
+            file.flush()
+            os.fsync(file.fileno())
+            if total is not None and file.tell() != total:
+                raise OSError(f"the connection ended after {file.tell()} of {total} bytes")
 
 
 def _entries(paths: list[Path], directory: Path, processes: int) -> list[dict[str, Any]]:

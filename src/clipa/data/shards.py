@@ -96,8 +96,8 @@ def _read_manifest(path: Path) -> dict:
         return {}
 
 
-def _sound_shards(folder: Path, mark: str, manifests: tuple[Path, ...]) -> dict[str, dict]:
-    """Entries of earlier manifests of the same fingerprint whose files still have their sha256, by name."""
+def sound_shards(folder: Path, mark: str, manifests: tuple[Path, ...]) -> dict[str, dict]:
+    """Entries of earlier manifests of fingerprint ``mark`` whose files still have their sha256, by name."""
     sound: dict[str, dict] = {}
     for path in manifests:
         manifest = _read_manifest(path)
@@ -169,7 +169,7 @@ def _draw_split(
         for leftover in folder.glob(".*.tmp"):
             leftover.unlink()
         files = _prepare(home, split, len(wanted))
-        done = _sound_shards(folder, world_fingerprint(WORLD, parameters), (final, partial))
+        done = sound_shards(folder, world_fingerprint(WORLD, parameters), (final, partial))
 
         def content() -> bytes:
             return to_json(

@@ -25,6 +25,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from clipa.data import TEST_SETS, WorldParameters
 from clipa.data.captions import Caption, Facts, core
+from clipa.data.orders import wrong_orders
 from clipa.data.pictograms import (
     CLASS_NAMES,
     COLOURS,
@@ -238,37 +239,10 @@ _RENDER: dict[str, Callable[[WorldParameters, Scene], numpy.ndarray]] = {
 }
 
 
-def _shuffled(caption: Caption, way: int, generator: numpy.random.Generator) -> list[str]:
-    """The words in another order, in one of ARO's four ways.
-
-    0: nouns and adjectives change places; 1: the other words do; 2: words inside each group of three; 3: the
-    groups of three.
-    """
-    words = list(caption.words)
-    if way < 2:
-        content = [tag in ("NOUN", "ADJ") for tag in caption.tags]
-        slots = [i for i, is_content in enumerate(content) if is_content == (way == 0)]
-        for slot, source in zip(slots, generator.permutation(slots), strict=True):
-            words[slot] = caption.words[int(source)]
-        return words
-    groups = [words[i : i + 3] for i in range(0, len(words), 3)]
-    if way == 2:
-        return [group[int(i)] for group in groups for i in generator.permutation(len(group))]
-    return [word for i in generator.permutation(len(groups)) for word in groups[int(i)]]
-
-
 def _wrong_orders(right: Caption, generator: numpy.random.Generator) -> list[str]:
-    """Four wrong orders of a caption, all different; a way that cannot change it gives a full shuffle."""
-    wrong: list[str] = []
-    for way in range(4):
-        words = _shuffled(right, way, generator)
-        for _ in range(50):
-            text = " ".join(words)
-            if text != right.text and text not in wrong:
-                break
-            words = [right.words[int(i)] for i in generator.permutation(len(right.words))]
-        wrong.append(text)
-    return wrong
+    """Four wrong orders of a caption; its nouns and adjectives change places with one another (in ARO apart)."""
+    content = [position for position, tag in enumerate(right.tags) if tag in ("NOUN", "ADJ")]
+    return wrong_orders(right.text, right.words, [content], generator)
 
 
 def order_item(parameters: WorldParameters, scene: Scene) -> dict:

@@ -80,7 +80,7 @@ def _evaluate_stage(stage: Stage, project: Project, benchmarks: dict[str, str]) 
         for measurement in measurements:
             record = _record(stage, made, name, test_set, measurement, fingerprint(protocol), evaluator)
             records.append(record)
-            _say(record, time.monotonic() - began)
+            _say(record, measurement.beside, time.monotonic() - began)
     return records
 
 
@@ -192,12 +192,13 @@ def _dataset_name(scale: Scale, test_set: str) -> str:
     return f"{scale.data.name}/{test_set}" if scale.data.kind == "pictograms" else test_set
 
 
-def _say(record: dict[str, Any], seconds: float) -> None:
+def _say(record: dict[str, Any], beside: dict[str, float], seconds: float) -> None:
     actual = record["actual"]
+    said = "".join(f", {metric} {value:.1f}" for metric, value in beside.items())
     print(
         f"{record['run']} {record['stage']} ({actual['image_size']} px, {actual['text_tokens']} tokens) "
         f"{record['benchmark']} on {record['dataset']['name']}: {record['metric']} {record['value']:.1f} "
-        f"± {record['standard_error']:.1f} (n = {record['dataset']['n']}, {seconds:.1f} s)",
+        f"± {record['standard_error']:.1f}{said} (n = {record['dataset']['n']}, {seconds:.1f} s)",
         file=sys.stderr,
         flush=True,
     )

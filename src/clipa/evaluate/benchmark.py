@@ -53,12 +53,16 @@ class TestSet:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One metric on one test set: ``value`` in percent, ``outcomes`` per item (bool: correct; int: rank, 0 best)."""
+    """One metric on one test set: ``value`` in percent, ``outcomes`` per item (bool: correct; int: rank, 0 best).
+
+    ``beside`` holds percentages that do not follow from the outcomes alone, by name: they are said, not recorded.
+    """
 
     metric: str
     value: float
     outcomes: numpy.ndarray
     correct: numpy.ndarray
+    beside: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass

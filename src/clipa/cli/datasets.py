@@ -1,0 +1,193 @@
+"""The verbs that make and describe data: drawing, indexing, vocabularies, parts of speech, negatives, test sets."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from clipa.cli.asked import project_of
+from clipa.cli.verbs import add_verb
+
+
+def add_verbs(verbs) -> None:
+    """Add the verbs of this module to a parser's verbs."""
+    draw = add_verb(
+        verbs, "draw", _draw, "draw the embedded world: training shards and test sets", "all --scale micro"
+    )
+    draw.add_argument(
+        "what", help="train, the name of a test set (plain, fresh, …), all, or sheet (docs/world.png)"
+    )
+    draw.add_argument("--processes", type=int, default=1)
+    index = add_verb(
+        verbs,
+        "index",
+        _index,
+        "write the manifest of downloaded data: names, counts, sha256",
+        "train --scale paper",
+    )
+    index.add_argument("what", help="train, or the name of a test set (imagenet1k, …)")
+    index.add_argument("--processes", type=int, default=1)
+    _add_source(index)
+    aro = add_verb(
+        verbs,
+        "aro",
+        _aro,
+        "make one of ARO's four test sets from its files (docs/data.md), or download one of these",
+        "vg_relation --scale paper --source-folder results/data/aro",
+    )
+    aro.add_argument(
+        "what", help="vg_relation, vg_attribution, coco_order, flickr30k_order, or a file (val2014.zip, …)"
+    )
+    aro.add_argument(
+        "--source-folder", type=Path, metavar="DIR", help="where ARO's files lie (default: results/data/aro)"
+    )
+    add_verb(
+        verbs, "vocabulary", _vocabulary, "make the vocabulary from the training captions", "--scale micro"
+    )
+    annotate = add_verb(
+        verbs, "annotate", _annotate, "tag parts of speech in the training captions", "--scale micro"
+    )
+    annotate.add_argument("--processes", type=int, default=1)
+    _add_source(annotate)
+    _add_source(_negatives_verbs(verbs))
+
+
+def _negatives_verbs(verbs) -> argparse.ArgumentParser:
+    coco = add_verb(
+        verbs,
+        "coco",
+        _coco,
+        "make img2dataset's list of COCO's images, with all their captions",
+        "annotations_trainval2014.zip images.jsonl",
+        asked=False,
+    )
+    coco.add_argument("annotations", type=Path, help="COCO's zip of captions")
+    coco.add_argument("list", type=Path, help="where to write the list, as JSON lines")
+    negatives = add_verb(
+        verbs,
+        "negatives",
+        _negatives,
+        "make NegCLIP's training set: captions with two words exchanged, pictures with like ones",
+        "--scale micro --processes 2 --neighbours pixels --rows 8000",
+    )
+    negatives.add_argument("--processes", type=int, default=1)
+    negatives.add_argument(
+        "--neighbours",
+        metavar="HOW",
+        help="pixels, or an open_clip model and its weights: ViT-B-32/openai (default: the scale's)",
+    )
+    negatives.add_argument(
+        "--rows", type=int, metavar="N", help="the first N pictures only (default: the scale's)"
+    )
+    return negatives
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--source",
+        metavar="NAME",
+        help="another data source of the scale, as LAION-2B (default: its own data)",
+    )
+
+
+def _data(chosen: argparse.Namespace):
+    """The scale, and the folder of its data or of the source that is asked for."""
+    from clipa.config import ConfigError, load_scale
+    from clipa.runs import data_slug
+
+    project = project_of(chosen)
+    scale = load_scale(project.scale)
+    data, source = scale.data, getattr(chosen, "source", None)
+    if source is not None:
+        if source not in scale.sources:
+            known = ", ".join(scale.sources) or "none"
+            raise ConfigError(
+                f"--source {source}: scale {scale.name} has no such data source (known: {known})"
+            )
+        data = scale.sources[source]
+    return scale, Path(project.data_directory, data_slug(data))
+
+
+def _draw(chosen: argparse.Namespace) -> int:
+    from clipa.data import TEST_SETS
+    from clipa.data.shards import draw_test, draw_train
+
+    scale, directory = _data(chosen)
+    if scale.data.world is None:
+        raise ValueError(
+            f"scale {scale.name} downloads its data ({scale.data.name}); there is nothing to draw"
+        )
+    parameters = scale.data.world
+    if chosen.what == "sheet":
+        from clipa.data.testsets import contact_sheet
+
+        contact_sheet(parameters).save("docs/world.png", optimize=True)
+        print("docs/world.png")
+        return 0
+    wanted = ("train", *TEST_SETS) if chosen.what == "all" else (chosen.what,)
+    for name in wanted:
+        if name == "train":
+            print(draw_train(parameters, directory, chosen.processes))
+        else:
+            print(*draw_test(parameters, directory, (name,), chosen.processes), sep="\n")
+    return 0
+
+
+def _index(chosen: argparse.Namespace) -> int:
+    from clipa.data.download import index_test_set, index_training
+
+    _, directory = _data(chosen)
+    if chosen.what == "train":
+        print(index_training(directory / "train", chosen.processes))
+    else:
+        print(index_test_set(directory / "test" / chosen.what))
+    return 0
+
+
+def _aro(chosen: argparse.Namespace) -> int:
+    from clipa.data.aro import DOWNLOADS, convert, download
+
+    scale, directory = _data(chosen)
+    if scale.data.world is not None:
+        raise ValueError(f"scale {scale.name} draws its test sets; its counterpart of ARO is the set `order`")
+    sources = chosen.source_folder or directory.parent / "aro"
+    if chosen.what in DOWNLOADS:
+        print(download(chosen.what, sources))
+    else:
+        print(convert(chosen.what, sources, directory / "test" / f"aro-{chosen.what}", scale.tagger))
+    return 0
+
+
+def _vocabulary(chosen: argparse.Namespace) -> int:
+    from clipa.data.vocabulary import train_vocabulary
+
+    scale, directory = _data(chosen)
+    print(train_vocabulary(directory, scale.vocabulary_size))
+    return 0
+
+
+def _annotate(chosen: argparse.Namespace) -> int:
+    from clipa.data.annotation import annotate
+
+    scale, directory = _data(chosen)
+    print(annotate(directory, chosen.processes, scale.tagger))
+    return 0
+
+
+def _negatives(chosen: argparse.Namespace) -> int:
+    from clipa.data.negatives import write_negatives
+
+    scale, directory = _data(chosen)
+    asked = scale.negatives
+    if asked is None:
+        raise ValueError(f"scale {scale.name} has no NegCLIP: its file has no `negatives`")
+    neighbours, rows = chosen.neighbours or asked.neighbours, chosen.rows or asked.rows
+    print(write_negatives(directory, chosen.processes, neighbours, rows))
+    return 0
+
+
+def _coco(chosen: argparse.Namespace) -> int:
+    from clipa.data.coco import write_image_list
+
+    print(write_image_list(chosen.annotations, chosen.list))
+    return 0

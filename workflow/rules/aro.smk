@@ -1,0 +1,66 @@
+"""ARO's four test sets (Table 14). What has a plain address is downloaded; Visual Genome's files and Flickr30k's pictures
+a person must place (docs/data.md): a conversion without them ends in one line that names the file and its source.
+"""
+
+import re
+
+from clipa.data.aro import DOWNLOADS, SETS
+
+ARO = f"{PLAN.project.data_directory}/aro"
+
+
+# CLIP_benchmark, whose copies the other test sets are, has none of these.
+ruleorder: convert_aro > index_test_set
+
+
+def aro_downloads(wildcards):
+    """The files of an ARO set that have a plain address."""
+    return [f"{ARO}/{name}" for name in SETS[wildcards.aro].downloads]
+
+
+rule download_aro:
+    output:
+        f"{ARO}/{{file}}",
+    log:
+        f"{LOGS}/data/{SCALE.name}/download_aro_{{file}}.log",
+    benchmark:
+        f"{BENCHMARKS}/data/{SCALE.name}/download_aro_{{file}}.tsv"
+    wildcard_constraints:
+        file="|".join(map(re.escape, DOWNLOADS)),
+    retries: 3
+    conda:
+        "../../envs/train.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=12 * 60,
+    params:
+        asked=f"{ASKED} --source-folder {ARO}",
+    message:
+        "Downloading {wildcards.file} for ARO"
+    shell:
+        "python -m clipa aro {wildcards.file} {params.asked} > {log} 2>&1"
+
+
+rule convert_aro:
+    input:
+        aro_downloads,
+    output:
+        f"{DATA}/test/aro-{{aro}}/manifest.json",
+    log:
+        f"{LOGS}/data/{SCALE.name}/convert_aro_{{aro}}.log",
+    benchmark:
+        f"{BENCHMARKS}/data/{SCALE.name}/convert_aro_{{aro}}.tsv"
+    wildcard_constraints:
+        aro="|".join(SETS),
+    priority: 100  # so that a missing file is known before days of training
+    conda:
+        "../../envs/tagger.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=4 * 60,
+    params:
+        asked=f"{ASKED} --source-folder {ARO}",
+    message:
+        "Converting ARO's {wildcards.aro}"
+    shell:
+        "python -m clipa aro {wildcards.aro} {params.asked} > {log} 2>&1"
