@@ -85,6 +85,7 @@ def main() -> None:
     # As training has it: the same bits, whatever that costs.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
     scale = load_scale(chosen.scale)
     with tempfile.TemporaryDirectory() as root:
         same = same_bits(Path(root), chosen.device, scale.precision)

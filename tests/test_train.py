@@ -31,7 +31,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(world: Path, *scenarios: dict, launcher: tuple[str, ...] = ()) -> tuple[list[int], str]:
     """Exit codes of the scenarios' processes, and what they said."""
     command = [sys.executable, *launcher, str(TESTS / "small_training.py"), str(world), json.dumps(scenarios)]
-    paths = os.pathsep.join([str(TESTS.parent / "src"), str(TESTS)])
+    paths = os.pathsep.join(
+        [str(TESTS.parent / "src"), str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.stdout, done.stderr
@@ -93,7 +95,9 @@ def test_a_finished_stage_is_not_trained_again(world: Path, undisturbed: dict) -
 def test_a_waiting_process_finds_the_work_done(world: Path, undisturbed: dict) -> None:
     """Two processes on one stage: the second waits for the lock, then finds the final checkpoint."""
     scenario = json.dumps([{"runs": "shared"}])
-    paths = os.pathsep.join([str(TESTS.parent / "src"), str(TESTS)])
+    paths = os.pathsep.join(
+        [str(TESTS.parent / "src"), str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     both = [
         subprocess.Popen(

@@ -143,6 +143,8 @@ def _start(stage: Stage, directory: Path, project: Project) -> State:
         "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
     )  # what determinism asks of CUDA's matrix products
     torch.use_deterministic_algorithms(True)
+    # Filling memory that is about to be written anyway would double the number of small models' kernels.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     model = models.build(stage.model_config, stage.seed)
     found = checkpoint.load_latest(directory, stage.fingerprint)
     if not found and stage.parent:
