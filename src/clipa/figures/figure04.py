@@ -40,7 +40,7 @@ def draw(frame: pandas.DataFrame, published: pandas.DataFrame | None = None) -> 
             drops.published_lines(panel, behind[behind.image_reduction == reduction], drops.IMAGE)
         drops.lines(panel, table[table.image_reduction == reduction], drops.IMAGE)
         if reduction == "grid":
-            panel.annotate("no run below 50 tokens (§4.1)", (0.98, 0.56), **style.remark())
+            panel.annotate("no run below 50 tokens (§4.1)", (0.98, 0.93), **style.remark())
     style.finish(axes, len(reductions), drops.IMAGE.label, "Drop (percentage points)")
     note = "" if behind is None else "\nDashed: published drops (Table 11) at the paper's scale"
     style.heading(figure, "Drop from the full-length baseline", provenance_line(image_points(frame)) + note)
