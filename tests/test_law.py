@@ -9,6 +9,7 @@ from clipa import law
 from clipa.outcomes import correct_items, paired_drop
 from clipa.results import RecordError, record_id, write_records
 from fabricated import MODELS, SIZES, measured_grid
+from fabricated_grid import image_grid, text_grid
 
 
 @pytest.mark.parametrize(
@@ -114,6 +115,39 @@ def test_an_incomplete_seed_is_left_out_and_said():
     summary = law.summarise(lacking)
     assert summary.lengths[0].seeds == (0, 1, 3) and summary.lengths[0].left_out == (2,)
     assert "left out, incomplete: seed 2" in law.report(summary)
+
+
+def test_a_short_text_drops_from_the_same_reduction_at_32_tokens():
+    """Table 12 has four baselines (B.3); a mask and a reduction of the text may share a name and a number."""
+    drops = {"block": {16: 9.0, 4: 30.0}, "syntax": {8: -6.0}}
+    images = image_grid("imagenet1k", "acc1", {"block": {16: 3.0}})
+    texts = text_grid(drops)
+    summary = law.summarise([*images, *texts])
+    assert [length.label for length in summary.lengths] == ["block 16"]
+    assert [length.label for length in summary.text_lengths] == [
+        "text block 16",
+        "text block 4",
+        "text syntax 8",
+    ]
+    assert [length.verdict for length in summary.text_lengths] == ["reproduced", "reproduced", "contradicted"]
+    assert summary.lengths[0].drops["S/16"].mean == pytest.approx(3.0, abs=1.5)
+    assert summary.text_lengths[1].drops["S/16"].mean == pytest.approx(30.0, abs=2.5)
+    by_id = {record["id"]: record for record in texts}
+    pair = [by_id[f"micro.S16-resize112-block{n}.finetune.imagenet1k.acc1.seed1"] for n in (32, 4)]
+    assert float(law.item_drops(*pair).mean()) == pytest.approx(paired_drop(*map(correct_items, pair))[0])
+    text = law.report(summary)
+    assert "Drop from the same reduction at 32" in text and "text block 16, 4" in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_runs_of_recipes_are_left_out(tmp_path):
+    records = measured_grid({"resize64": (10, 7, 3)})
+    other = [record | {"recipe": "gap", "value": 1.0} for record in records if record["stage"] == "finetune"]
+    other = [record | {"id": record_id(record)} for record in other]
+    for name, some in (("study", records), ("gap", other)):
+        write_records(tmp_path / f"{name}.json", some)
+    both, one = (law.main_report(sorted(tmp_path.glob(glob))) for glob in ("*.json", "study.json"))
+    assert both == one
 
 
 def test_another_family_of_models_is_left_out():

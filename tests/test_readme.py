@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from clipa import cite, claims, sizes
+from clipa import cite, claims, recipes, sizes
 from clipa.cli import parser
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,6 +32,11 @@ def test_the_number_is_cited_as_shown():
 def test_the_models_are_as_shown():
     method = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
     assert block("models", method) == sizes.report() + "\n"
+
+
+def test_the_recipes_are_as_shown():
+    method = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+    assert block("recipes", method) == recipes.report() + "\n"
 
 
 def test_every_verb_that_is_shown_exists():

@@ -8,6 +8,7 @@ the study (§3.1), which is what a run without a recipe in its name is trained w
 from __future__ import annotations
 
 import re
+import textwrap
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -153,3 +154,24 @@ def _mapping(values: Any, path: Path, name: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: {name}: expected keys and values, found {type(values).__name__}")
     return values
+
+
+def report(directory: Path = CONFIG_DIRECTORY) -> str:
+    """The tree of all recipes for a terminal, at most 100 columns wide: name, kind, and where it stands."""
+    recipes = load_recipes(directory)
+    lines = [
+        "Recipes, each below the stage it starts from (a run's name ends in one: <coordinates>-<recipe>)"
+    ]
+
+    def add(name: str, depth: int) -> None:
+        head = f"{'  ' * depth}{name}"
+        about = textwrap.shorten(recipes[name].about, 100 - 42 - 10, placeholder=" …")
+        lines.append(f"  {head:<38}  {recipes[name].kind:<8}  {about}")
+        for child, recipe in recipes.items():
+            if recipe.after == name:
+                add(child, depth + 1)
+
+    for name, recipe in recipes.items():
+        if recipe.after is None:
+            add(name, 0)
+    return "\n".join(lines)

@@ -49,6 +49,13 @@ def _models(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _recipes(chosen: argparse.Namespace) -> int:
+    from clipa.recipes import report
+
+    print(report())
+    return 0
+
+
 def _figure(chosen: argparse.Namespace) -> int:
     from clipa.figures import make
 
@@ -119,6 +126,14 @@ def _number_verbs(verbs) -> None:
         "models",
         _models,
         "print sizes of the paper's models and their cost at every token length used",
+        "",
+        asked=False,
+    )
+    add_verb(
+        verbs,
+        "recipes",
+        _recipes,
+        "print how runs can be trained: the trees of Tables 1 to 3, 6 to 10 and 14, and readings of §3",
         "",
         asked=False,
     )
