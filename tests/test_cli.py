@@ -39,7 +39,7 @@ def test_help_is_instant_and_teaches():
 @pytest.mark.parametrize(
     "verb",
     [
-        *("cite", "claims", "numbers", "models", "recipes", "figure", "table", "macros", "law"),
+        *("cite", "claims", "numbers", "models", "recipes", "figure", "table", "macros", "law", "compare"),
         *("draw", "index", "aro", "vocabulary", "annotate", "coco", "negatives"),
         *("train", "evaluate", "accept", "demo"),
     ],

@@ -151,3 +151,12 @@ def test_counting_needs_the_standard_library_only():
     )
     done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "src")}, check=False)
     assert done.returncode == 0
+
+
+def test_a_negclip_sample_is_two_pictures_and_four_texts():
+    run = runs.parse_run("B16-resize112-truncation16-negclip")
+    _, tuning, negclip = runs.stages_of(run, load_scale("paper", ROOT / "config"), 0)
+    towers = cost.CONFIGURATIONS["B/16"]
+    per_sample = [cost.stage_macs(stage) / stage.schedule.samples / 3 for stage in (tuning, negclip)]
+    assert per_sample[0] == pytest.approx(towers.macs(196, 32))
+    assert per_sample[1] == pytest.approx(2 * towers.image_macs(196) + 4 * towers.text_macs(32))

@@ -6,7 +6,7 @@ import numpy
 import pytest
 
 from clipa import law
-from clipa.outcomes import correct_items, paired_drop
+from clipa.outcomes import correct_items, encode_outcomes, paired_drop, percent_and_error
 from clipa.results import RecordError, record_id, write_records
 from fabricated import MODELS, SIZES, measured_grid
 from fabricated_grid import image_grid, text_grid
@@ -148,6 +148,36 @@ def test_runs_of_recipes_are_left_out(tmp_path):
         write_records(tmp_path / f"{name}.json", some)
     both, one = (law.main_report(sorted(tmp_path.glob(glob))) for glob in ("*.json", "study.json"))
     assert both == one
+
+
+def test_recipes_are_compared_with_the_study_seed_by_seed(tmp_path):
+    records = measured_grid({"resize64": (10, 7, 3)}, seeds=(0, 1, 2))
+    study = [r for r in records if r["run"] == "S16-resize64-truncation32" and r["stage"] == "finetune"]
+    better = []
+    for record in study:
+        correct = correct_items(record).copy()
+        correct[numpy.flatnonzero(~correct)[: 20 + 10 * record["seed"]]] = True
+        changes = {
+            "recipe": "gap",
+            "outcomes": encode_outcomes(correct),
+            "value": 100 * float(correct.mean()),
+        }
+        better.append(record | changes | {"standard_error": percent_and_error(correct)[1]})
+    better = [record | {"id": record_id(record)} for record in better]
+    n = study[0]["dataset"]["n"]
+    first, second = law.compare([*records, *better])
+    assert (first.recipe, second.recipe, first.difference) == ("study", "gap", None)
+    assert second.difference.mean == pytest.approx(100 * 30 / n)
+    assert second.difference.standard_error == pytest.approx(100 * 10 / n / math.sqrt(3))
+    assert second.accuracy.mean == pytest.approx(first.accuracy.mean + 100 * 30 / n)
+
+    (one,) = [c for c in law.compare([*records, better[0]]) if c.recipe == "gap"]
+    assert one.difference.over == "items" and one.difference.mean == pytest.approx(100 * 20 / n)
+    write_records(tmp_path / "records.json", [*records, *better])
+    text = law.comparison_report([tmp_path / "records.json"])
+    assert "S16-resize64-truncation32\n    study" in text and "3 seeds" in text
+    with pytest.raises(RecordError, match="trained by more than one recipe"):
+        law.compare(records)
 
 
 def test_another_family_of_models_is_left_out():

@@ -77,10 +77,14 @@ def test_the_suite_is_measured_on_one_checkpoint_a_model() -> None:
 
 
 def test_the_readme_says_what_the_records_say() -> None:
-    from clipa.law import main_report
+    from clipa.law import comparison_report, main_report
 
     paths = [ROOT / path for path in PLAN.all_recorded()]
     of_images = [path for path in paths if re.search(r"-(none|resize\d+)-truncation32$", path.parent.name)]
+    method = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+    masks = [path for path in paths if re.match(r"S16-(block|grid)", path.parent.name)]
+    assert f"```text\n{comparison_report(masks).strip()}\n```" in method
     for page, some in (("README.md", of_images), ("docs/found.md", paths)):
         text = (ROOT / page).read_text(encoding="utf-8")
         assert f"```text\n{main_report(some).strip()}\n```" in text, page
+    assert f"```text\n{comparison_report(paths).strip()}\n```" in text  # docs/found.md

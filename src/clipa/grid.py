@@ -18,6 +18,7 @@ from clipa.config import (
     load_experiment,
     load_scale,
 )
+from clipa.results import ROOT
 from clipa.runs import Run, Stage, parse_run, stages_of
 
 
@@ -80,7 +81,7 @@ def _cells_of(number: int, directory: Path) -> dict[str, list[Run]]:
     return _cells(load_experiment(path.stem, directory), path.as_posix()) if path.is_file() else {}
 
 
-def filling(record: Mapping[str, Any], directory: Path = CONFIG_DIRECTORY) -> list[str]:
+def filling(record: Mapping[str, Any], directory: Path = ROOT / CONFIG_DIRECTORY) -> list[str]:
     """Names of the runs that a published number's cell would be filled from (one; Table 14 has two, one a stage).
 
     Empty for external models, settings, and whatever else is not measured.

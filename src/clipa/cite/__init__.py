@@ -148,6 +148,7 @@ def _one(record: Record, known: Sequence[tuple[str, str]]) -> str:
         lines.append(("printed", f"“{record['printed']}”"))
     lines.append(("setting", ", ".join(telling.setting(record))))
     lines.append(("stage", telling.stage_text(record)))
+    lines.append(("measured by", telling.measuring(record)))
     lines += [("also printed", other) for other in record.get("same_as") or ()]
     lines += known
     lines.append(("cite as", telling.citation(record)))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clipa import __version__
+from clipa.grid import filling
 
 Record = Mapping[str, Any]
 
@@ -170,7 +171,7 @@ def _text(record: Record) -> str:
 def details(record: Record) -> list[str]:
     """What else names the experiment: data, samples, fine-tuning, pooling, augmentation."""
     factors = record.get("factors") or {}
-    told = [factors.get("data_source")]
+    told = [factors.get("data_source"), f"recipe {record['recipe']}" if record.get("recipe") else None]
     if (samples := factors.get("pretrain_samples")) is not None:
         told.append(f"{_billions(samples)} samples")
     stages = list(factors.get("finetune_samples", ()))
@@ -194,6 +195,12 @@ def details(record: Record) -> list[str]:
 
 def _billions(samples: float) -> str:
     return f"{samples / 1e9:g}B" if samples >= 1e9 else f"{samples / 1e6:g}M"
+
+
+def measuring(record: Record) -> str:
+    """What would measure a published number here: a target of the workflow, and the run; empty for what is not."""
+    runs = filling(record) if record["source"] == "published" and record["benchmark"] else []
+    return f"snakemake measure_table{record['table']} (run {runs[-1]})" if runs else ""
 
 
 def place(record: Record) -> str:

@@ -245,6 +245,8 @@ def _add_case(add, record: Record) -> None:
         add("case", case, *case.split("-"))
         if (percent := re.fullmatch(r"(random|grid|block)(\d+)", case)) is not None:
             add("case", percent[1], percent[2], "mask", f"mask{percent[2]}")
+    if recipe := (record.get("recipe") or "").lower():
+        add("case", recipe, *recipe.split("-"))
     data = (factors.get("data_source") or "").lower()
     add("case", data, data.replace("-", ""))
     for name in ("finetune_image_size", "finetune_patches"):

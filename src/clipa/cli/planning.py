@@ -110,7 +110,7 @@ def telling(costs: dict[str, Any]) -> str:
     counts = [_counted(number, KINDS.get(kind, kind)) for kind, number in kinds.items()]
     lines = textwrap.wrap(
         f"{costs['target']} at scale {costs['scale']}, seeds {', '.join(map(str, costs['seeds']))}: "
-        f"{' and '.join(counts) or 'nothing'} to train; {_counted(costs['stages']['recorded'], 'stage')} recorded, "
+        f"{_listed(counts) or 'nothing'} to train; {_counted(costs['stages']['recorded'], 'stage')} recorded, "
         f"{costs['stages']['finished']} finished on disk",
         COLUMNS,
     )
@@ -195,6 +195,11 @@ def _wrapped(name: str, text: str) -> list[str]:
 
 def _counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}" + ("" if number == 1 else "s")
+
+
+def _listed(words: list[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def _range(spread: dict[str, float]) -> str:

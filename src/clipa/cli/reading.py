@@ -85,6 +85,13 @@ def _law(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _compare(chosen: argparse.Namespace) -> int:
+    from clipa.law import comparison_report
+
+    print(comparison_report(chosen.records), end="")
+    return 0
+
+
 def _macros(chosen: argparse.Namespace) -> int:
     from clipa.tables import make_numbers
 
@@ -181,3 +188,12 @@ def _picture_verbs(verbs) -> None:
         asked=False,
     )
     law.add_argument("records", nargs="+", type=Path, metavar="FILE")
+    compare = add_verb(
+        verbs,
+        "compare",
+        _compare,
+        "set recipes of one run beside the study: accuracy, and the difference with its interval",
+        "results/recorded/micro/*/*.json",
+        asked=False,
+    )
+    compare.add_argument("records", nargs="+", type=Path, metavar="FILE")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from clipa.config import Data
 from clipa.cost import CONVNETS, Transformer, towers_of
 from clipa.plan import Plan
-from clipa.runs import Stage
+from clipa.runs import Stage, data_slug
 
 CHECKPOINTS_KEPT = 2  # by clipa.checkpoint, which this floor cannot import
 CHECKPOINT_BYTES = 12  # per parameter: weights and AdamW's two moments in fp32
@@ -33,13 +34,17 @@ def disk(plan: Plan, stages: Sequence[Stage]) -> dict[str, float]:
     return {
         "checkpoints": float(CHECKPOINTS_KEPT * CHECKPOINT_BYTES * sum(counts)),
         "exports": float(EXPORT_BYTES * sum(counts)),
-        "data": _data_bytes(plan) if stages else 0.0,
+        "data": sum(_data_bytes(plan, data) for data in _sources(stages)),
     }
 
 
-def _data_bytes(plan: Plan) -> float:
-    data = plan.scale.data
-    if (plan.root / plan.data / "train" / "manifest.json").is_file():
+def _sources(stages: Sequence[Stage]) -> list[Data]:
+    """The training data of `stages`, each once."""
+    return list({data_slug(stage.data): stage.data for stage in stages}.values())
+
+
+def _data_bytes(plan: Plan, data: Data) -> float:
+    if (plan.root / plan.data_of(data) / "train" / "manifest.json").is_file():
         return 0.0
     if data.world is None:
         return LAION_BYTES * (data.shards or LAION_SHARDS) / LAION_SHARDS

@@ -4,6 +4,7 @@ Accuracies are in percent, drops in percentage points, slopes in points per tenf
 NumPy only, so that it runs in the reader environment.
 """
 
+from clipa.law.recipes import Comparison, compare, comparison_report
 from clipa.law.statistics import (
     LEVEL,
     MINIMAL_MODELS,
@@ -25,10 +26,13 @@ __all__ = [
     "LEVEL",
     "MINIMAL_MODELS",
     "MINIMAL_SEEDS",
+    "Comparison",
     "Estimate",
     "Length",
     "Summary",
     "bootstrap_mean",
+    "compare",
+    "comparison_report",
     "conclusion",
     "estimate",
     "item_drops",

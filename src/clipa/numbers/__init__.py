@@ -9,17 +9,21 @@ from __future__ import annotations
 import json
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy
+
 from clipa import __version__
 from clipa.cite import telling
 from clipa.cite.words import LIKE_AN_ID, REWRITES, SILENT, record_terms
 from clipa.claims.measured import recorded, recorded_scales
+from clipa.grid import filling
 from clipa.numbers.claims import KINDS, Checked, anchor, checked
-from clipa.results import published_records, write_text_atomically
+from clipa.results import published_records, run_name, write_text_atomically
 
 Record = Mapping[str, Any]
 HERE = Path(__file__).parent
@@ -116,6 +120,7 @@ def render(published: Sequence[Record], measured: Mapping[str, Sequence[Record]]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
+    vocabulary = _coded(rows)
     environment.filters |= {"thousands": "{:,}".format, "anchor": anchor}
     return environment.get_template("page.html.j2").render(
         rows=rows,
@@ -129,7 +134,7 @@ def render(published: Sequence[Record], measured: Mapping[str, Sequence[Record]]
         measured=sum(map(len, measured.values())),
         scales=list(measured),
         choices=_choices(rows),
-        script=_script(),
+        script=_script(vocabulary),
         paper=telling.PAPER,
         version=__version__,
         bibtex=telling.bibtex(),
@@ -186,10 +191,11 @@ def _row(record: Record, value: str, unit: str, order: Any) -> Row:
 
 
 def _same_quantity(published: Record, measured: Record) -> bool:
-    """Whether a measured mean belongs beside a published number: same run and stage, and no setting of its own."""
-    if published["run"] is None or published["case"] is not None or "recipe" in published["factors"]:
+    """Whether a measured mean belongs beside a published number: of a run that fills its cell, and the same stage."""
+    fitting = filling(published) or [published["run"]]
+    if published["run"] is None or run_name(measured) not in fitting:
         return False
-    return all(published[name] == measured[name] for name in ("run", "stage", "benchmark", "metric"))
+    return all(published[name] == measured[name] for name in ("stage", "benchmark", "metric"))
 
 
 def _choices(rows: Sequence[Row]) -> list[tuple[str, str, list[tuple[str, str]]]]:
@@ -210,9 +216,20 @@ def _choices(rows: Sequence[Row]) -> list[tuple[str, str, list[tuple[str, str]]]
     ]
 
 
-def _script() -> str:
+def _coded(rows: Sequence[Row]) -> list[str]:
+    """Every term once, the most frequent first; rows then hold the numbers (base 36) of theirs, a third of it."""
+    counts = Counter(term for row in rows for term in row.terms.split())
+    vocabulary = sorted(counts, key=lambda term: (-counts[term], term))
+    numbers = {term: numpy.base_repr(number, 36).lower() for number, term in enumerate(vocabulary)}
+    for row in rows:
+        row.terms = " ".join(numbers[term] for term in row.terms.split())
+    return vocabulary
+
+
+def _script(vocabulary: Sequence[str]) -> str:
     """The vocabulary of `clipa cite` as JSON, harmless inside a script element."""
     content = {
+        "terms": vocabulary,
         "rewrites": REWRITES,
         "silent": SILENT,
         "likeAnId": LIKE_AN_ID,

@@ -10,11 +10,12 @@
 
   const rows = Array.from(body.rows, (element, position) => {
     const [place, model, benchmark, stage, source] = element.dataset.k.split("|");
+    const terms = element.dataset.t.split(" ").map((number) => words.terms[parseInt(number, 36)]);
     return {
       element, position, place, model, benchmark, stage, source,
       id: element.id.toLowerCase(),
-      terms: element.dataset.t.split(" "),
-      has: new Set(element.dataset.t.split(" ")),
+      terms,
+      has: new Set(terms),
     };
   });
 
