@@ -131,7 +131,7 @@ def test_measured_means_stand_beside_the_published_number_of_the_same_run(static
 
 
 def test_measured_means_do_not_stand_beside_another_recipe(records):
-    """Table 1's run of these lengths is CLIPA's recipe, so are most of Tables 6 and 7; Table 7's baseline is the study's."""
+    """Tables 1, 6 and 7 have this run with recipes; Table 7's baseline is the study's."""
     run = "L16-resize64-truncation16"
     (like,) = [one for one in numbers.recorded("micro") if one["run"] == "L16-resize64-truncation32"][:1]
     record = {**like, "run": run, "stage": "finetune", "text_tokens": 16}
