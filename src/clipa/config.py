@@ -163,6 +163,7 @@ class ScaleModel(Strict):
     activation_checkpointing: bool | Literal["selective"] | None = Field(
         default=None, description="where it is not the schedule's"
     )
+    microbatch: int | None = Field(default=None, gt=0, description="where it is not the schedule's")
     augmentation: Augmentation | None = Field(
         default=None, description="of this model, where it is not the scale's (§4.3's ConvNeXt)"
     )

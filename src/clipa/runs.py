@@ -139,8 +139,9 @@ class Stage:
                 f"{_file(self.scale)}: {self.kind}: no schedule, so no such stage at this scale"
             )
         schedule = self.recipe.schedule(study, self.data.lanes)
-        own = self.scale.models[self.run.model].activation_checkpointing
-        return schedule if own is None else schedule.model_copy(update={"activation_checkpointing": own})
+        names = {"activation_checkpointing", "microbatch"}
+        own = self.scale.models[self.run.model].model_dump(include=names, exclude_none=True)
+        return schedule.model_copy(update=own) if own else schedule
 
     @property
     def sharded(self) -> bool:
