@@ -99,3 +99,19 @@ def test_what_does_not_belong_together_is_refused(measured):
     ):
         with pytest.raises(TableError, match=message):
             render(11, records_of(11), [*measured[1:], measured[0] | change])
+
+
+def test_published_gains_do_not_stand_beside_measured_numbers():
+    """Tables 7 and 14 print what a row gains over another one: of the paper's numbers, not of these."""
+    records = [
+        as_measured(record, recipe=name.partition("truncation16-")[2])
+        for record in records_of(14)
+        if record["unit"] == "percent" and record["run"] is not None
+        for name in filling(record)
+        if name.endswith("negclip") == (record["stage"] == "negclip")
+    ]
+    latex = render(14, records_of(14), records)
+    assert "+34.7" not in latex and "gained" not in latex
+    (table,) = read_back(latex)
+    assert len(table.rows) == 2
+    assert "+34.7" in render(14, records_of(14))

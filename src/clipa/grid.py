@@ -72,6 +72,12 @@ def load_grid(project: Project, directory: Path = CONFIG_DIRECTORY) -> Grid:
     return Grid(project, scale, fills, suites)
 
 
+def takes_suite(table: str, directory: Path = CONFIG_DIRECTORY) -> bool:
+    """Whether a table is filled from the whole test suite; no for those that no experiment fills."""
+    path = directory / "experiments" / f"{table}.yaml"
+    return path.is_file() and load_experiment(table, directory).suite
+
+
 @cache
 def _cells_of(number: int, directory: Path) -> dict[str, list[Run]]:
     """The runs behind the cells of a table, by what the ids of its numbers call them; where that is a run's own name,

@@ -145,9 +145,10 @@ class Plan:
                     chosen += stages
         return chosen
 
-    def all_recorded(self) -> list[Path]:
-        """Every accepted records file of this scale."""
-        found = (self.root / RECORDED_DIRECTORY / self.scale.name).glob("*/*.json")
+    def all_recorded(self, suites: bool = False) -> list[Path]:
+        """Every accepted records file of this scale; or those of the whole test suite, which are kept apart."""
+        pattern = "*/suite/*.json" if suites else "*/*.json"
+        found = (self.root / RECORDED_DIRECTORY / self.scale.name).glob(pattern)
         return sorted(path.relative_to(self.root) for path in found)
 
 

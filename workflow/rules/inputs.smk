@@ -1,6 +1,7 @@
 """What rules ask of the plan: which files feed a stage, an evaluation, a figure. The thoughts are in clipa.plan."""
 
 from clipa.cost import stage_macs
+from clipa.grid import takes_suite
 from clipa.runs import TRAINING_SETS
 
 LONGEST = max(map(stage_macs, PLAN.stages.values()))
@@ -93,7 +94,8 @@ def recorded(wildcards):
         sys.exit(
             f"{wildcards.scale}: the configured scale is {SCALE.name}; add --config scale={wildcards.scale}"
         )
-    found = [str(path) for path in PLAN.all_recorded()]
+    suites = takes_suite(wildcards.get("table") or "")
+    found = [str(path) for path in PLAN.all_recorded(suites)]
     return found or sys.exit(
         f"results/recorded/{SCALE.name}: no records yet; measure them, then `clipa accept`"
     )

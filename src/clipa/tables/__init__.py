@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipa.results import Record, RecordError, load_records, write_text_atomically
-from clipa.tables.grid import Grid, Look, Panel
+from clipa.tables.grid import Grid, Look, Panel, is_gain
 from clipa.tables.latex import TableError, escape, shown
 from clipa.tables.measured import Measured, measured_cells
 
@@ -87,6 +87,8 @@ def render_numbers(records: Iterable[Record]) -> str:
 
 def _panels(number: int, own: list[Record], beside: Measured | None, **look) -> list[Panel]:
     """What `_table.tex.j2` calls with what a table's template says of it."""
+    if beside:  # the paper's gains belong to its own numbers, and say nothing of measured ones
+        own = [record for record in own if not is_gain(record)]
     return Grid(number, own, beside.cells if beside else {}, Look(**look)).panels()
 
 
