@@ -104,6 +104,22 @@ def test_killed_and_started_again_it_ends_with_an_archive_that_is_accepted(home:
     assert not (home / "data").exists() and (home / "out.tar.gz").read_bytes() == before
 
 
+def test_negclip_gets_its_rows(home: Path) -> None:
+    """A recipe of three stages; its logs lie under the run's coordinates, its records under its whole name."""
+    file = home / "config" / "scales" / "tiny.yaml"
+    streamed = TINY | {"data": TINY["data"] | {"resident": False}, "negatives": {"rows": 100}}
+    streamed["negclip"] = {"samples": 96, "batch_size": 16, "warmup_steps": 2}
+    file.write_text(yaml.safe_dump(streamed))
+    process = start(home, "S16-resize64-truncation16-negclip")
+    said = process.communicate(timeout=180)[1].decode()
+    assert process.returncode == 0, said
+    with tarfile.open(home / "out.tar.gz") as archive:
+        names = archive.getnames()
+    kinds = sorted(Path(name).parts[2] for name in names if name.endswith("loss.jsonl"))
+    assert kinds == ["finetune", "negclip", "pretrain"]
+    assert any(name.startswith("tiny/S16-resize64-truncation16-negclip/evaluation/") for name in names)
+
+
 def test_a_time_limit_stops_training_and_the_next_call_goes_on(
     home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:

@@ -160,6 +160,11 @@ class Stage:
         return self.scale.sources[source]
 
     @property
+    def resident(self) -> bool:
+        """Whether all pictures stay on the device; NegCLIP's rows have four of them each, and are always streamed."""
+        return self.data.resident and self.kind != "negclip"
+
+    @property
     def image_size(self) -> int:
         """Pixels at this scale: reduced in pre-training, full (or more) afterwards (§3.1, §6)."""
         return self.scale.image_sizes[self._paper_pixels]
@@ -279,7 +284,7 @@ class Stage:
             "order": {"lanes": self.data.lanes, "shuffle_window": self.data.shuffle_window},
             "parent": self.parent.fingerprint if self.parent else None,
         }
-        if self.data.resident:  # rounds pixels a little differently (clipa.data.resident)
+        if self.resident:  # rounds pixels a little differently (clipa.data.resident)
             content["loader"] = "resident"
         if self.kind == "negclip":
             content["negatives"] = self.scale.negatives.model_dump(include={"neighbours", "rows"})

@@ -199,8 +199,9 @@ def _is_measured(plan: Plan, job: Job) -> bool:
 
 
 def _prepare(plan: Plan, jobs: Sequence[Job], processes: int) -> None:
-    """World, vocabulary and, for syntax masking, parts of speech; what is there is kept."""
+    """World, vocabulary and, where they are needed, parts of speech and NegCLIP's rows; what is there is kept."""
     from clipa.data.annotation import annotate
+    from clipa.data.negatives import write_negatives
     from clipa.data.shards import draw_test, draw_train
     from clipa.data.vocabulary import MANIFEST, train_vocabulary
 
@@ -212,10 +213,13 @@ def _prepare(plan: Plan, jobs: Sequence[Job], processes: int) -> None:
     if not (directory / "vocabulary" / MANIFEST).is_file():
         _say("making the vocabulary")
         train_vocabulary(directory, scale.vocabulary_size)
-    syntax = any(job.run.text_reduction == "syntax" for job in jobs)
+    negclip = any(stage.kind == "negclip" for job in jobs for stage in job.stages)
+    tagged = negclip or any(job.run.text_reduction == "syntax" for job in jobs)
     made = (directory / "train" / ANNOTATED, directory / "vocabulary" / ENTRIES)
-    if syntax and not all(path.is_file() for path in made):
+    if tagged and not all(path.is_file() for path in made):
         annotate(directory, processes, scale.tagger)
+    if negclip:
+        write_negatives(directory, processes, scale.negatives.neighbours, scale.negatives.rows)
 
 
 def _train_all(plan: Plan, jobs: Sequence[Job], evaluations: _Evaluations, ends: float) -> list[str]:
@@ -280,7 +284,8 @@ def pack(plan: Plan, archive: Path) -> None:
     """
     root = plan.root / plan.project.runs_directory
     records = sorted((plan.root / plan.runs).glob("*/evaluation/*/records.json"))
-    runs = {path.parents[2] for path in records}
+    # Stages lie under a run's coordinates, evaluations under its whole name.
+    runs = {plan.root / plan.runs / parse_run(path.parents[2].name).coordinates for path in records}
     logs = sorted(path for run in runs for path in run.glob("*/seed*/loss.jsonl"))
     content = _archived(root, [*records, *logs])
     if len(content) > LARGEST_ARCHIVE:

@@ -90,7 +90,7 @@ def _update_until_done(
     schedule, device = stage.schedule, torch.device(stage.scale.device)
     rank, count = ranks.rank(), ranks.count()
     data, asked = stage.data, (spec, state.step, schedule.steps, rank, count)
-    stream = resident.batches(*asked, device) if data.resident else batches(*asked, data.workers)
+    stream = resident.batches(*asked, device) if stage.resident else batches(*asked, data.workers)
     # Of this process's samples in a batch: rank r holds every count-th lane.
     positions = torch.arange(rank, schedule.batch_size, count, device=device)
     progress = Progress(directory, schedule.steps, schedule.batch_size, state.step, enabled=rank == 0)
