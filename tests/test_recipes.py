@@ -201,11 +201,17 @@ def test_of_two_fine_tunings_the_last_is_measured() -> None:
         ("L16-resize64-truncation16-clippa", "there is no recipe 'clippa'"),
         ("S16-random49-truncation32-remove-several", "reads block masking, which the run does not have"),
         ("ConvNeXt-T-resize64-truncation32-laion2b-12.8B-random25", "a ConvNeXt has no patches to mask"),
+        ("H14-resize84-truncation8-negclip", "negclip: no schedule, or no rate in it, for H/14"),
     ],
 )
 def test_what_no_recipe_or_scale_can_do_is_said(run: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         stages_of(parse_run(run), MICRO, 0)
+
+
+def test_pixels_must_make_whole_patches() -> None:
+    with pytest.raises(ConfigError, match="64 pixels cannot be cut into patches of 14"):
+        paper("H14-resize64-truncation8")
 
 
 def test_colours_and_a_resident_world_do_not_go_together() -> None:

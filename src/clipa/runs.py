@@ -132,13 +132,8 @@ class Stage:
 
     @cached_property
     def schedule(self) -> Schedule:
-        """ConfigError where the scale has no schedule for this kind of stage."""
-        study = getattr(self.scale, self.kind)
-        if study is None:
-            raise ConfigError(
-                f"{_file(self.scale)}: {self.kind}: no schedule, so no such stage at this scale"
-            )
-        schedule = self.recipe.schedule(study, self.data.lanes)
+        """The scale's for this kind of stage, as recipe and model change it."""
+        schedule = self.recipe.schedule(getattr(self.scale, self.kind), self.data.lanes)
         names = {"activation_checkpointing", "microbatch"}
         own = self.scale.models[self.run.model].model_dump(include=names, exclude_none=True)
         return schedule.model_copy(update=own) if own else schedule
@@ -355,6 +350,14 @@ def _check_buildable(run: Run, scale: Scale, recipes: Sequence[Recipe]) -> None:
     for pixels in (run.image_size, *(recipe.image_size for recipe in recipes)):
         if pixels not in scale.image_sizes:
             raise ConfigError(f"{file}: image_sizes: no entry for {pixels} pixels")
+        patch = scale.models[run.model].patch_size or scale.patch_size
+        if run.patches is not None and scale.image_sizes[pixels] % patch:
+            raise ConfigError(
+                f"{run.slug}: {scale.image_sizes[pixels]} pixels cannot be cut into patches of {patch}"
+            )
+    if any(recipe.kind == "negclip" for recipe in recipes):
+        if scale.negclip is None or run.model not in scale.negclip.base_lr:
+            raise ConfigError(f"{file}: negclip: no schedule, or no rate in it, for {run.model}")
     masked = run.kept_patches is not None or any(recipe.mask for recipe in recipes)
     if masked and run.patches is None:
         raise ConfigError(f"{run.slug}: a ConvNeXt has no patches to mask; §4.3 resizes its images")
