@@ -355,9 +355,9 @@ def _check_buildable(run: Run, scale: Scale, recipes: Sequence[Recipe]) -> None:
             raise ConfigError(
                 f"{run.slug}: {scale.image_sizes[pixels]} pixels cannot be cut into patches of {patch}"
             )
-    if any(recipe.kind == "negclip" for recipe in recipes):
-        if scale.negclip is None or run.model not in scale.negclip.base_lr:
-            raise ConfigError(f"{file}: negclip: no schedule, or no rate in it, for {run.model}")
+    rated = scale.negclip.base_lr if scale.negclip else {}
+    if run.model not in rated and any(recipe.kind == "negclip" for recipe in recipes):
+        raise ConfigError(f"{file}: negclip: no schedule, or no rate in it, for {run.model}")
     masked = run.kept_patches is not None or any(recipe.mask for recipe in recipes)
     if masked and run.patches is None:
         raise ConfigError(f"{run.slug}: a ConvNeXt has no patches to mask; §4.3 resizes its images")
