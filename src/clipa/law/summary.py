@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy
 
+from clipa.cost import FULL_TEXT_TOKENS
 from clipa.law.statistics import (
     MINIMAL_MODELS,
     MINIMAL_SEEDS,
@@ -20,7 +21,6 @@ from clipa.law.statistics import (
 from clipa.outcomes import correct_items
 from clipa.results import Record, RecordError, parameters_of
 
-FULL_TEXT_TOKENS = 32
 TEXT_REDUCTIONS = ("truncation", "random", "block", "syntax")
 Runs = dict[tuple[str, int], Record]
 """Records by model and seed."""
