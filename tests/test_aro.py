@@ -197,7 +197,9 @@ def test_a_caption_that_is_too_short_for_four_other_orders():
     assert wrong_orders("dog", ["dog"], [[0], []], generator) == ["dog"] * 4
 
 
-def test_a_killed_conversion_is_not_taken_for_finished_and_goes_on(sources, tmp_path, tagger, monkeypatch):
+def test_an_interrupted_conversion_is_not_taken_for_finished_and_goes_on(
+    sources, tmp_path, tagger, monkeypatch
+):
     whole = tmp_path / "whole" / "aro-coco_order"
     convert("coco_order", sources, whole, tagger, items_per_shard=2)
     home, written = tmp_path / "aro-coco_order", []
