@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from clipa.config import Project
-from clipa.runs import SEMANTICS
+from clipa.stages import SEMANTICS
 from small_training import BATCH, tiny_scale, tiny_stages
 from small_world import draw_small_world
 

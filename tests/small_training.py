@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 from clipa.config import Project, Scale
-from clipa.runs import Stage, parse_run, stages_of
+from clipa.stages import Stage, stages_of
+from clipa.study import parse_run
 from small_world import small_scale
 
 STEPS = 12

@@ -12,7 +12,8 @@ from clipa.config import load_scale
 from clipa.outcomes import encode_outcomes
 from clipa.plan import load_plan
 from clipa.results import read_records, record_id, write_records
-from clipa.runs import parse_run, stages_of
+from clipa.stages import stages_of
+from clipa.study import parse_run
 from fabricated import LENGTHS, measured_record
 
 CONFIG = Path(__file__).parents[1] / "config"

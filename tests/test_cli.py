@@ -10,7 +10,8 @@ import pytest
 
 from clipa.cli import main, parser
 from clipa.config import load_scale
-from clipa.runs import parse_run, stages_of
+from clipa.stages import stages_of
+from clipa.study import parse_run
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = "L16-resize64-truncation32"

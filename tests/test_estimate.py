@@ -17,11 +17,12 @@ from clipa.cli import main
 from clipa.config import ConfigError, load_project
 from clipa.cost import stage_macs
 from clipa.estimate import over_budget, wall_clock, work_of
-from clipa.estimate.disk import CHECKPOINTS_KEPT, disk, parameters
-from clipa.estimate.throughput import Spread, devices_of, short, throughput_of
+from clipa.estimate import CHECKPOINTS_KEPT, disk, parameters
+from clipa.estimate import Spread, devices_of, short, throughput_of
 from clipa.plan import Plan, load_plan
-from clipa.results import RECORDED_DIRECTORY, TABLE4_PARAMETERS
-from clipa.runs import MODEL_CONFIG_DIRECTORY, parse_run, recorded_path, stages_of
+from clipa.results import RECORDED_DIRECTORY
+from clipa.stages import MODEL_CONFIG_DIRECTORY, recorded_path, stages_of
+from clipa.study import TABLE4_PARAMETERS, parse_run
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("Snakefile", "workflow", "slurm", "profiles", "config", "envs", "src", "results/published")

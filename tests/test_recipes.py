@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from clipa.config import ConfigError, Project, load_scale
-from clipa.grid import filling, load_grid
+from clipa.plan import filling, load_grid
 from clipa.recipes import STUDY_IN_THE_PAPER, chain, load_recipes
 from clipa.results import published_records
-from clipa.runs import Stage, measured_stages, parse_run, stages_of
+from clipa.stages import Stage, measured_stages, stages_of
+from clipa.study import parse_run
 
 PAPER, MICRO = load_scale("paper"), load_scale("micro")
 TREES = (1, 2, 3, 6, 7, 8, 9, 10, 14)
@@ -199,7 +200,7 @@ def test_of_two_fine_tunings_the_last_is_measured() -> None:
     ("run", "told"),
     [
         ("L16-resize64-truncation16-clippa", "there is no recipe 'clippa'"),
-        ("S16-random49-truncation32-remove-several", "reads block masking, which the run does not have"),
+        ("S16-random49-truncation32-remove-several", "sets a reading of block masking, which the run does not have"),
         ("ConvNeXt-T-resize64-truncation32-laion2b-12.8B-random25", "a ConvNeXt has no patches to mask"),
         ("H14-resize84-truncation8-negclip", "negclip: no schedule, or no rate in it, for H/14"),
     ],

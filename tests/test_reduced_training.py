@@ -18,7 +18,7 @@ from clipa.data.vocabulary import load_tokenizer
 from clipa.losses import backward
 from clipa.reductions.images import keep
 from clipa.reductions.noise import uniform
-from clipa.runs import data_slug
+from clipa.stages import data_slug
 from clipa.train import _data, _kept_patches
 from small_training import BATCH, STEPS, tiny_scale, tiny_stages
 from small_world import draw_small_world

@@ -19,7 +19,8 @@ from clipa.data.annotation import WORLD, annotate, gold_captions
 from clipa.data.augmentation import crop_box
 from clipa.data.resident import crop_boxes, cropped
 from clipa.data.stream import ShardError, StreamSpec, read_manifest, sample_noise
-from clipa.runs import data_slug, parse_run, stages_of
+from clipa.stages import data_slug, stages_of
+from clipa.study import parse_run
 from clipa.train import train_stage
 from small_training import tiny_scale
 from small_world import draw_small_world

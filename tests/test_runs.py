@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipa.config import MODELS, ConfigError, Project, Scale, load_scale
-from clipa.grid import load_grid
+from clipa.config import ConfigError, Project, Scale, load_scale
+from clipa.plan import load_grid
 from clipa.results import published_records
-from clipa.runs import Run, fingerprint, parse_run, recorded_path, stages_of
+from clipa.stages import fingerprint, recorded_path, stages_of
+from clipa.study import MODELS, Run, parse_run
 
 RESIZE64 = "L16-resize64-truncation32"
 STUDIED = ["table11", "table12", "table13", "table15"]  # §3 and §4; tests/test_recipes.py has the rest

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from clipa import checkpoint, models, sharding
 from clipa.config import Augmentation, ConfigError, load_scale
 from clipa.losses import backward
-from clipa.runs import data_slug
+from clipa.stages import data_slug
 from small_training import STEPS, tiny_scale, tiny_stages
 from small_world import CONFIG, draw_small_world
 from test_train import outcome, run

@@ -163,7 +163,7 @@ def test_divergence_stops_before_the_update(world: Path) -> None:
 
 def test_golden_losses(world: Path, undisturbed: dict) -> None:
     """Thirty steps. Exact on the hardware that recorded them, to 1e-3 elsewhere (other instruction sets round
-    otherwise). A change here means that the same configuration trains other weights: raise runs.SEMANTICS and
+    otherwise). A change here means that the same configuration trains other weights: raise stages.SEMANTICS and
     write the new curve with ``python tests/golden_loss.py``.
     """
     from golden_loss import golden_losses

@@ -84,7 +84,7 @@ def test_open_clip_tokenizer_of_the_same_folder_gives_the_same_ids(data, tmp_pat
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     import open_clip
 
-    from clipa.runs import MODEL_CONFIG_DIRECTORY
+    from clipa.stages import MODEL_CONFIG_DIRECTORY
 
     config = json.loads((MODEL_CONFIG_DIRECTORY / "micro-S16.json").read_text())
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))

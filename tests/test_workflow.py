@@ -14,7 +14,7 @@ from clipa.cli import parser
 from clipa.estimate import work_of
 from clipa.plan import load_plan
 from clipa.results import RECORDED_DIRECTORY
-from clipa.runs import recorded_path
+from clipa.stages import recorded_path
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("Snakefile", "workflow", "slurm", "profiles", "config", "envs", "src", "results/published")

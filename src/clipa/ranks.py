@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from clipa.locks import directory_lock
-from clipa.runs import Stage
+from clipa.stages import Stage
 
 _GROUPS: list[Any] = []
 # Groups are kept: whatever holds one last (the towers) would join its threads under the interpreter's lock, for which

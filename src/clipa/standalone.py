@@ -26,7 +26,8 @@ from clipa.data.annotation import MANIFEST as ANNOTATED
 from clipa.data.entries import ENTRIES
 from clipa.plan import Plan
 from clipa.results import write_bytes_atomically
-from clipa.runs import Run, Stage, parse_run, stages_of
+from clipa.stages import Stage, stages_of
+from clipa.study import Run, parse_run
 from clipa.train import INTERRUPTED, Interrupted, NonFinite, train_stage
 
 LARGEST_ARCHIVE = 16 << 20

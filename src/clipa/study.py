@@ -25,8 +25,8 @@ IMAGE_LENGTHS = (197, 101, 99, 50, 37, 17)
 
 MODELS = ("S/16", "B/16", "L/16", "H/14", "G/14", "ConvNeXt-T", "ConvNeXt-B")
 """The paper's own models (Table 4, §4.3), smallest first within a family."""
-TABLE4_PARAMETERS = {"S/16": 55e6, "B/16": 141e6, "L/16": 414e6, "H/14": 967e6, "G/14": 2516e6}
-"""Parameters of both towers, as Table 4 prints them."""
+TABLE4_PARAMETERS = {"S/16": 55, "B/16": 141, "L/16": 414, "H/14": 967, "G/14": 2516}
+"""Parameters of both towers in millions, as Table 4 prints them."""
 
 STUDY = "study"
 """The recipe of §3 and §4: pre-training, then fine-tuning; the full-length baseline is only pre-trained."""

@@ -32,8 +32,8 @@ from clipa.provenance import describe
 from clipa.reductions.images import keep
 from clipa.reductions.noise import uniform
 from clipa.results import write_json_atomically
-from clipa.runs import TRAINING_SETS, Stage, data_slug, fingerprint
 from clipa.schedule import learning_rate
+from clipa.stages import TRAINING_SETS, Stage, data_slug, fingerprint
 
 INTERRUPTED = 75
 """Exit code after SIGTERM with a checkpoint saved: start the same command again to go on (EX_TEMPFAIL)."""

@@ -1,8 +1,8 @@
 """What rules ask of the plan: which files feed a stage, an evaluation, a figure. The thoughts are in clipa.plan."""
 
 from clipa.cost import stage_macs
-from clipa.grid import takes_suite
-from clipa.runs import TRAINING_SETS
+from clipa.plan import takes_suite
+from clipa.stages import TRAINING_SETS
 
 LONGEST = max(map(stage_macs, PLAN.stages.values()))
 TRAINING_RESOURCES = {

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clipa import __version__
-from clipa.grid import filling
+from clipa.plan import filling
 
 Record = Mapping[str, Any]
 

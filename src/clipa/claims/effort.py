@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from clipa.cost import FINETUNE_SAMPLES, PRETRAIN_SAMPLES, training_total
-from clipa.estimate.throughput import UNIT, calibrated
-from clipa.estimate.throughput import Spread as Rate
+from clipa.estimate import UNIT, calibrated
+from clipa.estimate import Spread as Rate
 from clipa.results import Record
 
 __all__ = ["Effort", "Rate", "Stage", "calibrated", "effort", "seconds_of"]

@@ -27,7 +27,7 @@ from clipa.claims.quantities import (
     total,
 )
 from clipa.cost import CONFIGURATIONS, Towers, Transformer
-from clipa.runs import FULL_TEXT_TOKENS
+from clipa.study import FULL_TEXT_TOKENS
 
 FULL_TEXT = exact(FULL_TEXT_TOKENS)
 NO_DIGITS = exact(0)

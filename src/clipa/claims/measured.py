@@ -29,7 +29,7 @@ from clipa.claims.formulas import evaluate
 from clipa.claims.functions import baseline_of
 from clipa.claims.numbers import FormulaError, Published
 from clipa.claims.quantities import Quantity, Statement, exact
-from clipa.grid import filling
+from clipa.plan import filling
 from clipa.results import RECORDED_DIRECTORY, ROOT, Record, RecordError, run_name
 
 if TYPE_CHECKING:

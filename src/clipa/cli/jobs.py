@@ -34,7 +34,8 @@ def _stages(chosen: argparse.Namespace):
     stage is meant the fingerprint then says.
     """
     from clipa.config import load_scale
-    from clipa.runs import parse_run, stages_of
+    from clipa.stages import stages_of
+    from clipa.study import parse_run
 
     project = project_of(chosen)
     run, scale = parse_run(chosen.run), load_scale(project.scale)
@@ -61,7 +62,7 @@ def _stages(chosen: argparse.Namespace):
 def _leading_to(fingerprint: str, run: Any, scale: Any, seed: int) -> list[Any]:
     """The stages, of any recipe of these coordinates, that end with the one of this fingerprint; else none."""
     from clipa.recipes import load_recipes
-    from clipa.runs import stages_of
+    from clipa.stages import stages_of
 
     for recipe in (run.recipe, *load_recipes(scale.config_directory)):
         try:
@@ -75,14 +76,14 @@ def _leading_to(fingerprint: str, run: Any, scale: Any, seed: int) -> list[Any]:
 
 
 def _plan(chosen: argparse.Namespace) -> int:
-    from clipa.cli.planning import cost_of, telling
+    from clipa.cli.planning import cost_of, report
     from clipa.plan import load_plan
 
     plan = load_plan(overrides(chosen) | _settings(chosen.config))
     costs = cost_of(
         plan, chosen.target, chosen.gpus, {one.option: vars(chosen)[one.option] for one in ASSUMPTIONS}
     )
-    print(json.dumps(costs, indent=2, ensure_ascii=False) if chosen.json else telling(costs))
+    print(json.dumps(costs, indent=2, ensure_ascii=False) if chosen.json else report(costs))
     return 0
 
 

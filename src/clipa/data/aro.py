@@ -35,7 +35,7 @@ from clipa.data.download import DownloadError, fetch, index_test_set
 from clipa.data.orders import wrong_orders
 from clipa.locks import directory_lock
 from clipa.results import write_bytes_atomically, write_json_atomically, write_text_atomically
-from clipa.runs import fingerprint
+from clipa.stages import fingerprint
 
 VERSION = 1
 """Raised when the same files would give other items."""

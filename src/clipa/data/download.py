@@ -19,7 +19,7 @@ from urllib.request import Request, urlopen
 
 from clipa.locks import directory_lock
 from clipa.results import write_json_atomically
-from clipa.runs import fingerprint
+from clipa.stages import fingerprint
 
 END = bytes(2 * tarfile.BLOCKSIZE)
 _BLOCK, _TIMEOUT_SECONDS = 1 << 20, 60

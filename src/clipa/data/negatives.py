@@ -33,7 +33,7 @@ from clipa.data.shards import tar_bytes
 from clipa.data.stream import captions_of, read_manifest
 from clipa.locks import directory_lock
 from clipa.results import write_bytes_atomically, write_json_atomically
-from clipa.runs import fingerprint
+from clipa.stages import fingerprint
 
 FOLDER = "negclip"
 NEIGHBOURS = 3

@@ -29,7 +29,7 @@ from clipa.data.stream import ShardError, StreamSpec, lane_windows, mask_key, sa
 from clipa.data.vocabulary import CLASS, begins_words, load_tokenizer, word_pieces
 from clipa.reductions import texts
 from clipa.reductions.noise import uniform
-from clipa.runs import FULL_TEXT_TOKENS
+from clipa.study import FULL_TEXT_TOKENS
 
 _CROP_TRIES = 10
 _ONE = (
