@@ -7,7 +7,6 @@ training anything, so a plan can tell what exists, what is recorded and what is 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -21,16 +20,14 @@ from clipa.config import (
     Augmentation,
     ConfigError,
     Data,
+    Project,
     Scale,
     Schedule,
     WorldParameters,
 )
 from clipa.recipes import STUDY, Recipe, chain
+from clipa.resolved import SEMANTICS, ResolvedStage, fingerprint
 
-SEMANTICS = 1
-"""Raised whenever the same configuration would train other weights (that is: when the golden loss curve changes)."""
-
-FINGERPRINT_LENGTH = 12
 FULL_IMAGE_SIZE = 224
 FULL_TEXT_TOKENS = 32
 MODEL_CONFIG_DIRECTORY = Path(__file__).parent / "model_configs"
@@ -42,12 +39,6 @@ _SLUG = re.compile(
     r"(?P<model>[A-Za-z]+-?[A-Z]?\d*)-(?P<image>none|(?P<reduction>resize|random|grid|block)(?P<setting>\d+))"
     r"-(?P<text>truncation|random|block|syntax)(?P<tokens>\d+)(-(?P<recipe>[A-Za-z0-9][A-Za-z0-9.-]*))?"
 )
-
-
-def fingerprint(content: Any) -> str:
-    """Hexadecimal digest of ``content`` (anything JSON can hold), independent of key order."""
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:FINGERPRINT_LENGTH]
 
 
 @dataclass(frozen=True, order=True)
@@ -393,3 +384,23 @@ def recorded_suite_path(stages: list[Stage]) -> Path:
     """Likewise for the whole test suite on the run's last stage; a folder deeper, so that no figure takes it in."""
     path = recorded_path(stages)
     return path.parent / "suite" / path.name
+
+
+def resolve(stage: Stage, project: Project) -> ResolvedStage:
+    """What the training of ``stage`` starts from (:mod:`clipa.resolved`), in the places of ``project``."""
+    runs, data = Path(project.runs_directory), Path(project.data_directory)
+    return ResolvedStage(
+        fingerprint=stage.fingerprint,
+        scale=stage.scale.name,
+        run=stage.run.coordinates,
+        directory=runs / stage.directory,
+        training_data=data / data_slug(stage.data) / TRAINING_SETS[stage.kind],
+        vocabulary=data / data_slug(stage.scale.data) / "vocabulary",  # one for all data of a scale
+        parent=runs / stage.parent.directory if stage.parent else None,
+        processes=stage.scale.processes,
+        cpus=stage.scale.resources.cpus,
+        workers=stage.data.workers,
+        checkpoint_every=stage.scale.checkpoint_every,
+        log_every=stage.scale.log_every,
+        content=stage.content,
+    )

@@ -26,7 +26,7 @@ from clipa.data.annotation import MANIFEST as ANNOTATED
 from clipa.data.entries import ENTRIES
 from clipa.plan import Plan
 from clipa.results import write_bytes_atomically
-from clipa.runs import Run, Stage, parse_run, stages_of
+from clipa.runs import Run, Stage, parse_run, resolve, stages_of
 from clipa.train import INTERRUPTED, Interrupted, NonFinite, train_stage
 
 LARGEST_ARCHIVE = 16 << 20
@@ -235,7 +235,7 @@ def _train_all(plan: Plan, jobs: Sequence[Job], evaluations: _Evaluations, ends:
                     raise OutOfTime
                 if not (plan.root / plan.stage_file(stage)).is_file():
                     _say(f"[{number}/{len(jobs)}{left}] {job.name}: {stage.kind}")
-                    train_stage(stage, plan.project)
+                    train_stage(resolve(stage, plan.project))
                 evaluations.collect()
             evaluations.start(job)
         except Interrupted as error:
