@@ -16,9 +16,18 @@ from hypothesis import strategies as some
 from clipa.cli import main
 from clipa.config import ConfigError, load_project
 from clipa.cost import stage_macs
-from clipa.estimate import over_budget, wall_clock, work_of
-from clipa.estimate import CHECKPOINTS_KEPT, disk, parameters
-from clipa.estimate import Spread, devices_of, short, throughput_of
+from clipa.estimate import (
+    CHECKPOINTS_KEPT,
+    Spread,
+    devices_of,
+    disk,
+    over_budget,
+    parameters,
+    short,
+    throughput_of,
+    wall_clock,
+    work_of,
+)
 from clipa.plan import Plan, load_plan
 from clipa.results import RECORDED_DIRECTORY
 from clipa.stages import MODEL_CONFIG_DIRECTORY, recorded_path, stages_of

@@ -200,7 +200,10 @@ def test_of_two_fine_tunings_the_last_is_measured() -> None:
     ("run", "told"),
     [
         ("L16-resize64-truncation16-clippa", "there is no recipe 'clippa'"),
-        ("S16-random49-truncation32-remove-several", "sets a reading of block masking, which the run does not have"),
+        (
+            "S16-random49-truncation32-remove-several",
+            "sets a reading of block masking, which the run does not have",
+        ),
         ("ConvNeXt-T-resize64-truncation32-laion2b-12.8B-random25", "a ConvNeXt has no patches to mask"),
         ("H14-resize84-truncation8-negclip", "negclip: no schedule, or no rate in it, for H/14"),
     ],

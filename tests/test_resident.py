@@ -19,7 +19,7 @@ from clipa.data.annotation import WORLD, annotate, gold_captions
 from clipa.data.augmentation import crop_box
 from clipa.data.resident import crop_boxes, cropped
 from clipa.data.stream import ShardError, StreamSpec, read_manifest, sample_noise
-from clipa.stages import data_slug, stages_of
+from clipa.stages import data_slug, resolve, stages_of
 from clipa.study import parse_run
 from clipa.train import train_stage
 from small_training import tiny_scale
@@ -191,7 +191,7 @@ def test_a_stage_trains_to_the_same_bits_with_either_loader(
         values = tiny_scale().model_dump()
         values["data"]["resident"] = kept
         stage = stages_of(parse_run("S16-random49-syntax8"), Scale.model_validate(values), 0)[0]
-        made_by = train_stage(stage, project).parent / "open_clip" / "open_clip_model.safetensors"
+        made_by = train_stage(resolve(stage, project)).parent / "open_clip" / "open_clip_model.safetensors"
         weights.append(made_by.read_bytes())
         assert len(given) == kept
     assert weights[0] == weights[1]

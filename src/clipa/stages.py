@@ -7,7 +7,6 @@ exists, what is recorded and what is missing.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,24 +14,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from clipa.config import Augmentation, ConfigError, Data, Scale, Schedule, WorldParameters
+from clipa.config import Augmentation, ConfigError, Data, Project, Scale, Schedule, WorldParameters
 from clipa.recipes import Recipe, chain
+from clipa.resolved import SEMANTICS, ResolvedStage, fingerprint
 from clipa.study import FULL_TEXT_TOKENS, STUDY, TEXT_REDUCTIONS, Run, patch_size
 
-SEMANTICS = 1
-"""Raised whenever the same configuration would train other weights (that is: when the golden loss curve changes)."""
-
-FINGERPRINT_LENGTH = 12
 MODEL_CONFIG_DIRECTORY = Path(__file__).parent / "model_configs"
 
 TRAINING_SETS = {"pretrain": "train", "finetune": "train", "negclip": "negclip"}
 """Folder of a kind of stage's training set, below its data."""
-
-
-def fingerprint(content: Any) -> str:
-    """Hexadecimal digest of ``content`` (anything JSON can hold), independent of key order."""
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:FINGERPRINT_LENGTH]
 
 
 @dataclass(frozen=True)
@@ -314,3 +304,23 @@ def recorded_suite_path(stages: Sequence[Stage]) -> Path:
     """Likewise for the whole test suite on the run's last stage; a folder deeper, so that no figure takes it in."""
     path = recorded_path(stages)
     return path.parent / "suite" / path.name
+
+
+def resolve(stage: Stage, project: Project) -> ResolvedStage:
+    """What the training of ``stage`` starts from (:mod:`clipa.resolved`), in the places of ``project``."""
+    runs, data = Path(project.runs_directory), Path(project.data_directory)
+    return ResolvedStage(
+        fingerprint=stage.fingerprint,
+        scale=stage.scale.name,
+        run=stage.run.coordinates,
+        directory=runs / stage.directory,
+        training_data=data / data_slug(stage.data) / TRAINING_SETS[stage.kind],
+        vocabulary=data / data_slug(stage.scale.data) / "vocabulary",  # one for all data of a scale
+        parent=runs / stage.parent.directory if stage.parent else None,
+        processes=stage.scale.processes,
+        cpus=stage.scale.resources.cpus,
+        workers=stage.data.workers,
+        checkpoint_every=stage.scale.checkpoint_every,
+        log_every=stage.scale.log_every,
+        content=stage.content,
+    )

@@ -26,7 +26,7 @@ from clipa.data.annotation import MANIFEST as ANNOTATED
 from clipa.data.entries import ENTRIES
 from clipa.plan import Plan
 from clipa.results import write_bytes_atomically
-from clipa.stages import Stage, stages_of
+from clipa.stages import Stage, resolve, stages_of
 from clipa.study import Run, parse_run
 from clipa.train import INTERRUPTED, Interrupted, NonFinite, train_stage
 
@@ -236,7 +236,7 @@ def _train_all(plan: Plan, jobs: Sequence[Job], evaluations: _Evaluations, ends:
                     raise OutOfTime
                 if not (plan.root / plan.stage_file(stage)).is_file():
                     _say(f"[{number}/{len(jobs)}{left}] {job.name}: {stage.kind}")
-                    train_stage(stage, plan.project)
+                    train_stage(resolve(stage, plan.project))
                 evaluations.collect()
             evaluations.start(job)
         except Interrupted as error:
