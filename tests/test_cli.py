@@ -75,7 +75,8 @@ def test_no_verb_is_help(capsys):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["resolve", "L17-none-truncation32"], "names no run"),
+        (["resolve", "L16-shrink64-truncation32"], "names no run"),
+        (["resolve", "L17-none-truncation32"], "L/17 is not built at this scale (it has S/16, B/16, L/16"),
         (
             ["resolve", "H14-none-truncation32", "--scale", "mini"],
             "not built at this scale",

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from clipa.config import ConfigError, load_experiment, load_project, load_scale
-from clipa.plan import load_grid
+from clipa.plan import load_plan
 
 CONFIG = Path(__file__).parents[1] / "config"
 
@@ -62,7 +62,7 @@ def test_a_mistake_on_the_command_line(copied: Path) -> None:
     with pytest.raises(ConfigError, match=r"config\.yaml: scal: unknown key \(did you mean scale\?\)"):
         load_project({"scal": "micro"}, copied)
     with pytest.raises(ConfigError, match=r"there is no experiment 'figure44'"):
-        load_grid(load_project({"experiments": ["figure44"]}, copied), copied)
+        load_plan({"experiments": ["figure44"]}, copied.parent)
 
 
 def test_a_mistake_in_an_experiment(copied: Path) -> None:

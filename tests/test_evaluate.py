@@ -178,7 +178,8 @@ def test_a_convnext_is_evaluated_by_a_process_that_has_trained_nothing(world):
         finish_untrained(stage, project)
     code = (
         "import sys; from clipa.config import Project, Scale; from clipa.evaluate import evaluate_run;"
-        "from clipa.study import parse_run; from clipa.stages import stages_of; scale = Scale.model_validate_json(sys.argv[1]);"
+        "from clipa.study import parse_run; from clipa.stages import stages_of;"
+        "scale = Scale.model_validate_json(sys.argv[1]);"
         "project = Project.model_validate_json(sys.argv[2]);"
         "print(evaluate_run(stages_of(parse_run('ConvNeXt-T-resize64-truncation32'), scale, seed=1), project))"
     )

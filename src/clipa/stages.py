@@ -255,7 +255,8 @@ def measured_stages(stages: Sequence[Stage]) -> list[Stage]:
 def _check_buildable(run: Run, scale: Scale, recipes: Sequence[Recipe]) -> None:
     file = _file(scale)
     if run.model not in scale.models:
-        raise ConfigError(f"{file}: models: {run.model} is not built at this scale")
+        known = ", ".join(scale.models)
+        raise ConfigError(f"{file}: models: {run.model} is not built at this scale (it has {known})")
     for pixels in (run.image_size, *(recipe.image_size for recipe in recipes)):
         if pixels not in scale.image_sizes:
             raise ConfigError(f"{file}: image_sizes: no entry for {pixels} pixels")
