@@ -40,7 +40,7 @@ def edit(path: Path, old: str, new: str) -> None:
         ),
         ("scales/micro.yaml", "samples: 51200", "samples: many", r"pretrain\.samples: "),
         ("scales/micro.yaml", "224: 48", "224: 50", r"image_sizes: 50 is not a multiple of patch_size 6"),
-        ("scales/micro.yaml", "B/16: {config", "B/15: {config", r"base_lr: no value for B/15"),
+        ("scales/micro.yaml", "B/16: {config", "B/15: {config", r"pretrain.base_lr: no value for B/15"),
         ("scales/micro.yaml", "B/16: 1.12e-2, ", "", r"base_lr: no value for B/16"),
         ("scales/micro.yaml", "patch_size: 6", "patch_size: [6", r"not valid YAML"),
         (

@@ -172,6 +172,9 @@ class ScaleModel(Strict):
     """How one of the paper's models is built at this scale."""
 
     config: str = Field(description="stem of a file in src/clipa/model_configs")
+    base_lr: dict[Literal["pretrain", "finetune", "negclip"], float] = Field(
+        default_factory=dict, description="by kind of stage, where the schedule names no rate for this model"
+    )
     patch_size: int | None = Field(default=None, gt=0, description="where it is not the scale's (H/14, G/14)")
     sharded: bool | None = Field(default=None, description="where it is not the scale's")
     activation_checkpointing: bool | Literal["selective"] | None = Field(
@@ -250,10 +253,10 @@ class Scale(Strict):
 
     @model_validator(mode="after")
     def _names_and_patches(self) -> Scale:
-        for stage in (self.pretrain, self.finetune):
-            missing = [name for name in self.models if name not in stage.base_lr]
+        for kind in ("pretrain", "finetune"):
+            missing = [name for name in self.models if self.base_lr(name, kind) is None]
             if missing:
-                raise ValueError(f"base_lr: no value for {missing[0]}")
+                raise ValueError(f"{kind}.base_lr: no value for {missing[0]}")
         patches = {self.patch_size, *(model.patch_size for model in self.models.values() if model.patch_size)}
         uneven = [size for size in self.image_sizes.values() if all(size % patch for patch in patches)]
         if uneven:
@@ -261,6 +264,11 @@ class Scale(Strict):
         if (self.negclip is None) != (self.negatives is None):
             raise ValueError("negclip and negatives: a schedule and its training set go together")
         return self
+
+    def base_lr(self, model: str, kind: str) -> float | None:
+        """The base learning rate of a model in a kind of stage; None where none is given."""
+        schedule = getattr(self, kind)
+        return self.models[model].base_lr.get(kind) or (schedule.base_lr.get(model) if schedule else None)
 
     @property
     def full_image_size(self) -> int:

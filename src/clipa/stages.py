@@ -133,7 +133,7 @@ class Stage:
 
     @property
     def base_lr(self) -> float:
-        return self.schedule.base_lr[self.run.model] * self.recipe.base_lr_factor
+        return self.scale.base_lr(self.run.model, self.kind) * self.recipe.base_lr_factor
 
     @property
     def peak_lr(self) -> float:
@@ -265,8 +265,8 @@ def _check_buildable(run: Run, scale: Scale, recipes: Sequence[Recipe]) -> None:
             raise ConfigError(
                 f"{run.slug}: {scale.image_sizes[pixels]} pixels cannot be cut into patches of {patch}"
             )
-    rated = scale.negclip.base_lr if scale.negclip else {}
-    if run.model not in rated and any(recipe.kind == "negclip" for recipe in recipes):
+    tuned = any(recipe.kind == "negclip" for recipe in recipes)
+    if tuned and (scale.negclip is None or scale.base_lr(run.model, "negclip") is None):
         raise ConfigError(f"{file}: negclip: no schedule, or no rate in it, for {run.model}")
     masked = run.kept_patches is not None or any(recipe.mask for recipe in recipes)
     if masked and run.patches is None:
