@@ -190,7 +190,7 @@ def test_the_wrong_number_of_processes_is_refused(world: Path) -> None:
 
 
 def test_missing_data_is_named(tmp_path: Path) -> None:
-    from clipa.data.stream import ShardError
+    from clipa.data.shards import ShardError
     from clipa.train import train_stage
 
     project = Project(data_directory=str(tmp_path / "data"), runs_directory=str(tmp_path / "runs"))

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from clipa import checkpoint, models, ranks, sharding
 from clipa.config import Project
 from clipa.data import resident
-from clipa.data.stream import ShardError, StreamSpec, batches, mask_key, read_manifest
+from clipa.data.shards import ShardError, read_manifest
+from clipa.data.stream import StreamSpec, batches, mask_key
 from clipa.losses import backward, contrastive_loss, negclip_loss
 from clipa.progress import Progress
 from clipa.provenance import describe
