@@ -1,4 +1,4 @@
-"""docs/extending.md, applied to a copy of the repository: a ninth reduction and a new model train, are drawn and cited."""
+"""docs/extending.md, applied to a copy of the repository: the new reduction and model train, are drawn and cited."""
 
 import csv
 import json
@@ -81,7 +81,7 @@ def test_they_train_are_drawn_and_cited(extended):
 
 
 def test_the_rule_keeps_what_it_says_on_numpy_and_torch():
-    """The page's third step, for its own rule: the border of 4×4 patches first, the same indices from both libraries."""
+    """The page's third step, for its own rule: the border first, and the same indices from both libraries."""
     names: dict = {}
     exec(compile(block("ring"), "ring.py", "exec"), names)
     noise = numpy.random.default_rng(0).random((5, 16))

@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from clipa import models
 from clipa.data.annotation import annotate
-from clipa.data.stream import Lane, ShardError, batches, mask_key
+from clipa.data.shards import ShardError
+from clipa.data.stream import Lane, batches, mask_key
 from clipa.data.vocabulary import load_tokenizer
 from clipa.losses import backward
 from clipa.reductions.images import keep

@@ -16,9 +16,9 @@ from PIL import Image
 from clipa.config import Augmentation, Project, Scale
 from clipa.data import resident, stream
 from clipa.data.annotation import WORLD, annotate, gold_captions
-from clipa.data.augmentation import crop_box
-from clipa.data.resident import crop_boxes, cropped
-from clipa.data.stream import ShardError, StreamSpec, read_manifest, sample_noise
+from clipa.data.resident import cropped
+from clipa.data.shards import ShardError, read_manifest
+from clipa.data.stream import StreamSpec, crop_box, crop_boxes, sample_noise
 from clipa.stages import data_slug, resolve, stages_of
 from clipa.study import parse_run
 from clipa.train import train_stage
@@ -175,7 +175,7 @@ def test_pictures_of_several_sizes_are_refused(spec: StreamSpec, tmp_path: Path)
                     content = buffer.getvalue()
                 member.size = len(content)
                 mixed.addfile(member, io.BytesIO(content))
-    with pytest.raises(ShardError, match=r"00003\.tar: pictures of several sizes"):
+    with pytest.raises(ShardError, match=r"00003\.tar: images of several sizes"):
         resident.batches(replace(spec, directory=tmp_path), 0, 1)
 
 

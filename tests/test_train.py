@@ -189,7 +189,7 @@ def test_the_wrong_number_of_processes_is_refused(world: Path) -> None:
 
 
 def test_missing_data_is_named(tmp_path: Path) -> None:
-    from clipa.data.stream import ShardError
+    from clipa.data.shards import ShardError
 
     with pytest.raises(ShardError, match=r"manifest\.json is missing: draw or download"):
         train_stage(resolved(tiny_stages()[0], tmp_path))

@@ -24,7 +24,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clipa import checkpoint, distributed, models
-from clipa.data.stream import ShardError, StreamSpec, batches, mask_key, read_manifest
+from clipa.data.shards import ShardError, read_manifest
+from clipa.data.stream import StreamSpec, batches, mask_key
 from clipa.losses import backward, contrastive_loss, negclip_loss
 from clipa.progress import Progress
 from clipa.provenance import describe

@@ -51,7 +51,7 @@ RECIPES = ("paper", "released")
 NOUN, ADJECTIVE, VERB, OTHER, PADDING = range(5)  # in the order of syntax masking
 PARTS_OF_TAGS = {"NOUN": NOUN, "PROPN": NOUN, "ADJ": ADJECTIVE}  # Universal POS; every other tag is OTHER
 # The released code sorts by Penn tags NN*, JJ* and VB*. VB* is be, have and do as well, which Universal POS calls AUX;
-# but so it calls the modals, Penn's MD, which are "other" (see clipa.data.entries).
+# but so it calls the modals, Penn's MD, which are "other" (see clipa.data.annotation).
 RELEASED_PARTS_OF_TAGS = {**PARTS_OF_TAGS, "VERB": VERB, "AUX": VERB}
 
 
