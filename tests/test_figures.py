@@ -11,13 +11,14 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from clipa import figures
-from clipa.figures import FigureError, figure04, figure09, figure10, style
+from clipa.render import figures
+from clipa.render.figures import FigureError, drawing, style
 from clipa.results import frame_of, load_frame, write_records
 from fabricated import measured_grid
 
 PUBLISHED = Path(__file__).parents[1] / "results" / "published" / "table11.json"
 DROPS = {"resize112": (3, 3.2, 2), "resize64": (10, 7, 5)}
+figure04, figure09, figure10 = map(drawing, (4, 9, 10))
 MODULES = {4: figure04, 9: figure09, 10: figure10}
 
 
@@ -190,7 +191,7 @@ def test_labels_stay_inside_the_page_and_apart(published):
 
 def test_a_figure_needs_no_torch_and_few_seconds(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from clipa.figures import make; "
+        "import sys, time; from pathlib import Path; from clipa.render.figures import make; "
         f"make(4, [], [Path({str(PUBLISHED)!r})], Path({str(tmp_path / 'figure4.pdf')!r})); "
         "heavy = {'torch', 'open_clip', 'spacy'} & set(sys.modules); "
         "sys.exit(str(heavy) if heavy else 'slow' if time.process_time() > 8 else 0)"
