@@ -11,6 +11,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from clipa import study
 from clipa.render import figures
 from clipa.render.figures import FigureError, drawing, style
 from clipa.results import frame_of, load_frame, write_records
@@ -200,3 +201,22 @@ def test_a_figure_needs_no_torch_and_few_seconds(tmp_path):
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("number", [1, 4, 9, 10])
+def test_a_new_model_and_a_new_reduction_are_drawn_without_a_change_here(number, published, monkeypatch):
+    monkeypatch.setitem(study.IMAGE_REDUCTIONS, "ring", study.ImageReduction("Ring masking", mask=True))
+    records = [
+        record
+        | {"model": record["model"].replace("S/16", "M/16"), "run": record["run"].replace("S16", "M16")}
+        for record in measured_grid(DROPS, n=300)
+    ]
+    ring = {"image_reduction": "ring", "image_size": 224}
+    for record in records:
+        if record["image_reduction"] == "resize" and record["patches"] == 16:
+            record |= ring | {"run": record["run"].replace("resize64", "ring16")}
+    frame = frame_of(records)
+    assert "M/16" in set(drawing(number).data(frame).model)
+    said = " ".join(texts(drawing(number).draw(frame, published)))
+    assert "M/16" in said or number == 1
+    assert "Ring masking" in said or number == 1

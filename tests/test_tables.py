@@ -330,7 +330,7 @@ def test_a_table_takes_a_moment_and_no_large_library(tmp_path):
         "print({'pandas', 'numpy', 'matplotlib', 'jsonschema', 'torch'} & set(sys.modules))"
     )
     command = [sys.executable, "-c", code, str(PUBLISHED), str(tmp_path)]
-    source = str(Path(tables.__file__).parents[2])
+    source = str(Path(tables.__file__).parents[3])
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=60, env={"PYTHONPATH": source}
     )
