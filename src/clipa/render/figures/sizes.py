@@ -68,8 +68,8 @@ class Sizes:
         for panel, own, (*_, title) in zip(flat, shown, chosen, strict=True):
             panel.set_title(title, loc="left")
             _lines_of_lengths(panel, own, looks)
-        top = max(float(own[["drop", "high"]].max().max()) for own in shown)
-        bottom = min(float(own[["drop", "low"]].min().min()) for own in shown)
+        top = max(float(own[["drop", "high"]].max().max()) for own in shown if len(own))
+        bottom = min(float(own[["drop", "low"]].min().min()) for own in shown if len(own))
         for panel in flat:
             panel.set_ylim(min(-0.5, 1.08 * bottom), 1.08 * top)
         for panel, own in zip(flat, shown, strict=True):
@@ -86,6 +86,9 @@ def _bucket(tokens: int) -> int:
 
 
 def _lines_of_lengths(panel: Axes, table: pandas.DataFrame, looks: dict[int, tuple]) -> None:
+    if table.empty:  # a reduction that the paper has not
+        panel.set_axis_off()
+        return
     models = table.drop_duplicates("model").sort_values("parameters").set_index("model").parameters
     span = style.model_axis(panel, models, models)
     panel.set_xlim(models.min() / span, models.max() * span**3.2)
@@ -142,6 +145,8 @@ class Tokens:
         for panel, (part, name, title) in zip(flat, chosen, strict=True):
             panel.set_title(title, loc="left")
             own = part[part.image_reduction == name]
+            if own.empty:  # a reduction that the paper has not
+                panel.set_axis_off()
             panel.set_xscale("log")
             for model in models_of(own):
                 line = own[own.model == model]
