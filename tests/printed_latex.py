@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipa.tables import SOURCES
+from clipa.render.tables import SOURCES
 
 PUBLISHED = Path(__file__).parents[1] / "results" / "published"
 

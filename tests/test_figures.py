@@ -11,13 +11,15 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from clipa import figures
-from clipa.figures import FigureError, figure04, figure09, figure10, style
+from clipa import study
+from clipa.render import figures
+from clipa.render.figures import FigureError, drawing, style
 from clipa.results import frame_of, load_frame, write_records
 from fabricated import measured_grid
 
 PUBLISHED = Path(__file__).parents[1] / "results" / "published" / "table11.json"
 DROPS = {"resize112": (3, 3.2, 2), "resize64": (10, 7, 5)}
+figure04, figure09, figure10 = map(drawing, (4, 9, 10))
 MODULES = {4: figure04, 9: figure09, 10: figure10}
 
 
@@ -190,7 +192,7 @@ def test_labels_stay_inside_the_page_and_apart(published):
 
 def test_a_figure_needs_no_torch_and_few_seconds(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from clipa.figures import make; "
+        "import sys, time; from pathlib import Path; from clipa.render.figures import make; "
         f"make(4, [], [Path({str(PUBLISHED)!r})], Path({str(tmp_path / 'figure4.pdf')!r})); "
         "heavy = {'torch', 'open_clip', 'spacy'} & set(sys.modules); "
         "sys.exit(str(heavy) if heavy else 'slow' if time.process_time() > 8 else 0)"
@@ -199,3 +201,22 @@ def test_a_figure_needs_no_torch_and_few_seconds(tmp_path):
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("number", [1, 4, 9, 10])
+def test_a_new_model_and_a_new_reduction_are_drawn_without_a_change_here(number, published, monkeypatch):
+    monkeypatch.setitem(study.IMAGE_REDUCTIONS, "ring", study.ImageReduction("Ring masking", mask=True))
+    records = [
+        record
+        | {"model": record["model"].replace("S/16", "M/16"), "run": record["run"].replace("S16", "M16")}
+        for record in measured_grid(DROPS, n=300)
+    ]
+    ring = {"image_reduction": "ring", "image_size": 224}
+    for record in records:
+        if record["image_reduction"] == "resize" and record["patches"] == 16:
+            record |= ring | {"run": record["run"].replace("resize64", "ring16")}
+    frame = frame_of(records)
+    assert "M/16" in set(drawing(number).data(frame).model)
+    said = " ".join(texts(drawing(number).draw(frame, published)))
+    assert "M/16" in said or number in (1, 9)  # there models are named on the axis
+    assert "Ring masking" in said or number == 1

@@ -12,13 +12,16 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from clipa import cost, figures
-from clipa.figures import FigureError, drops, figure01, figure05, figure06, figure07, figure08, style
+from clipa import cost
+from clipa.render import figures
+from clipa.render.figures import FigureError, drawing, drops, figure01, figure08, style
 from clipa.results import frame_of, load_frame, load_records
+from clipa.study import MODELS, TEXT_REDUCTIONS
 from fabricated import measured_grid
 from fabricated_grid import COCO, VARIANTS, image_grid, text_grid
 
 PUBLISHED = Path(__file__).parents[1] / "results" / "published"
+figure05, figure06, figure07 = map(drawing, (5, 6, 7))
 MODULES = {1: figure01, 5: figure05, 6: figure06, 7: figure07, 8: figure08}
 IMAGE_DROPS = {
     "random": {98: 2, 49: 5, 36: 6, 16: 9},
@@ -71,7 +74,11 @@ def texts(figure: Figure) -> str:
 
 def marks(axes) -> list[tuple[float, float]]:
     """Points of all lines that have a model's marker (error bars have caps)."""
-    drawn = [line for line in axes.lines if line.get_marker() in style.MODEL_MARKERS.values()]
+    drawn = [
+        line
+        for line in axes.lines
+        if line.get_marker() in [marker for _, marker in style.MODEL_LOOKS.values()]
+    ]
     return [point for line in drawn for point in zip(line.get_xdata(), line.get_ydata(), strict=True)]
 
 
@@ -204,7 +211,7 @@ def test_figure_7_data_are_the_papers_drops(printed):
     drop = points.set_index(["text_reduction", "text_tokens", "model"])["drop"]
     assert (drop.xs(32, level=1) == 0).all()
     # §4.2, at 4 tokens from S/16 to L/16. It has 5.2 for L/16 truncated and 5.1 for random; the table says 5.3, 5.0.
-    at_four = {name: (drop[name, 4, "S/16"], drop[name, 4, "L/16"]) for name in style.TEXT_REDUCTIONS}
+    at_four = {name: (drop[name, 4, "S/16"], drop[name, 4, "L/16"]) for name in TEXT_REDUCTIONS}
     assert at_four == {
         "truncation": (5.7, 5.3),
         "random": (5.9, 5.0),
@@ -212,7 +219,7 @@ def test_figure_7_data_are_the_papers_drops(printed):
         "syntax": (3.4, 2.0),
     }
     # §4.2: for B/16 at 4 tokens all but syntax masking drop by more than 4 points, and that by 3.0.
-    assert [name for name in style.TEXT_REDUCTIONS if drop[name, 4, "B/16"] > 4] == [
+    assert [name for name in TEXT_REDUCTIONS if drop[name, 4, "B/16"] > 4] == [
         "truncation",
         "random",
         "block",
@@ -224,7 +231,9 @@ def test_figure_7_data_are_the_papers_drops(printed):
 
 def test_figure_7_draws_every_point_on_axes_that_compare(printed, measured):
     drawn = draw(7, printed[7])
-    assert [axes.get_title(loc="left") for axes in drawn.axes] == list(style.TEXT_REDUCTIONS.values())
+    assert [axes.get_title(loc="left") for axes in drawn.axes] == [
+        entry.label for entry in TEXT_REDUCTIONS.values()
+    ]
     for axes in drawn.axes:
         assert len(marks(axes)) == 3 * 5
         assert axes.get_ylim() == drawn.axes[0].get_ylim() and axes.get_xlim()[0] > axes.get_xlim()[1]
@@ -361,7 +370,7 @@ def test_every_figure_is_made_from_its_sources_alone(number, tmp_path):
     assert picture.shape[1] == pytest.approx(style.WIDTH * figures.PNG_DPI, rel=0.4)
     assert (picture < 0.99).any(axis=2).mean() > 0.01
     if number in MODULES:
-        for colour in list(style.MODEL_COLOURS.values())[:3]:
+        for colour in [style.colour(model) for model in MODELS[:3]]:
             wanted = matplotlib.colors.to_rgb(colour)
             assert (numpy.abs(picture - wanted).max(axis=2) < 0.02).sum() > 100, colour
 
@@ -383,7 +392,7 @@ def test_nothing_leaves_the_page_or_lies_on_another_label(number, printed, measu
 
 def test_asking_which_records_a_figure_needs_loads_nothing_slow():
     code = (
-        "import sys; from clipa.figures import NUMBERS, SOURCES;"
+        "import sys; from clipa.render.figures import NUMBERS, SOURCES;"
         "assert NUMBERS == tuple(range(1, 11)) == tuple(SOURCES);"
         "sys.exit(bool({'pandas', 'numpy', 'matplotlib', 'seaborn'} & set(sys.modules)))"
     )

@@ -13,11 +13,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import FancyBboxPatch
 
 from clipa import study
-from clipa.figures import figure02, figure03, save, style
 from clipa.reductions import images, texts
+from clipa.render.figures import figure02, figure03, save, style
 
 DPI = 440
-TEXT_ROWS = [(reduction, length) for length in figure03.LENGTHS for reduction in style.TEXT_REDUCTIONS]
+TEXT_ROWS = [(reduction, length) for length in figure03.LENGTHS for reduction in study.TEXT_REDUCTIONS]
 
 
 class Rendered:
@@ -127,7 +127,7 @@ def test_every_named_reading_is_shown():
 def test_rows_stand_under_their_reduction_and_share():
     for label, panels in figure02.ROWS.items():
         share = float(label.split(" ")[0])
-        for reduction, panel in zip(style.REDUCTIONS, panels, strict=True):
+        for reduction, panel in zip(study.IMAGE_REDUCTIONS, panels, strict=True):
             if panel is not None:
                 assert panel.reduction == reduction
                 assert abs(100 - 100 * panel.kept / 196 - share) < 1.1  # 160 px is 100 patches, not 98
@@ -243,7 +243,7 @@ def test_the_same_bytes_every_time(tmp_path, module, name):
 
 def test_they_need_nothing_heavy():
     code = (
-        "import sys; from clipa.figures import figure02, figure03\n"
+        "import sys; from clipa.render.figures import figure02, figure03\n"
         "for module in (figure02, figure03): module.draw(None), module.data(None)\n"
         "found = {'torch', 'open_clip', 'spacy', 'transformers'} & set(sys.modules)\n"
         "print(*found); sys.exit(bool(found))"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from clipa import tables
+from clipa.render import tables
+from clipa.render.tables import NUMBERS, SOURCES, TableError, make, make_numbers, render
+from clipa.render.tables.latex import escape, shown
 from clipa.results import RecordError, write_records
-from clipa.tables import NUMBERS, SOURCES, TableError, make, make_numbers, render
-from clipa.tables.latex import escape, shown
 from fabricated import measured_grid
 from printed_latex import PUBLISHED, Entry, Printed, by_id, place, read_back, records_of
 
@@ -323,14 +323,14 @@ def test_tracked_tables_are_what_the_code_makes(tmp_path):
 
 def test_a_table_takes_a_moment_and_no_large_library(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from clipa.tables import make, make_numbers;"
+        "import sys, time; from pathlib import Path; from clipa.render.tables import make, make_numbers;"
         "files = sorted(Path(sys.argv[1]).glob('*.json'));"
         "make(15, [], files, Path(sys.argv[2]) / 'a.tex'); make_numbers(files, Path(sys.argv[2]) / 'b.tex');"
         "assert time.process_time() < 1.0, time.process_time();"
         "print({'pandas', 'numpy', 'matplotlib', 'jsonschema', 'torch'} & set(sys.modules))"
     )
     command = [sys.executable, "-c", code, str(PUBLISHED), str(tmp_path)]
-    source = str(Path(tables.__file__).parents[2])
+    source = str(Path(tables.__file__).parents[3])
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=60, env={"PYTHONPATH": source}
     )

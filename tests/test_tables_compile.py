@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clipa.tables import NUMBERS, make, make_numbers, render, render_numbers
+from clipa.render.tables import NUMBERS, make, make_numbers, render, render_numbers
 from fabricated import measured_grid
 from printed_latex import PUBLISHED, records_of
 

@@ -15,8 +15,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 
-import numpy
+if TYPE_CHECKING:
+    import numpy
 
 LEVEL = 0.95
 """Confidence level of every interval, two-sided."""
@@ -94,23 +96,26 @@ def of_items(points: numpy.ndarray) -> tuple[float, float]:
 
 def slope_weights(parameters: Sequence[float]) -> numpy.ndarray:
     """Weights [models] whose product with the drops is their least-squares slope on log10(parameters)."""
+    import numpy
+
     x = numpy.log10(numpy.asarray(parameters, float))
     centred = x - x.mean()
     return centred / (centred**2).sum()
 
 
-def bootstrap(points: numpy.ndarray) -> Estimate:
-    """Mean of ``points`` [items] with standard error and percentile interval under resampling of test items.
+def bootstrap(points: numpy.ndarray, seeds: int) -> Estimate:
+    """Mean of ``points`` [items], over so many seeds each, with error and percentile interval over resampled items.
 
     Items take few distinct values, so it is drawn how often each value occurs: the same bootstrap, far cheaper.
-    ``seeds`` is left 0: the caller knows it.
     """
+    import numpy
+
     distinct, counts = numpy.unique(points.round(12), return_counts=True)
     random = numpy.random.default_rng(list(BOOTSTRAP_STREAM.encode()))
     draws = random.multinomial(len(points), counts / len(points), size=RESAMPLES)
     means = draws @ distinct / len(points)
     low, high = numpy.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(float(points.mean()), float(means.std(ddof=1)), float(low), float(high), 0, ITEMS)
+    return Estimate(float(points.mean()), float(means.std(ddof=1)), float(low), float(high), seeds, ITEMS)
 
 
 def fixed(number: float, decimals: int = 1, *, signed: bool = False) -> str:

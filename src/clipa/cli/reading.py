@@ -57,14 +57,14 @@ def _recipes(chosen: argparse.Namespace) -> int:
 
 
 def _figure(chosen: argparse.Namespace) -> int:
-    from clipa.figures import make
+    from clipa.render.figures import make
 
     print(*make(_number(chosen.name, "figure"), chosen.measured, chosen.published, chosen.output), sep="\n")
     return 0
 
 
 def _table(chosen: argparse.Namespace) -> int:
-    from clipa.tables import make
+    from clipa.render.tables import make
 
     print(make(_number(chosen.name, "table"), chosen.measured, chosen.published, chosen.output))
     return 0
@@ -93,7 +93,7 @@ def _compare(chosen: argparse.Namespace) -> int:
 
 
 def _macros(chosen: argparse.Namespace) -> int:
-    from clipa.tables import make_numbers
+    from clipa.render.tables import make_numbers
 
     print(make_numbers(chosen.published, chosen.output))
     return 0

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from clipa.figures import style
 from clipa.reductions import texts
+from clipa.render.figures import style
+from clipa.study import TEXT_REDUCTIONS
 
 if TYPE_CHECKING:
     import pandas
@@ -73,7 +74,7 @@ def data(frame: pandas.DataFrame | None = None) -> pandas.DataFrame:
                 "kept": place in kept,
             }
             for text_tokens in LENGTHS
-            for reduction in style.TEXT_REDUCTIONS
+            for reduction in TEXT_REDUCTIONS
             for kept in [kept_pieces(reduction, text_tokens)]
             for place, (piece, tag) in enumerate(zip(PIECES, tags, strict=True))
         ]
@@ -84,7 +85,7 @@ def draw(frame: pandas.DataFrame | None = None, published: Any = None) -> Figure
     """The whole caption, then what each reduction keeps of it at 4 and at 8 tokens, word under word."""
     from matplotlib.figure import Figure
 
-    rows = len(LENGTHS) * len(style.TEXT_REDUCTIONS)
+    rows = len(LENGTHS) * len(TEXT_REDUCTIONS)
     height = TOP + PITCH + PARTS_NAMES + len(LENGTHS) * GROUP + rows * PITCH + 0.03
     figure = Figure(figsize=(style.WIDTH, height), layout="constrained")
     style.heading(
@@ -105,9 +106,9 @@ def draw(frame: pandas.DataFrame | None = None, published: Any = None) -> Figure
         y += GROUP
         title = f"{text_tokens} text tokens: [CLS] and {text_tokens - 1} word pieces"
         axes.text(LABELS, y - 0.06, title, fontsize=style.SMALL, fontweight="bold", va="bottom")
-        for reduction, name in style.TEXT_REDUCTIONS.items():
+        for reduction, entry in TEXT_REDUCTIONS.items():
             kept = set(kept_pieces(reduction, text_tokens))
-            _draw_row(axes, y, name, kept, spans, f"{reduction}-{text_tokens}")
+            _draw_row(axes, y, entry.label, kept, spans, f"{reduction}-{text_tokens}")
             y += PITCH
     return figure
 

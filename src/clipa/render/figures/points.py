@@ -1,19 +1,27 @@
-"""Which records are the points of a figure, and their means and intervals over seeds."""
+"""Which records are the points of a figure, their means and intervals over seeds, and their order."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from clipa.figures import FigureError, NothingToDraw
-from clipa.law import MINIMAL_SEEDS, over_seeds, over_what
+from clipa.render.figures import FigureError, NothingToDraw
+from clipa.stats import ITEMS, SEEDS, estimate, over_what
+from clipa.study import (
+    FULL_TEXT_TOKENS,
+    IMAGE_REDUCTIONS,
+    TEXT_REDUCTIONS,
+    TEXT_STUDY_IMAGE_SIZE,
+    model_order,
+    order_of,
+    parse_run,
+)
 
 if TYPE_CHECKING:
     import pandas
 
 NO_IMAGE_RUNS = "no full-length baseline, or no fine-tuned run of a shorter image length, in the records"
-TEXT_IMAGE_SIZE = 112  # pixels of every run whose text is shortened (§4.2)
+INTERVALS = {SEEDS: "95 % over seeds", ITEMS: "95 % over test items", "": ""}
 
 
 def image_points(
@@ -26,20 +34,20 @@ def image_points(
     missing. Raises FigureError if a baseline or every reduced run is missing.
     """
     kept = frame[(frame.benchmark == benchmark) & (frame.metric == metric)]
-    kept = kept[(kept.text_reduction == "truncation") & (kept.text_tokens == 32)]
+    kept = kept[(kept.text_reduction == "truncation") & (kept.text_tokens == FULL_TEXT_TOKENS)]
     kept = kept[kept.patches.notna()]  # §4.1 is about ViTs; ConvNeXt is Table 13's
     kept = kept.astype({"patches": int, "image_tokens": int})
     published = (kept.table == 11) & kept.value.notna() if figure is None else kept.figure == figure
     kept = kept[((kept.source == "measured") & kept.value.notna()) | published]
-    final = (kept.image_reduction == "none").map({True: "pretrain", False: "finetune"})
-    kept = kept[kept.stage == final]
+    kept = kept[kept.stage == kept.run.map(lambda name: parse_run(name).final_stage)]
     if figure is not None and (kept.source == "published").any():
         printed = frame[(frame.figure == figure) & (frame.metric == f"{metric}_drop")]
         printed = printed[printed.benchmark == benchmark].set_index("run").value
         return kept.assign(drop=kept["drop"].fillna(kept.run.map(printed)))
     reduced = kept[kept.image_reduction != "none"]
     if reduced.empty or len(reduced) == len(kept):
-        raise NothingToDraw(_of(NO_IMAGE_RUNS, benchmark, metric))
+        which = "" if benchmark == "imagenet1k" else f"{benchmark} {metric}: "
+        raise NothingToDraw(which + NO_IMAGE_RUNS)
     _refuse_orphans(reduced, "its full-length baseline is not among the records")
     return kept
 
@@ -51,19 +59,15 @@ def text_points(frame: pandas.DataFrame) -> pandas.DataFrame:
     point as well. Raises FigureError if such a run or every shorter one is missing.
     """
     kept = frame[(frame.benchmark == "imagenet1k") & (frame.metric == "acc1") & frame.value.notna()]
-    kept = kept[(kept.image_reduction == "resize") & (kept.image_size == TEXT_IMAGE_SIZE)]
+    kept = kept[(kept.image_reduction == "resize") & (kept.image_size == TEXT_STUDY_IMAGE_SIZE)]
     kept = kept[((kept.source == "measured") | (kept.table == 12)) & (kept.stage == "finetune")]
-    shorter = kept[kept.text_tokens < 32]
+    shorter = kept[kept.text_tokens < FULL_TEXT_TOKENS]
     if shorter.empty:
         raise NothingToDraw(
-            f"no fine-tuned run of a shorter text at {TEXT_IMAGE_SIZE} pixels (Table 12's runs) in the records"
+            f"no fine-tuned run of a shorter text at {TEXT_STUDY_IMAGE_SIZE} pixels (Table 12's runs) in the records"
         )
-    _refuse_orphans(shorter, "the same text reduction at 32 tokens is not among the records")
+    _refuse_orphans(shorter, f"the same text reduction at {FULL_TEXT_TOKENS} tokens is not among the records")
     return kept[kept.text_reduction.isin(shorter.text_reduction)]
-
-
-def _of(what: str, benchmark: str, metric: str) -> str:
-    return what if benchmark == "imagenet1k" else f"{benchmark} {metric}: {what}"
 
 
 def _refuse_orphans(reduced: pandas.DataFrame, why: str) -> None:
@@ -84,27 +88,48 @@ def pretraining(point: Any, frame: pandas.DataFrame) -> pandas.Series:
     return stages.iloc[0]
 
 
-def over_runs(points: pandas.DataFrame, by: Sequence[str], value: str, error: str) -> pandas.DataFrame:
+def over_seeds(points: pandas.DataFrame, by: Sequence[str], value: str, error: str) -> pandas.DataFrame:
     """Mean over seeds of `value` for each combination of `by`, with columns low, high, seeds, interval.
 
-    The 95 % interval is Student's over seeds from three seeds on, else over test items (`error` is the
-    standard error of one seed; the items are common to the seeds), else absent (NaN).
+    `error` is the column of one seed's standard error over test items. Intervals as in `clipa.stats.estimate`.
     """
     import pandas
 
     rows = []
     for key, group in points.groupby(list(by), sort=False):
-        values, errors = group[value].to_numpy(), group[error].to_numpy()
-        row = dict(zip(by, key, strict=True)) | {value: values.mean(), "low": math.nan, "high": math.nan}
-        row |= {"seeds": max(1, int(group.seed.nunique())), "interval": ""}
-        if len(values) >= MINIMAL_SEEDS:
-            found = over_seeds(values)
-            row |= {"low": found.low, "high": found.high, "interval": "95 % over seeds"}
-        elif (errors > 0).all():
-            half = 1.959964 * math.sqrt((errors**2).mean())
-            row |= {"low": row[value] - half, "high": row[value] + half, "interval": "95 % over test items"}
-        rows.append(row)
+        found = estimate(group[value].tolist(), group[error].tolist())
+        row = dict(zip(by, key, strict=True)) | {value: found.mean, "low": found.low, "high": found.high}
+        rows.append(row | {"seeds": found.seeds, "interval": INTERVALS[found.over]})
     return pandas.DataFrame(rows)
+
+
+def in_order(table: pandas.DataFrame, *columns: str) -> pandas.DataFrame:
+    """Rows sorted by these columns: reductions and models as in `clipa.study`, `-name` from large to small."""
+    ranks = {
+        "image_reduction": lambda name: order_of(IMAGE_REDUCTIONS, name),
+        "text_reduction": lambda name: order_of(TEXT_REDUCTIONS, name),
+        "model": model_order,
+    }
+
+    def key(column: str) -> list[Any]:
+        values = table[column.removeprefix("-")]
+        return (
+            [-value for value in values] if column[0] == "-" else list(map(ranks.get(column, float), values))
+        )
+
+    keys = list(zip(*map(key, columns), strict=True))
+    return table.iloc[sorted(range(len(table)), key=keys.__getitem__)]
+
+
+def models_of(table: pandas.DataFrame) -> list[str]:
+    """The models of a table of points, in the study's order."""
+    return sorted(set(table.model), key=model_order)
+
+
+def reductions_of(table: pandas.DataFrame, column: str = "image_reduction") -> list[str]:
+    """The reductions of a table of points, in the study's order."""
+    registry = IMAGE_REDUCTIONS if column == "image_reduction" else TEXT_REDUCTIONS
+    return sorted(set(table[column]), key=lambda name: order_of(registry, name))
 
 
 def provenance_line(

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from clipa.figures import style
 from clipa.reductions import images
+from clipa.render.figures import style
+from clipa.study import FULL_IMAGE_SIZE, FULL_PATCHES, IMAGE_REDUCTIONS
 
 if TYPE_CHECKING:
     import numpy
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SIZE, PATCH_SIZE = 224, 16
+SIZE, PATCH_SIZE = FULL_IMAGE_SIZE, 16
 SHAPE = images.resized_grid(SIZE, PATCH_SIZE)
 SEED = 1  # of the noise; one draw, the same for all panels
 CROP = (0, 0, 512, 512)  # of the photograph: face, cap and shoulders; left out is the uniform below
@@ -44,7 +45,8 @@ class Panel:
         return "-".join([self.reduction, str(setting), *([self.reading] if self.reading else [])])
 
 
-ORIGINAL = Panel("none", 196)
+ORIGINAL = Panel("none", FULL_PATCHES)
+COLUMNS = ("random", "grid", "block", "resize")
 ROWS: dict[str, tuple[Panel | None, ...]] = {
     "50 % removed": (
         Panel("random", 98),
@@ -150,7 +152,8 @@ def draw(frame: pandas.DataFrame | None = None, published: Any = None) -> Figure
     figure.set_layout_engine("none")  # everything else is placed by hand, in inches
     _write(figure, LEFT, TOP + PITCH - 0.05, "Original", weight="bold")
     _draw_panel(figure, ORIGINAL, LEFT, TOP + PITCH, "224 px: 196 patches")
-    for column, title in enumerate(style.REDUCTIONS.values()):
+    for column, reduction in enumerate(COLUMNS):
+        title = IMAGE_REDUCTIONS[reduction].label
         _write(figure, MATRIX + column * (SIDE + GAP), TOP - 0.05, title, weight="bold")
     for row, (label, panels) in enumerate(ROWS.items()):
         y = TOP + row * PITCH

@@ -10,8 +10,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from clipa import cost
-from clipa.figures import FigureError, printed_costs, style
-from clipa.figures.points import image_points, over_runs, pretraining, provenance_line
+from clipa.render.figures import FigureError, printed_costs, style
+from clipa.render.figures.points import image_points, in_order, over_seeds, pretraining, provenance_line
+from clipa.stats import fixed
 
 if TYPE_CHECKING:
     import pandas
@@ -40,13 +41,10 @@ def data(frame: pandas.DataFrame) -> pandas.DataFrame:
     parts = [points, *_others(frame)]
     points = pandas.concat([part for part in parts if len(part)])
     points = points.assign(gflops=[_gflops(row, frame) for row in points.itertuples()])
-    table = over_runs(points, BY, "value", "standard_error").astype(dict.fromkeys(WHOLE, "Int64"))
-    orders = {"recipe": ["§4", "CLIPA", "OpenCLIP"], "model": [*style.MODEL_COLOURS, *cost.CONFIGURATIONS]}
-    keys = {f"_{name}": table[name].map(order.index) for name, order in orders.items()}
-    table = table.assign(**keys).sort_values([*keys, "gflops"]).drop(columns=list(keys))
-    return pandas.concat(
-        [table.assign(panel="accuracy"), printed_costs.data(frame).assign(panel="printed cost")]
-    )
+    table = over_seeds(points, BY, "value", "standard_error").astype(dict.fromkeys(WHOLE, "Int64"))
+    recipes = [in_order(own, "model", "gflops") for _, own in table.groupby("recipe", sort=False)]
+    accuracies = pandas.concat(recipes).assign(panel="accuracy")
+    return pandas.concat([accuracies, printed_costs.data(frame).assign(panel="printed cost")])
 
 
 def _others(frame: pandas.DataFrame) -> list[pandas.DataFrame]:
@@ -160,13 +158,8 @@ def _lines(panel: Axes, table: pandas.DataFrame, numbers: bool) -> None:
     ends = []
     for model, own in table.groupby("model", sort=False):
         own = own.sort_values("x")
-        colour = style.MODEL_COLOURS[model]
-        panel.plot(own.x, own.value, color=colour, marker=style.MODEL_MARKERS[model])
-        if own.low.notna().any():
-            bars = [own.value - own.low, own.high - own.value]
-            panel.errorbar(
-                own.x, own.value, yerr=bars, fmt="none", ecolor=colour, elinewidth=0.9, capsize=1.8
-            )
+        colour = style.colour(model)
+        style.line(panel, own.x, own, "value", colour, style.marker(model))
         if numbers:
             for row in own.itertuples():
                 panel.annotate(
@@ -185,7 +178,7 @@ def _lines(panel: Axes, table: pandas.DataFrame, numbers: bool) -> None:
 def _single(panel: Axes, row: Any) -> None:
     """A starred point, or one of OpenCLIP's, with its name."""
     starred = row.recipe == "CLIPA"
-    colour = style.MODEL_COLOURS[row.model] if starred else style.FAINT
+    colour = style.colour(row.model) if starred else style.FAINT
     panel.plot(row.x, row.value, color=colour, marker="*" if starred else "X", markersize=8 if starred else 6)
     name = f"{row.model} (I{row.image_tokens}, T{row.text_tokens})" if starred else row.model
     panel.annotate(
@@ -216,14 +209,14 @@ def _comparisons(panel: Axes, table: pandas.DataFrame) -> None:
     panel.annotate("", (huge.x, huge.value), (theirs.x, theirs.value), arrowprops=arrow)
     remark = {"fontsize": style.SMALL, "color": style.INK, "linespacing": 1.35}
     panel.annotate(
-        f"Ringed: L/16 at 17 tokens is {large.value - base.value:.1f} points better\n"
-        f"than B/16 at 197, with {base.x / large.x:.1f}× less compute\n(§5: 2.5 and 1.7×)",
+        f"Ringed: L/16 at 17 tokens is {fixed(large.value - base.value)} points better\n"
+        f"than B/16 at 197, with {fixed(base.x / large.x)}× less compute\n(§5: 2.5 and 1.7×)",
         (base.x * 1.4, base.value - 3),
         va="top",
         **remark,
     )
     panel.annotate(
-        f"{theirs.x / huge.x:.1f}× less compute (§5: ~25×)",
+        f"{fixed(theirs.x / huge.x)}× less compute (§5: ~25×)",
         ((theirs.x * huge.x) ** 0.5, huge.value + 0.4),
         ha="center",
         va="bottom",

@@ -7,7 +7,8 @@ import re
 from typing import TYPE_CHECKING
 
 from clipa.cost import computed_costs
-from clipa.figures import style
+from clipa.render.figures import style
+from clipa.stats import fixed
 
 if TYPE_CHECKING:
     import pandas
@@ -109,7 +110,7 @@ def _row(panel: Axes, y: float, row: pandas.Series) -> None:
     panel.plot(ends, [y, y], color=colour, linewidth=2.2, alpha=0.35, solid_capstyle="butt")
     panel.plot(row.ratio, y, color=colour, marker="o", markersize=3.4)
     decimals = round(-math.log10(2 * row.rounding))
-    numbers = (f"{row.printed:.{decimals}f}", f"{row.computed:.{decimals + 1}f}", f"{row.ratio:.2f}")
+    numbers = (fixed(row.printed, decimals), fixed(row.computed, decimals + 1), fixed(row.ratio, 2))
     for text, x in zip(numbers, COLUMNS.values(), strict=True):
         _text(panel, text, (x, y), colour)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import textwrap
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pandas
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -22,40 +25,32 @@ FAINT = "#8a8a8a"
 
 # From seaborn's palette "colorblind" (after Okabe and Ito), larger models darker, so that the order
 # survives grey print and every common colour blindness; markers differ as well.
-MODEL_COLOURS = {
-    "S/16": "#de8f05",
-    "B/16": "#029e73",
-    "L/16": "#0173b2",
-    "H/14": "#7b3f8c",
-    "G/14": "#222222",
+MODEL_LOOKS = {
+    "S/16": ("#de8f05", "o"),
+    "B/16": ("#029e73", "s"),
+    "L/16": ("#0173b2", "D"),
+    "H/14": ("#7b3f8c", "^"),
+    "G/14": ("#222222", "v"),
 }
-MODEL_MARKERS = {"S/16": "o", "B/16": "s", "L/16": "D", "H/14": "^", "G/14": "v"}
+OTHER_COLOURS = ("#d55e00", "#cc78bc", "#ca9161", "#56b4e9", "#949494")
+OTHER_MARKERS = ("P", "X", "p", "h", "<", ">", "*")
 LENGTH_MARKERS = ("o", "s", "D", "^", "v", "P")
 
-REDUCTIONS = {
-    "random": "Random masking",
-    "grid": "Grid masking",
-    "block": "Block masking",
-    "resize": "Image resizing",
-}
-TEXT_REDUCTIONS = {
-    "truncation": "Truncation",
-    "random": "Random masking",
-    "block": "Block masking",
-    "syntax": "Syntax masking",
-}
-MEASURES = {
-    ("imagenet1k", "acc1"): "ImageNet-1k",
-    ("imagenetv2", "acc1"): "ImageNet-V2",
-    ("imagenet-r", "acc1"): "ImageNet-R",
-    ("imagenet-a", "acc1"): "ImageNet-A",
-    ("imagenet_sketch", "acc1"): "ImageNet-Sketch",
-    ("mscoco_captions", "image_retrieval_recall@1"): "Image retrieval",
-    ("mscoco_captions", "text_retrieval_recall@1"): "Text retrieval",
-}
 
-# Image tokens of Table 11. 99 (masks) and 101 (160 px) share one tick.
-TOKEN_TICKS = {197: "197", 99: "≈100", 50: "50", 37: "37", 17: "17"}
+def colour(model: str) -> str:
+    """The colour of a model in every figure; one that the paper has not gets one by its name."""
+    return _look(model)[0]
+
+
+def marker(model: str) -> str:
+    """The marker of a model, likewise."""
+    return _look(model)[1]
+
+
+def _look(model: str) -> tuple[str, str]:
+    number = zlib.crc32(model.encode())  # the same in every process, unlike hash()
+    other = OTHER_COLOURS[number % len(OTHER_COLOURS)], OTHER_MARKERS[number % len(OTHER_MARKERS)]
+    return MODEL_LOOKS.get(model, other)
 
 
 def settings() -> dict[str, Any]:
@@ -96,6 +91,38 @@ def length_colours(count: int) -> list[Any]:
     import seaborn
 
     return list(seaborn.color_palette("flare", count))
+
+
+def length_looks(lengths: Sequence[int]) -> dict[int, tuple[Any, str]]:
+    """Colour and marker of each token length, given from long to short."""
+    colours = length_colours(len(lengths))
+    return dict(zip(lengths, zip(colours, itertools.cycle(LENGTH_MARKERS), strict=False), strict=True))
+
+
+def line(
+    panel: Axes, x: Any, table: pandas.DataFrame, column: str, colour: Any, marker: str, **how: Any
+) -> None:
+    """One line of `table[column]` over `x`, with intervals (columns low, high) where there are any."""
+    panel.plot(x, table[column], color=colour, marker=marker, **how)
+    if table.low.notna().any():
+        bars = [table[column] - table.low, table.high - table[column]]
+        panel.errorbar(x, table[column], yerr=bars, fmt="none", ecolor=colour, elinewidth=0.9, capsize=1.8)
+
+
+def model_axis(
+    panel: Axes, places: Mapping[str, float], parameters: Mapping[str, float] | None = None
+) -> float:
+    """Models on a logarithmic axis, by place, smallest first, with their `parameters` if given.
+
+    Returns a tenth of the axis between the outermost models, as a factor.
+    """
+    names, values = zip(*places.items(), strict=True)
+    if parameters is not None:
+        names = [f"{name}\n{millions(parameters[name])}" for name in names]
+    panel.set_xscale("log")
+    panel.set_xticks(values, names)
+    panel.minorticks_off()
+    return (values[-1] / values[0]) ** 0.1
 
 
 def panels(

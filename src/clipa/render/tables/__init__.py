@@ -1,7 +1,7 @@
 """Tables of the paper as LaTeX (booktabs), from stored records: published, or measured beside them.
 
-One template a table says what sets it apart (`tableN.tex.j2`); `_table.tex.j2` is the float they share, `grid`
-arranges records into rows, columns and cells, `latex` writes numbers, `measured` the measured ones.
+One template a table says what sets it apart (`tableN.tex.j2`); `_table.tex.j2` is the float they share.
+`layout` arranges records into rows, columns and cells, `latex` writes texts and numbers, `measured` the measured ones.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clipa.render.tables.latex import TableError, escape, shown
+from clipa.render.tables.layout import Look, Panel, Table, is_gain
+from clipa.render.tables.measured import Measured, measured_cells
 from clipa.results import Record, RecordError, load_records, write_text_atomically
-from clipa.tables.grid import Grid, Look, Panel, is_gain
-from clipa.tables.latex import TableError, escape, shown
-from clipa.tables.measured import Measured, measured_cells
 
 if TYPE_CHECKING:
     import jinja2
@@ -26,21 +26,9 @@ __all__ = ["NUMBERS", "SOURCES", "TableError", "make", "make_numbers", "render",
 NUMBERS = tuple(range(1, 16))
 # Which files of results/published each table is made from: changing another one changes nothing.
 SOURCES = {number: [f"table{number}.json"] for number in NUMBERS}
-_FIELDS = (
-    "id",
-    "table",
-    "figure",
-    "row",
-    "column",
-    "run",
-    "case",
-    "stage",
-    "benchmark",
-    "metric",
-    "value",
-    "unit",
-)
-_FIELDS += ("printed", "note", "factors")
+# What a published record needs for a table.
+_FIELDS = {"id", "table", "figure", "row", "column", "run", "case", "stage", "benchmark", "metric"}
+_FIELDS |= {"value", "unit", "printed", "note", "factors"}
 
 
 def make(number: int, records: Iterable[Path], published: Iterable[Path], out: Path) -> Path:
@@ -89,7 +77,7 @@ def _panels(number: int, own: list[Record], beside: Measured | None, **look) -> 
     """What `_table.tex.j2` calls with what a table's template says of it."""
     if beside:  # the paper's gains belong to its own numbers, and say nothing of measured ones
         own = [record for record in own if not is_gain(record)]
-    return Grid(number, own, beside.cells if beside else {}, Look(**look)).panels()
+    return Table(number, own, beside.cells if beside else {}, Look(**look)).panels()
 
 
 def _is_of_another(number: int, path: Path) -> bool:
@@ -101,7 +89,7 @@ def _read(path: Path) -> list[Record]:
     """Published records, not checked against the schema: the tests do that, once, and it takes longer than this."""
     try:
         records = json.loads(Path(path).read_text(encoding="utf-8"))["records"]
-        lacking = {name for record in records for name in _FIELDS if name not in record}
+        lacking = set().union(*(_FIELDS - record.keys() for record in records))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecordError(f"{path}: cannot be read as records: {error}") from None
     if lacking:

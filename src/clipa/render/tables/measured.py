@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from clipa.plan import filling
+from clipa.render.tables.latex import TableError, escape
 from clipa.results import Record, run_name
-from clipa.tables.latex import TableError, escape
+from clipa.stats import estimate, over_what
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Measured:
 
 
 def measured_cells(number: int, published: Sequence[Record], measured: Iterable[Record]) -> Measured:
-    """The cells of a table that `measured` fills: by its runs (`clipa.grid.filling`), stage, benchmark and metric.
+    """The cells of a table that `measured` fills: by its runs (`clipa.plan.filling`), stage, benchmark and metric.
 
     Raises TableError, in one line, if there is none, or if records of several scales or data sets mix.
     """
@@ -46,11 +46,11 @@ def measured_cells(number: int, published: Sequence[Record], measured: Iterable[
     seeds = sorted({len(own) for own in filled.values()})
     sets = dict.fromkeys(f"{escape(r['dataset']['name'])} ($n = {r['dataset']['n']}$)" for r in found)
     return Measured(
-        cells={identity: _mean_and_error(own) for identity, own in filled.items()},
+        cells={identity: _text(own) for identity, own in filled.items()},
         scale=escape(found[0]["scale"]),
         datasets=", ".join(sets),
         seeds="/".join(map(str, seeds)) + (" seed" if seeds == [1] else " seeds"),
-        over=_over_what(seeds),
+        over=over_what(seeds),
     )
 
 
@@ -73,27 +73,9 @@ def _check_one_experiment(number: int, records: Sequence[Record]) -> None:
             )
 
 
-def _over_what(seeds: Sequence[int]) -> str:
-    from clipa.law import over_what
-
-    return over_what(seeds)
-
-
-def _minimal_seeds() -> int:
-    from clipa.law import MINIMAL_SEEDS
-
-    return MINIMAL_SEEDS
-
-
-def _mean_and_error(records: Sequence[Record]) -> str:
-    """`mean ± standard error` over seeds, or over test items where seeds are too few for it."""
-    values = [record["value"] for record in records]
-    if len(values) >= _minimal_seeds():
-        from clipa.law import over_seeds
-
-        found = over_seeds(values)
-        mean, error = found.mean, found.standard_error
-    else:  # the test items are common to the seeds: their errors do not average out
-        mean = sum(values) / len(values)
-        error = math.sqrt(sum(record["standard_error"] ** 2 for record in records) / len(records))
-    return f"${mean:.1f} \\pm {error:.1f}$"
+def _text(records: Sequence[Record]) -> str:
+    """`mean ± standard error` over the seeds of one cell, as LaTeX."""
+    found = estimate(
+        [record["value"] for record in records], [record["standard_error"] for record in records]
+    )
+    return "$" + found.text.replace("±", r"\pm") + "$"

@@ -1,10 +1,9 @@
 """Figures of the paper, drawn from stored records: published ones, or measured ones beside the published.
 
-Each `figureNN.py` has `data(frame)` (the numbers behind the plot, one row a point) and
-`draw(frame, published)` (a matplotlib Figure). Neither reads or writes a file; `make` does. `points.py`
-chooses records, `drops.py` draws what Figures 4 to 7 have in common, `elsewhere.py` what 5 and 6 have,
-`printed_costs.py` is the lower panel of 8, `style.py` the look of all.
-Nothing here imports torch, and importing this imports neither pandas nor matplotlib: the workflow does.
+A figure has `data(frame)` (the numbers behind the plot, one row a point) and `draw(frame, published)` (a matplotlib
+Figure). Neither reads or writes a file; `make` does. `points.py` chooses records and averages them over seeds,
+`style.py` has the look of all. Nothing here imports torch, and importing this imports neither pandas nor matplotlib:
+the workflow does.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import importlib
 import io
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from clipa.results import (
     frame_of,
@@ -42,6 +41,15 @@ SOURCES = {
     10: ["table11.json"],
 }
 NUMBERS = tuple(SOURCES)
+# Figures that share a module: the object in it that draws them. The others are modules of their own.
+SHARED = {
+    4: "drops.IMAGES",
+    7: "drops.TEXTS",
+    5: "benchmarks.RETRIEVAL",
+    6: "benchmarks.ROBUSTNESS",
+    9: "sizes.SIZES",
+    10: "sizes.TOKENS",
+}
 PNG_DPI = 220
 
 
@@ -53,29 +61,48 @@ class NothingToDraw(FigureError):
     """The records hold nothing of the kind that was asked for (not: something of it is missing)."""
 
 
+class Drawing(Protocol):
+    """What draws one figure."""
+
+    def data(self, frame: pandas.DataFrame) -> pandas.DataFrame:
+        """The numbers behind the plot, one row a point."""
+
+    def draw(self, frame: pandas.DataFrame, published: pandas.DataFrame | None = None) -> Figure:
+        """The figure; with `published`, these beside measured ones."""
+
+
+def drawing(number: int) -> Drawing:
+    """What draws figure `number`. Raises FigureError if the paper has none."""
+    if number not in NUMBERS:
+        known = ", ".join(map(str, NUMBERS))
+        raise FigureError(f"figure {number}: the paper has none; there are figures {known}")
+    module, _, name = SHARED.get(number, f"figure{number:02d}").partition(".")
+    found = importlib.import_module(f"{__name__}.{module}")
+    return getattr(found, name) if name else found
+
+
 def make(number: int, records: Iterable[Path], published: Iterable[Path], out: Path) -> list[Path]:
     """Draw figure `number`: `out` (.pdf), the same stem as .png, and the numbers in `data/<stem>.csv` beside.
 
     From measured `records` with the published ones beside them, or from `published` alone if there are no
     records. Returns the files written. Raises FigureError, RecordError.
     """
-    if number not in NUMBERS:
-        known = ", ".join(map(str, NUMBERS))
-        raise FigureError(f"figure {number}: the paper has none; there are figures {known}")
+    one = drawing(number)
     import matplotlib
 
     matplotlib.use("Agg")
-    from clipa.figures import style
+    import pandas
 
-    module = importlib.import_module(f"clipa.figures.figure{number:02d}")
+    from clipa.render.figures import style
+
     records, published_frame = list(records), load_frame(published)
     frame = frame_of(of_the_study(load_records(records))) if records else published_frame
     beside = published_frame if records and len(published_frame) else None
     with matplotlib.rc_context(style.settings()):
-        figure = module.draw(frame, beside)
-        points = module.data(frame)
+        figure = one.draw(frame, beside)
+        points = one.data(frame)
         if beside is not None:
-            points = join(points, module.data(beside))
+            points = pandas.concat([points, one.data(beside)], ignore_index=True)
         return save(figure, points, Path(out))
 
 
@@ -90,10 +117,3 @@ def save(figure: Figure, points: pandas.DataFrame, out: Path) -> list[Path]:
     write_bytes_atomically(out.with_suffix(".png"), png.getvalue())
     write_text_atomically(table, points.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     return [out.with_suffix(".pdf"), out.with_suffix(".png"), table]
-
-
-def join(first: pandas.DataFrame, second: pandas.DataFrame) -> pandas.DataFrame:
-    """Two tables of points below each other."""
-    import pandas
-
-    return pandas.concat([first, second], ignore_index=True)

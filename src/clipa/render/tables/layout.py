@@ -10,8 +10,9 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from clipa.render.tables.latex import TableError, escape, shown, without_citations
 from clipa.results import Record
-from clipa.tables.latex import TableError, escape, shown, without_citations
+from clipa.stats import fixed
 
 # More columns than this, each with measured and published numbers, do not fit a page: models go one by one.
 WIDEST_MEASURED = 8
@@ -73,7 +74,7 @@ class Look:
     meant: Mapping[str, str] = field(default_factory=dict)
 
 
-class Grid:
+class Table:
     """The published records of one table by row and column, and the measured text of its cells, if any.
 
     `measured`: LaTeX of measured cells by id of the published record whose place they take; rows and columns
@@ -173,7 +174,7 @@ class Grid:
         text = self._value(next(record for record in own if not is_gain(record)))
         for gain in own:
             if is_gain(gain) and gain["value"] is not None:
-                text += f" (${gain['value']:+.1f}$)"
+                text += f" (${fixed(gain['value'], signed=True)}$)"
         marks = "".join(dict.fromkeys(notes.of_record(record) for record in own))
         return text + hung(marks, self._align(column))
 

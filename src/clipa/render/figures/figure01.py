@@ -7,22 +7,25 @@ syntax masking; the numbers behind the plot have all.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from clipa.figures import NothingToDraw, figure04, figure07, style
-from clipa.figures.points import image_points, provenance_line, text_points
-from clipa.study import TABLE4_PARAMETERS
+from clipa.render.figures import NothingToDraw, style
+from clipa.render.figures.drops import IMAGES, TEXTS, THRESHOLDS
+from clipa.render.figures.points import image_points, models_of, provenance_line, text_points
+from clipa.study import TABLE4_PARAMETERS, model_order
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-THRESHOLDS = (1.0, 2.0)
 SHOWN = {"image": "resize", "text": "syntax"}
 # §1: "101/16" for S/16 and "50/6" for L/16, within 1 %.
 STATED = {"image": {"S/16": 101, "L/16": 50}, "text": {"S/16": 16, "L/16": 6}}
 TICKS = {"image": {n: str(n) for n in (197, 101, 50, 37, 17)}, "text": {n: str(n) for n in (32, 16, 8, 6, 4)}}
+DROPS = {"image": IMAGES, "text": TEXTS}
 LIMITS = {"image": (11.5, 340), "text": (2.6, 42)}
 HEIGHT = 2.2
 _ROUNDING = 1e-9  # drops are differences of numbers with one decimal
@@ -36,9 +39,9 @@ def data(frame: pandas.DataFrame) -> pandas.DataFrame:
     import pandas
 
     parts, reasons = [], []
-    for sequence, drops_of in (("image", figure04.data), ("text", figure07.data)):
+    for sequence, drawing in DROPS.items():
         try:
-            table = drops_of(frame)
+            table = drawing.data(frame)
         except NothingToDraw as error:
             reasons.append(str(error))
             continue
@@ -66,7 +69,7 @@ def _fewest(sequence: str, table: pandas.DataFrame) -> pandas.DataFrame:
                     "reduction": name,
                     "threshold": threshold,
                     "model": model,
-                    "paper_parameters": 1e6 * TABLE4_PARAMETERS[model],
+                    "paper_parameters": 1e6 * TABLE4_PARAMETERS.get(model, math.nan),
                     "tokens": fewest,
                     "drop": own.set_index(tokens)["drop"][fewest],
                     "shortest_measured": own[tokens].min(),
@@ -98,17 +101,26 @@ def draw(frame: pandas.DataFrame, published: pandas.DataFrame | None = None) -> 
         if len(there):
             panels.append((sequence, preferred if (there == preferred).any() else there.iloc[0]))
     figure, axes = style.panels(1, len(panels), share_y=False, height=HEIGHT)
+    places = _places({*table.model, *(() if behind is None else behind.model)})
     for panel, (sequence, reduction) in zip(axes[0], panels, strict=True):
-        names = style.REDUCTIONS if sequence == "image" else style.TEXT_REDUCTIONS
-        _frame(panel, sequence, f"{sequence.capitalize()} tokens: {names[reduction].lower()}")
+        name = DROPS[sequence].registry[reduction].label
+        _frame(panel, sequence, f"{sequence.capitalize()} tokens: {name.lower()}")
         if behind is not None:
-            _steps(panel, _of(behind, sequence, reduction), dashed=True)
-        _steps(panel, _of(table, sequence, reduction), dashed=False)
+            _steps(panel, _of(behind, sequence, reduction), places, dashed=True)
+        _steps(panel, _of(table, sequence, reduction), places, dashed=False)
         if (table.source == "published").all():
             _stated(panel, table, sequence, reduction)
     axes[0][0].set_ylabel("Fewest tokens")
     _heading(figure, frame, table, behind is not None)
     return figure
+
+
+def _places(models: set[str]) -> dict[str, float]:
+    """Where models stand on the axis: at the paper's sizes, or at even distances if one is not the paper's."""
+    ordered = sorted(models, key=model_order)
+    if models <= TABLE4_PARAMETERS.keys():
+        return {model: 1e6 * TABLE4_PARAMETERS[model] for model in ordered}
+    return {model: 10.0**rank for rank, model in enumerate(ordered)}
 
 
 def _of(table: pandas.DataFrame, sequence: str, reduction: str) -> pandas.DataFrame:
@@ -117,65 +129,48 @@ def _of(table: pandas.DataFrame, sequence: str, reduction: str) -> pandas.DataFr
 
 def _frame(panel: Axes, sequence: str, title: str) -> None:
     panel.set_title(title, loc="left")
-    panel.set_xscale("log")
     panel.set_yscale("log", base=2)
     panel.set_ylim(*LIMITS[sequence])
     panel.set_yticks(list(TICKS[sequence]), list(TICKS[sequence].values()))
-    panel.minorticks_off()
     style.clean(panel)
 
 
-def _steps(panel: Axes, table: pandas.DataFrame, dashed: bool) -> None:
+def _steps(panel: Axes, table: pandas.DataFrame, places: Mapping[str, float], dashed: bool) -> None:
     """One line a threshold; marks with their numbers, filled for the first threshold and open for the other."""
-    models = [name for name in style.MODEL_COLOURS if name in set(table.model)]
-    sizes = [1e6 * TABLE4_PARAMETERS[name] for name in models]
-    span = (sizes[-1] / sizes[0]) ** 0.1
+    own_places = {model: places[model] for model in models_of(table)}
     ours = (table.source == "measured").all()  # of other sizes than the paper's models of these names
-    names = (
-        models
-        if ours
-        else [f"{name}\n{style.millions(size)}" for name, size in zip(models, sizes, strict=True)]
-    )
-    panel.set_xticks(sizes, names)
+    span = style.model_axis(panel, own_places, None if ours else own_places)
     panel.set_xlabel("Model" if ours else "Model (parameters of both towers)")
-    panel.set_xlim(sizes[0] / span**1.6, sizes[-1] * span**5)
+    panel.set_xlim(min(own_places.values()) / span**1.6, max(own_places.values()) * span**5)
     ends = []
     for threshold, own in table.groupby("threshold"):
-        own = own.sort_values("paper_parameters")
+        x = own.model.map(places)
         first = threshold == THRESHOLDS[0]
-        line = {"linestyle": (0, (4, 2))} if dashed else {}
-        panel.plot(
-            own.paper_parameters,
-            own.tokens,
-            color=style.FAINT,
-            linewidth=1.4 if first else 0.8,
-            zorder=1,
-            **line,
-        )
+        look = {"color": style.FAINT, "linewidth": 1.4 if first else 0.8, "zorder": 1}
+        panel.plot(x, own.tokens, **look, **({"linestyle": (0, (4, 2))} if dashed else {}))
         if not dashed:
             elsewhere = table[table.threshold != threshold].set_index("model").tokens
             for row in own.itertuples():
-                _mark(panel, row, first, number=first or row.tokens != elsewhere[row.model])
-            ends.append(
-                (own.paper_parameters.iloc[-1], own.tokens.iloc[-1], f"within {threshold:g} %", style.INK)
-            )
+                number = first or row.tokens != elsewhere[row.model]
+                _mark(panel, places[row.model], row, first, number)
+            ends.append((x.iloc[-1], own.tokens.iloc[-1], f"within {threshold:g} %", style.INK))
     style.label_ends(panel, ends[::-1], offset=15)  # where both end at one point: the first threshold above
 
 
-def _mark(panel: Axes, row: Any, first: bool, number: bool) -> None:
-    colour = style.MODEL_COLOURS[row.model]
+def _mark(panel: Axes, x: float, row: Any, first: bool, number: bool) -> None:
+    colour = style.colour(row.model)
     panel.plot(
-        row.paper_parameters,
+        x,
         row.tokens,
         color=colour,
-        marker=style.MODEL_MARKERS[row.model],
+        marker=style.marker(row.model),
         markerfacecolor=colour if first else "white",
         markersize=5 if first else 4,
         zorder=3 if first else 2,
     )
     panel.annotate(
         f"{row.tokens}" if number else "",
-        (row.paper_parameters, row.tokens),
+        (x, row.tokens),
         xytext=(0, 7 if first else -7),
         textcoords="offset points",
         ha="center",
@@ -186,7 +181,6 @@ def _mark(panel: Axes, row: Any, first: bool, number: bool) -> None:
 
 def _stated(panel: Axes, table: pandas.DataFrame, sequence: str, shown: str) -> None:
     """Rings around what §1 states; where it is not what was computed, for which reduction it would be."""
-    names = style.REDUCTIONS if sequence == "image" else style.TEXT_REDUCTIONS
     within = table[(table.sequence == sequence) & (table.threshold == THRESHOLDS[0])]
     for model, tokens in STATED[sequence].items():
         size = 1e6 * TABLE4_PARAMETERS[model]
@@ -202,7 +196,9 @@ def _stated(panel: Axes, table: pandas.DataFrame, sequence: str, shown: str) -> 
         )
         same = within[(within.model == model) & (within.tokens == tokens)].reduction.to_list()
         if shown not in same:
-            fits = " or ".join(names[name].lower() for name in same) or "no reduction"
+            fits = (
+                " or ".join(DROPS[sequence].registry[name].label.lower() for name in same) or "no reduction"
+            )
             panel.annotate(
                 f"§1 states {tokens}, as for {fits}",
                 (size, tokens),
