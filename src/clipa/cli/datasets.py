@@ -131,14 +131,15 @@ def _index(chosen: argparse.Namespace) -> int:
 
 
 def _aro(chosen: argparse.Namespace) -> int:
-    from clipa.data.aro import DOWNLOADS, convert, download
+    from clipa.data.aro import DOWNLOADS, convert
+    from clipa.data.download import fetch
 
     scale, directory = _data(chosen)
     if scale.data.world is not None:
         raise ValueError(f"scale {scale.name} draws its test sets; its counterpart of ARO is the set `order`")
     sources = chosen.source_folder or directory.parent / "aro"
     if chosen.what in DOWNLOADS:
-        print(download(chosen.what, sources))
+        print(fetch(DOWNLOADS[chosen.what], sources / chosen.what))
     else:
         print(convert(chosen.what, sources, directory / "test" / f"aro-{chosen.what}", scale.tagger))
     return 0

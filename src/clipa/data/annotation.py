@@ -109,10 +109,8 @@ def annotate(data_directory: Path, processes: int, tagger: str = GOLD) -> Path:
             about, pipeline = {"name": "the world's own tags"}, WORLD
         else:
             about, pipeline = {"name": tagger, "version": _installed_version(tagger)}, tagger
-        for made in (
-            train / MANIFEST,
-            vocabulary / ENTRIES,
-        ):  # the shards may be others than they were made from
+        # What a finished call has made may be of other shards: all of it is made again.
+        for made in (train / MANIFEST, vocabulary / ENTRIES):
             made.unlink(missing_ok=True)
         parts.resume({"tagger": about})
         jobs = {Path(name).stem + ".pos.jsonl": (train / name, pipeline) for name in shards}
@@ -139,10 +137,12 @@ def train_tagger(data_directory: Path, out: Path) -> dict[str, Any]:
     else:
         learnt, held_out = captions[: len(captions) // 2], captions[len(captions) // 2 :]
     nlp = _fit(learnt)
-    right = words = 0
-    for document, (_, tags) in zip(_tagged(nlp, (words for words, _ in held_out)), held_out, strict=True):
-        right += sum(token.tag_ == tag for token, tag in zip(document, tags, strict=True))
-        words += len(tags)
+    documents = _tagged(nlp, (words for words, _ in held_out))
+    right = [
+        token.tag_ == tag
+        for document, (_, tags) in zip(documents, held_out, strict=True)
+        for token, tag in zip(document, tags, strict=True)
+    ]
     nlp.to_disk(out)
     return {
         "name": "trained on the world's gold tags",
@@ -150,7 +150,7 @@ def train_tagger(data_directory: Path, out: Path) -> dict[str, Any]:
         "seed": TAGGER_SEED,
         "captions": len(learnt),
         "held_out_captions": len(held_out),
-        "accuracy": round(right / max(1, words), 6),
+        "accuracy": round(sum(right) / max(1, len(right)), 6),
     }
 
 

@@ -32,7 +32,7 @@ from PIL import Image
 
 from clipa.data.annotation import describe_pipeline, tagged_captions
 from clipa.data.captions import wrong_orders
-from clipa.data.download import DownloadError, fetch, index_test_set
+from clipa.data.download import DownloadError, index_test_set
 from clipa.data.shards import Entry, Members, file_sha256, progress_bar, tar_bytes, writing
 from clipa.results import write_text_atomically
 from clipa.runs import fingerprint
@@ -41,7 +41,7 @@ VERSION = 1
 """Raised when the same files would give other items."""
 ORDER_SEED = 2023
 """Names the stream that the orders of words are drawn from; ARO's own draws have no seed."""
-ITEMS_PER_SHARD = 500
+_ITEMS_PER_SHARD = 500
 CONVERSION = "conversion.json"
 MAX_WORDS = 30
 NOTEBOOK = "aro_notebook.ipynb"
@@ -136,13 +136,8 @@ class Images:
         raise DownloadError(f"{path}: missing; get it: {_PLACES.get(top, top)} (docs/data.md)")
 
 
-def download(name: str, folder: Path) -> Path:
-    """Download one of DOWNLOADS into ``folder``; returns its path. Raises DownloadError."""
-    return fetch(DOWNLOADS[name], Path(folder) / name)
-
-
 def convert(
-    name: str, sources: Path, home: Path, tagger: str, items_per_shard: int = ITEMS_PER_SHARD
+    name: str, sources: Path, home: Path, tagger: str, items_per_shard: int = _ITEMS_PER_SHARD
 ) -> Path:
     """Make the set ``name`` of SETS in ``home`` from the files in ``sources``; returns the path of its manifest.
 

@@ -78,37 +78,28 @@ def batches(
         raise ShardError(
             f"{spec.directory}/{MANIFEST}: missing: tag the captions first (python -m clipa annotate)"
         )
-    entry_parts = None
-    if spec.needs_entries:
-        entry_parts = torch.from_numpy(load_entry_parts(spec.vocabulary)).to(world.pieces.device)
-    return _batches(spec, world, entry_parts, first_step, steps, rank, ranks)
-
-
-def _batches(
-    spec: StreamSpec,
-    world: World,
-    entry_parts: Tensor | None,
-    first_step: int,
-    steps: int,
-    rank: int,
-    ranks: int,
-) -> Iterator[tuple[Tensor, Tensor, int]]:
-    size, device = spec.batch_size, world.images.device
+    entry_parts = (
+        torch.from_numpy(load_entry_parts(spec.vocabulary)).to(device) if spec.needs_entries else None
+    )
+    size = spec.batch_size
     samples, replaced = _order(spec, world, first_step * size, steps * size)
     height, width = world.images.shape[2:]
-    for step in range(first_step, steps):
+
+    def batch(step: int) -> tuple[Tensor, Tensor, int]:
         # Rank r holds every ranks-th position: its lanes are those ≡ r (mod ranks).
         own = slice((step - first_step) * size + rank, (step - first_step + 1) * size, ranks)
         sample, noise = samples[own], sample_noise(spec.seed, spec.kind, step * size, size)[rank::ranks]
         caption = world.first_caption[sample] + (noise[:, 0] * world.captions[sample]).astype(int)
         positions = numpy.arange(step * size + rank, (step + 1) * size, ranks)
         boxes = crop_boxes(width, height, spec.augmentation, noise)
-        # One small array goes to the device: what the processor has decided.
-        decided = numpy.column_stack([sample, caption, positions, boxes])
-        decided = torch.from_numpy(decided).to(device, non_blocking=True)
+        # One small array goes to the device.
+        decided = torch.from_numpy(numpy.column_stack([sample, caption, positions, boxes]))
+        decided = decided.to(device, non_blocking=True)
         images = cropped(world.images[decided[:, 0]], decided[:, 3:], spec.image_size)
         tokens = _tokens(spec, world, entry_parts, decided[:, 1], decided[:, 2])
-        yield images, tokens, int(replaced[own].sum())
+        return images, tokens, int(replaced[own].sum())
+
+    return map(batch, range(first_step, steps))
 
 
 def _tokens(
@@ -249,11 +240,8 @@ def _load_world(reading: StreamSpec, device: torch.device) -> World:
 
 def _joined(rows: Sequence[numpy.ndarray], length: int, fill: int) -> Tensor:
     """Rows of several lengths below each other, filled up to ``length``."""
-    return torch.from_numpy(
-        numpy.concatenate(
-            [numpy.pad(r, ((0, 0), (0, length - r.shape[1])), constant_values=fill) for r in rows]
-        )
-    )
+    padded = [numpy.pad(r, ((0, 0), (0, length - r.shape[1])), constant_values=fill) for r in rows]
+    return torch.from_numpy(numpy.concatenate(padded))
 
 
 def _several_sizes(reading: StreamSpec, index: int) -> ShardError:

@@ -1,4 +1,4 @@
-"""The loader: webdataset shards in, batches out, in an order that is a pure function of (seed, position).
+"""The data loader: webdataset shards in, batches out, in an order that is a pure function of (seed, position).
 
 Order of samples (docs/design.md): each epoch's seeded permutation of the shards is dealt to a fixed number of
 canonical *lanes*; inside a lane, windows of consecutive samples are permuted; lanes are interleaved, so global
@@ -174,7 +174,10 @@ class Lane:
     def _sample(self, window: list[dict[str, bytes]], order: np.ndarray, place: int) -> Sample:
         """The sample at ``place`` of the permuted window; an undecodable one gives way to the next decodable."""
         position = self.position * self.spec.lanes + self.lane
-        noise = _noise(self.spec, position)
+        # NegCLIP's second image has a row of noise of its own.
+        streams = ("augmentation", "neighbour") if self.spec.kind == NEGCLIP else ("augmentation",)
+        seed, kind = self.spec.seed, self.spec.kind
+        noise = np.concatenate([sample_noise(seed, kind, position, 1, stream) for stream in streams])
         for step in range(len(order)):
             raw = window[order[(place + step) % len(order)]]
             try:
@@ -186,14 +189,6 @@ class Lane:
             except (OSError, KeyError, ValueError):
                 continue
         raise ShardError(f"{self.spec.directory}: no sample of a window of {len(order)} can be decoded")
-
-
-def _noise(spec: StreamSpec, position: int) -> np.ndarray:
-    """The rows of noise of the images at a position: float64 [1, 32], NegCLIP [2, 32]."""
-    own = sample_noise(spec.seed, spec.kind, position, 1)
-    if spec.kind != NEGCLIP:
-        return own
-    return np.concatenate([own, sample_noise(spec.seed, spec.kind, position, 1, "neighbour")])
 
 
 class _ShardReader:
@@ -249,7 +244,7 @@ def _caption(raw: dict[str, Any], draw: float) -> tuple[str, list[str] | None]:
     return captions[chosen], raw["pos"][chosen]["tags"] if "pos" in raw else None
 
 
-# ------------------------------------------------------------------------------------------------ images and captions
+# ------------------------------------------------------------------------------------------- images and captions
 
 
 def augmented(jpeg: bytes, size: int, augmentation: Augmentation, noise: np.ndarray) -> np.ndarray:
@@ -366,13 +361,12 @@ def batches(
         raise ValueError(
             f"lanes ({spec.lanes}) must be a multiple of ranks × workers ({ranks} × {max(workers, 1)})"
         )
-    if workers == 0:
-        for part in _worker_batches(spec, first_step, steps, rank, ranks, 0, 1):
-            yield _joined(spec, [part])
-        return
-    parts = iter(_parallel(spec, first_step, steps, rank, ranks, workers))
+    if workers:
+        parts = iter(_parallel(spec, first_step, steps, rank, ranks, workers))
+    else:
+        parts = _worker_batches(spec, first_step, steps, rank, ranks, 0, 1)
     for _ in range(first_step, steps):
-        yield _joined(spec, [next(parts) for _ in range(workers)])
+        yield _joined(spec, [next(parts) for _ in range(max(workers, 1))])
 
 
 def _worker_batches(
@@ -409,20 +403,11 @@ def _tokens(
     captions = [sample.caption for sample in samples]
     if spec.text_reduction == "truncation":
         return encode(tokenizer, captions, spec.text_tokens)
-    key = mask_key(spec.seed, spec.kind, "text mask")
-    positions = np.array([sample.position for sample in samples], np.int64)
     tags = [sample.tags for sample in samples] if spec.needs_tags else None
-    noise = partial(uniform, key, positions)
-    return encode_reduced(
-        tokenizer,
-        captions,
-        spec.text_tokens,
-        spec.text_reduction,
-        tags,
-        noise,
-        recipe=spec.text_recipe,
-        entry_parts=entry_parts,
-    )
+    positions = np.array([sample.position for sample in samples], np.int64)
+    noise = partial(uniform, mask_key(spec.seed, spec.kind, "text mask"), positions)
+    asked = (spec.text_tokens, spec.text_reduction, tags, noise, spec.text_recipe, entry_parts)
+    return encode_reduced(tokenizer, captions, *asked)
 
 
 def _joined(
