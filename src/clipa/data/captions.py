@@ -47,10 +47,10 @@ _LEXICON_BY_TAG = {
 
 LEXICON = {word: tag for tag, words in _LEXICON_BY_TAG.items() for word in words.split()}
 
-# In a template: plain words (tag from the lexicon), word/TAG, {slot}, and ~ before what is glued to its left
-# neighbour. A slot that a scene leaves empty (a figure of middling size) disappears.
-# Half of them say nothing but the noun; two in five name the colour, one in six the texture, one in six the place.
-# Were those always said, they alone would tell the pictures of a batch apart, and small models learn no nouns
+# In a template: plain words (tag from the lexicon), word/TAG, {slot}, and ~ before a word that follows without a space.
+# A slot that is empty (the size of a figure of middling size) disappears.
+# Half of the templates name only the noun; two in five the colour, one in six the texture, one in six the position.
+# If all did, these alone would tell the pictures of a batch apart, and small models would not learn the nouns
 # (measured: 10 % zero-shot accuracy where these templates give 46 %, at the same number of samples).
 ONE_FIGURE = (
     "photo of a {noun}",
@@ -136,7 +136,7 @@ _SLOT_POOLS = {
     "site": ("iconbay", "stockfox", "picmart", "glyphhub", "printly", "artnest"),
     "month": ("january", "march", "may", "june", "august", "october"),
 }
-# What stands to the left of it, when the first figure is ... it; several wordings of each.
+# Where the first figure is, seen from the second; two wordings of each.
 RELATIONS = {
     "left": ("to the left/NOUN of", "left/ADJ of"),
     "right": ("to the right/NOUN of", "right/ADJ of"),

@@ -73,8 +73,7 @@ def _entries(folder: Path, directory: Path, processes: int) -> list[Entry]:
         raise DownloadError(
             f"{directory}: no shards; download the data first (snakemake data --config scale=…)"
         )
-    entries = in_processes(_entry, [(shard,) for shard in shards], processes)
-    return sorted(entries, key=lambda entry: entry["name"])
+    return list(in_processes(_entry, [(shard,) for shard in shards], processes))
 
 
 def _entry(path: Path) -> Entry:

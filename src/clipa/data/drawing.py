@@ -63,7 +63,7 @@ TEMPLATES = (
 )
 STYLES = ("hatching", "stipple", "shaky", "inverted")
 ORDER_KINDS = ("relation", "attribute", "order")
-# All of them name colours: by its nouns alone, a picture could not be found among thousands.
+# All name colours: by its nouns alone, a picture could not be found among thousands.
 CAPTIONS_PER_RETRIEVAL_ITEM = 5
 # Both figures stand in the same phrase, so exchanging them or their colours keeps every word.
 ORDER_TEMPLATES = (
@@ -77,7 +77,7 @@ ORDER_TEMPLATES = (
 _FINE, BORDER = 4, 3
 _VARIANT, _WORDING = 3, 4
 _TWO_OF_TWENTY = {"captions": 10, "order": 20}
-# CLIP_benchmark takes whatever is not retrieval for classification; order items are read by our own evaluator.
+# CLIP_benchmark takes all that is not retrieval for classification; order items are read by our own evaluator.
 _TYPES = {"captions": "retrieval", "order": "order"}
 
 
@@ -157,7 +157,7 @@ def _start(
 
 
 def _render_variant(parameters: WorldParameters, scene: Scene) -> numpy.ndarray:
-    """Renditions and outlines: the figure's mask is another one, the rest as in training; no small marks."""
+    """Renditions and outlines: another mask of the figure, the rest as in training; no small marks."""
     generator, picture, figure, size = _start(parameters, scene)
     if scene.split == "outlines":
         mask = _coverage(_contour(_fine_glyph(figure.label, size), max(1.0, 0.02 * parameters.image_size)))

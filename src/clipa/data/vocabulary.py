@@ -90,7 +90,7 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     """The tokenizer of a vocabulary directory (or of an exported model, which carries the same file)."""
     from tokenizers import Tokenizer
 
-    # One thread does: batches are small, and threads of this library do not survive the fork of a loader's worker.
+    # One thread suffices: batches are small, and this library's threads do not survive the fork of a loader's worker.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     path = Path(directory) / "tokenizer.json"
     try:
