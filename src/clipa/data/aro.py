@@ -141,8 +141,9 @@ def convert(
 ) -> Path:
     """Make the set ``name`` of SETS in ``home`` from the files in ``sources``; returns the path of its manifest.
 
-    An interrupted conversion is resumed; ``conversion.json`` keeps what the shards were made from. ``tagger`` is a spaCy pipeline, for the orders of words. Raises DownloadError for
-    a file that is missing or broken, AnnotationError without the pipeline, ValueError for an unknown set.
+    An interrupted conversion is resumed; ``conversion.json`` says what the shards were made from. ``tagger`` is a spaCy
+    pipeline, for the orders of words. Raises DownloadError for a file that is missing or broken, AnnotationError
+    without the pipeline, ValueError for an unknown set.
     """
     if name not in SETS:
         raise ValueError(f"{name!r} is no set of ARO: choose from {', '.join(SETS)}")
