@@ -44,6 +44,18 @@ def add_verbs(verbs) -> None:
     annotate = add_verb(
         verbs, "annotate", _annotate, "tag parts of speech in the training captions", "--scale micro"
     )
+    negatives = _add_negclip_verbs(verbs)
+    for parser in (draw, index, annotate, negatives):
+        parser.add_argument("--processes", type=int, default=1, help="number of processes (default: 1)")
+    for parser in (index, annotate, negatives):
+        parser.add_argument(
+            "--source",
+            metavar="NAME",
+            help="another data source of the scale, as LAION-2B (default: its own data)",
+        )
+
+
+def _add_negclip_verbs(verbs) -> argparse.ArgumentParser:
     coco = add_verb(
         verbs,
         "coco",
@@ -69,14 +81,7 @@ def add_verbs(verbs) -> None:
     negatives.add_argument(
         "--rows", type=int, metavar="N", help="only the first N images (default: the scale's)"
     )
-    for parser in (draw, index, annotate, negatives):
-        parser.add_argument("--processes", type=int, default=1, help="number of processes (default: 1)")
-    for parser in (index, annotate, negatives):
-        parser.add_argument(
-            "--source",
-            metavar="NAME",
-            help="another data source of the scale, as LAION-2B (default: its own data)",
-        )
+    return negatives
 
 
 def _data(chosen: argparse.Namespace):
