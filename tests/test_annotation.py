@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clipa.data import annotation, captions
+from clipa.data import annotation
 from clipa.data.annotation import AnnotationError, annotate, words_of
 from clipa.data.shards import read_metadata
 from written_shards import write_shards
@@ -35,7 +35,7 @@ def test_every_caption_has_one_tag_per_word_in_its_own_sidecar(annotated):
         assert [line["key"] for line in lines] == [sample["key"] for sample in samples]
         for line, sample in zip(lines, samples, strict=True):
             assert [entry["words"] for entry in line["captions"]] == [
-                captions.split_words(caption) for caption in sample["captions"]
+                words_of(caption) for caption in sample["captions"]
             ]
             assert all(len(entry["words"]) == len(entry["tags"]) for entry in line["captions"])
 

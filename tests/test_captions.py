@@ -7,6 +7,7 @@ import numpy
 import pytest
 
 from clipa.data import WorldParameters, captions, drawing, pictograms
+from clipa.data.annotation import words_of
 from clipa.data.drawing import draw_train
 from clipa.data.vocabulary import load_tokenizer, train_vocabulary
 
@@ -57,8 +58,8 @@ def test_filler_names_no_class_and_no_colour():
 def test_tags_and_words_go_together(scenes):
     for _, drawn in scenes:
         for caption in drawn:
-            assert len(caption.tags) == len(caption.words) == len(captions.split_words(caption.text))
-            assert tuple(captions.split_words(caption.text)) == caption.words
+            assert len(caption.tags) == len(caption.words) == len(words_of(caption.text))
+            assert tuple(words_of(caption.text)) == caption.words
             assert set(caption.tags) <= UNIVERSAL
             for word, tag in zip(caption.words, caption.tags, strict=True):
                 assert (tag == "PUNCT") == (not word.isalnum()), (caption.text, word, tag)

@@ -300,7 +300,7 @@ def test_refusals_are_one_line(data, tmp_path):
         write_negatives(copy, 1)
     sidecar = copy / "train/00000.pos.jsonl"
     sidecar.write_text("".join(sidecar.read_text("utf-8").splitlines(True)[1:]), encoding="utf-8")
-    with pytest.raises(NegclipError, match=r"00000\.pos\.jsonl: 000000001 where 000000000 is expected"):
+    with pytest.raises(ShardError, match=r"00000\.pos\.jsonl: 000000001 where 000000000 is expected"):
         write_negatives(copy, 1)
     (copy / "train/annotation.json").unlink()
     with pytest.raises(NegclipError, match="tag the captions first"):

@@ -61,7 +61,7 @@ def test_same_batches_for_every_number_of_workers(spec: StreamSpec, workers: int
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_two_ranks_hold_every_second_position_of_every_block(spec: StreamSpec, workers: int) -> None:
-    ranks = [read(spec, rank=rank, ranks=2, workers=workers) for rank in (0, 1)]
+    ranks = [read(spec, rank=rank, world_size=2, workers=workers) for rank in (0, 1)]
     for whole, *parts in zip(read(spec), *ranks, strict=True):
         for values, blocks, own in ((0, 2, BATCH // 2), (1, 4, BATCH // 2)):
             of_ranks = [by_position(part[values], blocks) for part in parts]

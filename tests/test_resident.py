@@ -17,7 +17,7 @@ from clipa.config import Augmentation, Project, Scale
 from clipa.data import resident, stream
 from clipa.data.annotation import WORLD, annotate, gold_captions
 from clipa.data.resident import cropped
-from clipa.data.shards import ShardError, read_manifest
+from clipa.data.shards import ShardError, ShardReader, read_manifest
 from clipa.data.stream import StreamSpec, crop_box, crop_boxes, sample_noise
 from clipa.stages import data_slug, resolve, stages_of
 from clipa.study import parse_run
@@ -80,7 +80,7 @@ def test_pixels_are_the_streams_up_to_rounding(spec: StreamSpec, size: int) -> N
     assert np.abs(theirs[:-1] - ours[1:]).mean() > 5
 
 
-@pytest.mark.parametrize("ranks", [{"rank": 0, "ranks": 2}, {"rank": 1, "ranks": 2}])
+@pytest.mark.parametrize("ranks", [{"rank": 0, "world_size": 2}, {"rank": 1, "world_size": 2}])
 def test_two_ranks_hold_what_the_stream_gives_them(spec: StreamSpec, ranks: dict[str, int]) -> None:
     chosen = replace(spec, text_reduction="random")
     for theirs, ours in both(chosen, 1, 4, **ranks):
@@ -198,15 +198,7 @@ def test_a_stage_trains_to_the_same_bits_with_either_loader(
 
 
 def test_the_worlds_own_tags_become_sidecars(root: Path) -> None:
-    manifest = read_manifest(root / "train")
-    tagged = stream._ShardReader(
-        StreamSpec(
-            root / "train",
-            tuple((shard["name"], shard["samples"]) for shard in manifest["shards"]),
-            *(0, "pretrain", 4, 16, 32, 24, 8, Augmentation(), root / "vocabulary", "syntax"),
-        ),
-        0,
-    ).window(0, 32)
+    tagged = ShardReader(root / "train", "00000.tar", 32, tagged=True).window(0, 32)
     found = [(c["words"], c["tags"]) for sample in tagged for c in sample["pos"]]
     assert found == list(gold_captions(root / "train" / "00000.tar"))
     assert not (root / "tagger").exists()

@@ -90,10 +90,10 @@ def test_tokens_and_pixels_are_the_same_with_workers(spec: StreamSpec) -> None:
 
 def test_two_ranks_hold_every_second_position(spec: StreamSpec) -> None:
     whole = order(spec, 0, 10)
-    first, second = (order(spec, 0, 10, rank=rank, ranks=2) for rank in (0, 1))
+    first, second = (order(spec, 0, 10, rank=rank, world_size=2) for rank in (0, 1))
     assert [batch[0::2] for batch in whole] == first
     assert [batch[1::2] for batch in whole] == second
-    assert order(spec, 0, 10, rank=1, ranks=2, workers=2) == second
+    assert order(spec, 0, 10, rank=1, world_size=2, workers=2) == second
 
 
 @pytest.mark.parametrize("first", [1, 5, 9, 11])
@@ -129,10 +129,8 @@ def test_a_resume_opens_one_shard_per_lane(spec: StreamSpec, monkeypatch: pytest
     from clipa.data import stream
 
     opened = []
-    reader = stream._ShardReader
-    monkeypatch.setattr(
-        stream, "_ShardReader", lambda spec, shard: opened.append(shard) or reader(spec, shard)
-    )
+    reader = stream.ShardReader
+    monkeypatch.setattr(stream, "ShardReader", lambda *asked: opened.append(asked) or reader(*asked))
     next(iter(Lane(spec, 1, 30)))
     assert len(opened) == 1
 

@@ -10,7 +10,7 @@ import pytest
 
 from clipa.data import TEST_SETS, WORLD, WorldParameters, world_fingerprint
 from clipa.data import pictograms as world
-from clipa.data.captions import split_words
+from clipa.data.annotation import words_of
 from clipa.data.drawing import (
     BORDER,
     CAPTIONS_PER_RETRIEVAL_ITEM,
@@ -85,7 +85,7 @@ def test_clip_benchmark_reads_them(drawn):
     samples = list(retrieval)
     assert len(samples) == 50
     assert {len(texts) for _, texts in samples} == {CAPTIONS_PER_RETRIEVAL_ITEM}
-    assert all(set(split_words(text.lower())) & set(world.COLOURS) for _, texts in samples for text in texts)
+    assert all(set(words_of(text.lower())) & set(world.COLOURS) for _, texts in samples for text in texts)
 
 
 def test_prompts_have_the_wording_of_training_captions():
@@ -97,8 +97,8 @@ def test_prompts_have_the_wording_of_training_captions():
     }
     for template in TEMPLATES:
         assert template.count("{c}") == 1
-        assert set(split_words(template.format(c="anchor"))) <= known
-        assert not set(split_words(template)) & {*world.COLOURS, *world.TEXTURES}
+        assert set(words_of(template.format(c="anchor"))) <= known
+        assert not set(words_of(template)) & {*world.COLOURS, *world.TEXTURES}
 
 
 def test_renditions_overlap_little_with_the_training_glyphs():
@@ -177,7 +177,7 @@ def test_order_items_have_the_same_words_right_or_wrong():
         assert len(wrong) == (4 if item["kind"] == "order" else 1)
         assert len(set(item["captions"])) == len(item["captions"])
         for text in wrong:
-            assert Counter(split_words(text)) == Counter(split_words(right)), item
+            assert Counter(words_of(text)) == Counter(words_of(right)), item
     assert kinds == dict.fromkeys(ORDER_KINDS, 100)
 
 
@@ -197,7 +197,7 @@ def test_a_bag_of_words_is_at_chance_on_order_items():
         image = generator.standard_normal(32)
         scores = []
         for text in item["captions"]:
-            words = sorted(split_words(text))  # sums in one order: rounding must not tell them apart
+            words = sorted(words_of(text))  # sums in one order: rounding must not tell them apart
             for word in words:
                 vectors.setdefault(word, generator.standard_normal(32))
             scores.append(float(image @ sum(vectors[word] for word in words)))

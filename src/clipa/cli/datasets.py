@@ -44,6 +44,18 @@ def add_verbs(verbs) -> None:
     annotate = add_verb(
         verbs, "annotate", _annotate, "tag parts of speech in the training captions", "--scale micro"
     )
+    negatives = _add_negclip_verbs(verbs)
+    for parser in (draw, index, annotate, negatives):
+        parser.add_argument("--processes", type=int, default=1, help="number of processes (default: 1)")
+    for parser in (index, annotate, negatives):
+        parser.add_argument(
+            "--source",
+            metavar="NAME",
+            help="another data source of the scale, as LAION-2B (default: its own data)",
+        )
+
+
+def _add_negclip_verbs(verbs) -> argparse.ArgumentParser:
     coco = add_verb(
         verbs,
         "coco",
@@ -69,14 +81,7 @@ def add_verbs(verbs) -> None:
     negatives.add_argument(
         "--rows", type=int, metavar="N", help="only the first N images (default: the scale's)"
     )
-    for parser in (draw, index, annotate, negatives):
-        parser.add_argument("--processes", type=int, default=1, help="number of processes (default: 1)")
-    for parser in (index, annotate, negatives):
-        parser.add_argument(
-            "--source",
-            metavar="NAME",
-            help="another data source of the scale, as LAION-2B (default: its own data)",
-        )
+    return negatives
 
 
 def _data(chosen: argparse.Namespace):
@@ -131,14 +136,15 @@ def _index(chosen: argparse.Namespace) -> int:
 
 
 def _aro(chosen: argparse.Namespace) -> int:
-    from clipa.data.aro import DOWNLOADS, convert, download
+    from clipa.data.aro import DOWNLOADS, convert
+    from clipa.data.download import fetch
 
     scale, directory = _data(chosen)
     if scale.data.world is not None:
         raise ValueError(f"scale {scale.name} draws its test sets; its counterpart of ARO is the set `order`")
     sources = chosen.source_folder or directory.parent / "aro"
     if chosen.what in DOWNLOADS:
-        print(download(chosen.what, sources))
+        print(fetch(DOWNLOADS[chosen.what], sources / chosen.what))
     else:
         print(convert(chosen.what, sources, directory / "test" / f"aro-{chosen.what}", scale.tagger))
     return 0

@@ -1,7 +1,7 @@
-"""The embedded world: identity and where its files lie.
+"""The embedded world's identity, and all data sets: how they are drawn or downloaded, prepared, and read.
 
-Light on purpose: no torch, no drawing. Parameters are in :mod:`clipa.config`, scenes in :mod:`clipa.data.pictograms`,
-sentences in :mod:`clipa.data.captions`, test sets in :mod:`clipa.data.testsets`, files in :mod:`clipa.data.shards`.
+This file is light: no torch, no drawing. Parameters of the world are in :mod:`clipa.config`, its scenes in
+:mod:`clipa.data.pictograms`, its sentences in :mod:`clipa.data.captions`, its sets in :mod:`clipa.data.drawing`.
 """
 
 from __future__ import annotations

@@ -5,19 +5,18 @@ any training, in sidecar files beside the shards: ``train/<shard>.pos.jsonl`` ha
 "captions": [{"words", "tags"}, …]}``, with Universal POS tags and words as BERT's basic tokenizer splits them.
 ``train/annotation.json`` is written last.
 
-The embedded world knows the part of speech of each word it writes. A small tagger learns from these gold tags and
-then annotates, so that the path is the one of real captions (there: an installed pipeline, ``en_core_web_sm``). Where
-spaCy is not installed (the mini scale may run on such a machine) the gold tags themselves become the sidecars.
+The embedded world knows the part of speech of each word it writes. A small tagger is trained on these gold tags and
+then tags all captions, as an installed pipeline (``en_core_web_sm``) tags real ones. Where spaCy is not installed (the
+mini scale may run on such a machine) the gold tags themselves become the sidecars.
 
 The released code tags no captions. It tags the entries of the vocabulary once, each as a text of its own, and takes a
-word for what the entry of its first piece is. So does ``<data>/vocabulary/entries.json``: ``{"tagger", "tokenizer",
-"tags": {entry: tag, …}}``, in the order of the ids. An entry of several words (``[UNK]``, ``##ing``: brackets and
-hashes are words) has the tag of the last one, as there. With gold tags, which come without a tagger that could tag an
-entry, an entry has the most frequent tag of the words that begin with it.
+word for what the entry of its first piece is. ``<data>/vocabulary/entries.json`` has these tags: ``{"tagger",
+"tokenizer", "tags": {entry: tag, …}}``, in the order of the ids. An entry of several words (``[UNK]``, ``##ing``:
+brackets and hashes are words) has the tag of the last one, as there. Gold tags belong to words, so there an entry has
+the most frequent tag of the words that begin with it.
 
-Penn's tags, which the released code sorts by, are coarser in one place and finer in another: VB* is verbs and the
-auxiliaries be, have and do; modals are MD, hence "other". Universal POS calls all auxiliaries AUX. Modals are a closed
-list of words and entries are words, so the list makes the difference.
+The released code sorts by Penn's tags: VB* is verbs and the auxiliaries be, have and do; modals are MD, hence
+"other". Universal POS calls all of these auxiliaries AUX, so modals are told apart by a list of them.
 """
 
 from __future__ import annotations
@@ -109,10 +108,8 @@ def annotate(data_directory: Path, processes: int, tagger: str = GOLD) -> Path:
             about, pipeline = {"name": "the world's own tags"}, WORLD
         else:
             about, pipeline = {"name": tagger, "version": _installed_version(tagger)}, tagger
-        for made in (
-            train / MANIFEST,
-            vocabulary / ENTRIES,
-        ):  # the shards may be others than they were made from
+        # What a finished call has made may be of other shards: all of it is made again.
+        for made in (train / MANIFEST, vocabulary / ENTRIES):
             made.unlink(missing_ok=True)
         parts.resume({"tagger": about})
         jobs = {Path(name).stem + ".pos.jsonl": (train / name, pipeline) for name in shards}
@@ -139,10 +136,12 @@ def train_tagger(data_directory: Path, out: Path) -> dict[str, Any]:
     else:
         learnt, held_out = captions[: len(captions) // 2], captions[len(captions) // 2 :]
     nlp = _fit(learnt)
-    right = words = 0
-    for document, (_, tags) in zip(_tagged(nlp, (words for words, _ in held_out)), held_out, strict=True):
-        right += sum(token.tag_ == tag for token, tag in zip(document, tags, strict=True))
-        words += len(tags)
+    documents = _tagged(nlp, (words for words, _ in held_out))
+    right = [
+        token.tag_ == tag
+        for document, (_, tags) in zip(documents, held_out, strict=True)
+        for token, tag in zip(document, tags, strict=True)
+    ]
     nlp.to_disk(out)
     return {
         "name": "trained on the world's gold tags",
@@ -150,7 +149,7 @@ def train_tagger(data_directory: Path, out: Path) -> dict[str, Any]:
         "seed": TAGGER_SEED,
         "captions": len(learnt),
         "held_out_captions": len(held_out),
-        "accuracy": round(right / max(1, words), 6),
+        "accuracy": round(sum(right) / max(1, len(right)), 6),
     }
 
 
@@ -191,7 +190,7 @@ def word_spans(caption: str) -> list[tuple[int, int]]:
 def _word_splitter() -> tuple[Any, Any]:
     from tokenizers import normalizers, pre_tokenizers
 
-    # Taggers tell proper nouns by capitals, so case stays; the words are the same.
+    # Taggers recognise proper nouns by capitals, so case stays; it does not change where words begin and end.
     return normalizers.BertNormalizer(lowercase=False, strip_accents=False), pre_tokenizers.BertPreTokenizer()
 
 
@@ -275,7 +274,7 @@ def _load(pipeline: str) -> Language:
 
     _one_thread()
     try:
-        # Tags are all that is wanted; the parser and the entity recogniser cost three quarters of the time.
+        # Only tags are needed; the parser and the entity recogniser would take three quarters of the time.
         return spacy.load(pipeline, exclude=["parser", "ner", "lemmatizer"])
     except OSError:
         raise _not_installed(pipeline) from None

@@ -9,8 +9,8 @@ coco_order          25,010       COCO's Karpathy test images, once for each capt
 flickr30k_order     5,000        Flickr30k's, likewise                                 the same
 =================== ============ ===================================================== =========================
 
-What ARO does was read from its repository (github.com/mertyg/vision-language-models-are-bows); docs/data.md says which
-files a person must place, and where our sets are not the very items behind the paper's numbers.
+The rules are those of ARO's repository (github.com/mertyg/vision-language-models-are-bows). docs/data.md says which
+files must be placed by hand, and where our items differ from those behind the paper's numbers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from PIL import Image
 
 from clipa.data.annotation import describe_pipeline, tagged_captions
 from clipa.data.captions import wrong_orders
-from clipa.data.download import DownloadError, fetch, index_test_set
+from clipa.data.download import DownloadError, index_test_set
 from clipa.data.shards import Entry, Members, file_sha256, progress_bar, tar_bytes, writing
 from clipa.results import write_text_atomically
 from clipa.stages import fingerprint
@@ -40,8 +40,8 @@ from clipa.stages import fingerprint
 VERSION = 1
 """Raised when the same files would give other items."""
 ORDER_SEED = 2023
-"""Names the stream that the orders of words are drawn from; ARO's own draws have no seed."""
-ITEMS_PER_SHARD = 500
+"""Seed of the orders of words; ARO's own are drawn without a seed."""
+_ITEMS_PER_SHARD = 500
 CONVERSION = "conversion.json"
 MAX_WORDS = 30
 NOTEBOOK = "aro_notebook.ipynb"
@@ -55,9 +55,9 @@ DOWNLOADS = {
     NOTEBOOK: f"{_REPOSITORY}/42dbb5e264043afeacf583892d198bf5d0f0396a/notebooks/"
     "Replicate%20ARO!%20VG-Relation%2C%20VG-Attribution.ipynb",
 }
-"""What has a plain address, by the name that it gets in the folder of sources."""
+"""Files that can be downloaded: URL by the file's name in the folder of sources."""
 
-# Folders of images may stay in their archives, which are called like them but for this one.
+# Folders of images may stay zipped; a zip is named like its folder, except for this one.
 _ARCHIVES = {"images": "vgr_vga_images.zip"}
 _DRIVE = "from ARO's Google Drive, gdown"
 _PLACES = {
@@ -72,7 +72,7 @@ _PLACES = {
 
 @dataclass(frozen=True)
 class Source:
-    """One set: the kind of its items, the file that lists them, how many ARO has, what can be downloaded for it."""
+    """One set: the kind of its items, the file that lists them, how many ARO has, which of its files are downloads."""
 
     kind: str
     listing: str
@@ -92,7 +92,7 @@ SETS = {
 
 @dataclass(frozen=True)
 class Case:
-    """One item before its image is read: ``captions`` are right and wrong, or of an order set the right one alone."""
+    """One item without its image: ``captions`` are the right and the wrong one, in an order set the right one alone."""
 
     image: str
     captions: tuple[str, ...]
@@ -110,7 +110,7 @@ class Images:
 
     def read(self, name: str) -> bytes:
         """The bytes of a whole image. Raises DownloadError when it is missing or broken."""
-        if name != self._last[0]:  # an image comes as often as it has captions, one after the other
+        if name != self._last[0]:  # an image is read once for each of its captions, in a row
             content = self._content(name)
             try:
                 Image.open(io.BytesIO(content)).load()
@@ -136,19 +136,14 @@ class Images:
         raise DownloadError(f"{path}: missing; get it: {_PLACES.get(top, top)} (docs/data.md)")
 
 
-def download(name: str, folder: Path) -> Path:
-    """Download one of DOWNLOADS into ``folder``; returns its path. Raises DownloadError."""
-    return fetch(DOWNLOADS[name], Path(folder) / name)
-
-
 def convert(
-    name: str, sources: Path, home: Path, tagger: str, items_per_shard: int = ITEMS_PER_SHARD
+    name: str, sources: Path, home: Path, tagger: str, items_per_shard: int = _ITEMS_PER_SHARD
 ) -> Path:
     """Make the set ``name`` of SETS in ``home`` from the files in ``sources``; returns the path of its manifest.
 
-    Shards are written one at a time and kept by ``conversion.json``, the manifest is written last; an interrupted
-    conversion is resumed. ``tagger`` is a spaCy pipeline, for the orders of words. Raises DownloadError in one line for
-    a file that is missing or broken, AnnotationError without the pipeline, ValueError for an unknown set.
+    An interrupted conversion is resumed; ``conversion.json`` says what the shards were made from. ``tagger`` is a spaCy
+    pipeline, for the orders of words. Raises DownloadError for a file that is missing or broken, AnnotationError
+    without the pipeline, ValueError for an unknown set.
     """
     if name not in SETS:
         raise ValueError(f"{name!r} is no set of ARO: choose from {', '.join(SETS)}")
@@ -262,8 +257,8 @@ def _convert_shard(
 def _options(name: str, cases: Sequence[Case], first: int, tagger: str) -> Iterator[list[str]]:
     """Right and wrong captions of items ``first``, ``first`` + 1, …
 
-    Words are written apart as BERT's basic tokenizer splits them, right caption and wrong ones alike, so that spaces
-    do not tell them apart.
+    In order sets a space is put between any two words of BERT's basic tokenizer, in the right caption as in the wrong
+    ones, so that spaces do not give the right one away.
     """
     if SETS[name].kind != "order":
         yield from (list(case.captions) for case in cases)

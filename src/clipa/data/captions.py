@@ -1,10 +1,8 @@
-"""Web-like captions of scenes, with the part of speech of every word.
+"""Web-like captions of scenes, with the part of speech of every word; and wrong captions in ARO's four ways.
 
-A caption is a core sentence that says what is in the picture, among zero to four pieces of filler such as
-web shops and stock sites write, in some letter case. Words are what BERT's basic tokenizer would give (runs
-of letters and digits, and single punctuation marks), so ``split_words(caption.text) == caption.words``
-always, and tags (Universal POS) go with them one to one. Wrong captions in ARO's four ways are made here, too, of
-these captions and of ARO's own (:mod:`clipa.data.aro`).
+A caption is a core sentence that says what is in the picture, among zero to four pieces of filler as web shops and
+stock sites write them, in some letter case. Its words are those of BERT's basic tokenizer (runs of letters and digits,
+and single punctuation marks; :func:`clipa.data.annotation.words_of`), each with one tag (Universal POS).
 """
 
 from __future__ import annotations
@@ -17,7 +15,6 @@ from typing import Any
 
 import numpy
 
-_WORD = re.compile(r"[A-Za-z0-9]+|[^\sA-Za-z0-9]")
 _TIGHT_BEFORE = set(",.:!?;)]")
 _TIGHT_AFTER = set("([#")
 
@@ -50,10 +47,10 @@ _LEXICON_BY_TAG = {
 
 LEXICON = {word: tag for tag, words in _LEXICON_BY_TAG.items() for word in words.split()}
 
-# In a template: plain words (tag from the lexicon), word/TAG, {slot}, and ~ before what is glued to its left
-# neighbour. A slot that a scene leaves empty (a figure of middling size) disappears.
-# Half of them say nothing but the noun; two in five name the colour, one in six the texture, one in six the place.
-# Were those always said, they alone would tell the pictures of a batch apart, and small models learn no nouns
+# In a template: plain words (tag from the lexicon), word/TAG, {slot}, and ~ before a word that follows without a space.
+# A slot that is empty (the size of a figure of middling size) disappears.
+# Half of the templates name only the noun; two in five the colour, one in six the texture, one in six the position.
+# If all did, these alone would tell the pictures of a batch apart, and small models would not learn the nouns
 # (measured: 10 % zero-shot accuracy where these templates give 46 %, at the same number of samples).
 ONE_FIGURE = (
     "photo of a {noun}",
@@ -139,7 +136,7 @@ _SLOT_POOLS = {
     "site": ("iconbay", "stockfox", "picmart", "glyphhub", "printly", "artnest"),
     "month": ("january", "march", "may", "june", "august", "october"),
 }
-# What stands to the left of it, when the first figure is ... it; several wordings of each.
+# Where the first figure is, seen from the second; two wordings of each.
 RELATIONS = {
     "left": ("to the left/NOUN of", "left/ADJ of"),
     "right": ("to the right/NOUN of", "right/ADJ of"),
@@ -192,11 +189,6 @@ class Facts:
     relation: str | None = None
 
 
-def split_words(text: str) -> list[str]:
-    """Words of a caption as BERT's basic tokenizer sees them, letter case kept."""
-    return _WORD.findall(text)
-
-
 @cache
 def _parse(template: str) -> tuple[tuple[str, str, bool], ...]:
     """Template to (word or {slot}, tag, glued to the left) triples. ValueError for a word without a tag."""
@@ -240,11 +232,8 @@ def _fill(
 def _slots(facts: Facts, generator: numpy.random.Generator) -> dict[str, str]:
     slots = {"texture": facts.texture}
     for suffix, figure in zip(("", "2"), facts.figures, strict=False):
-        slots |= {
-            f"noun{suffix}": f"{figure.noun}/NOUN",
-            f"colour{suffix}": figure.colour,
-            f"size{suffix}": figure.size,
-        }
+        slots[f"noun{suffix}"] = f"{figure.noun}/NOUN"
+        slots[f"colour{suffix}"], slots[f"size{suffix}"] = figure.colour, figure.size
     if facts.position:
         slots["position"] = _pick(POSITIONS[facts.position], generator)
     if facts.relation:
@@ -313,7 +302,7 @@ def draw(
 def reordered(
     words: Sequence[str], slots: Sequence[Sequence[int]], way: int, generator: numpy.random.Generator
 ) -> list[str]:
-    """``words`` in another order, in one of ARO's four ways; chance may give the same order again.
+    """``words`` in another order, in one of ARO's four ways (Yuksekgonul et al., 2023); chance may give the same order.
 
     0: the words at each of ``slots`` (groups of positions) change places among themselves; 1: the words at all other
     positions do; 2: words inside each group of three; 3: the groups of three.

@@ -20,6 +20,7 @@ from clipa.locks import directory_lock
 from clipa.results import write_json_atomically, write_text_atomically
 from clipa.stages import fingerprint
 
+MANIFEST = "manifest.json"
 COCO_CAPTIONS = "annotations/captions_train2014.json"
 LAYOUT = ("classnames.txt", "zeroshot_classification_templates.txt", "dataset_type.txt")
 _END = bytes(2 * tarfile.BLOCKSIZE)
@@ -42,7 +43,8 @@ def index_training(directory: Path, processes: int = 1) -> Path:
     directory = Path(directory)
     with directory_lock(directory, "manifest of the training shards"):
         content = {"world": None, "shards": _entries(directory, directory, processes)}
-        return _write(directory / "manifest.json", {"fingerprint": fingerprint(content), **content})
+        write_json_atomically(directory / MANIFEST, {"fingerprint": fingerprint(content), **content})
+    return directory / MANIFEST
 
 
 def index_test_set(directory: Path) -> Path:
@@ -61,7 +63,8 @@ def index_test_set(directory: Path) -> Path:
         files = {name: text for name in LAYOUT if (text := _text(directory / name)) is not None}
         content = {"name": directory.name, "n": sum(shard["samples"] for shard in shards), "shards": shards}
         mark = fingerprint({**content, "files": files})
-        return _write(directory / "manifest.json", {"fingerprint": mark, **content, "files": sorted(files)})
+        write_json_atomically(directory / MANIFEST, {"fingerprint": mark, **content, "files": sorted(files)})
+    return directory / MANIFEST
 
 
 def _entries(folder: Path, directory: Path, processes: int) -> list[Entry]:
@@ -70,8 +73,7 @@ def _entries(folder: Path, directory: Path, processes: int) -> list[Entry]:
         raise DownloadError(
             f"{directory}: no shards; download the data first (snakemake data --config scale=…)"
         )
-    entries = in_processes(_entry, [(shard,) for shard in shards], processes)
-    return sorted(entries, key=lambda entry: entry["name"])
+    return list(in_processes(_entry, [(shard,) for shard in shards], processes))
 
 
 def _entry(path: Path) -> Entry:
@@ -92,11 +94,6 @@ def _entry(path: Path) -> Entry:
 
 def _text(path: Path) -> str | None:
     return path.read_text(encoding="utf-8") if path.is_file() else None
-
-
-def _write(path: Path, content: dict[str, Any]) -> Path:
-    write_json_atomically(path, content)
-    return path
 
 
 # ------------------------------------------------------------------------------------------------- single files

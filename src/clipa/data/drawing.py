@@ -33,6 +33,7 @@ from clipa.data.captions import Caption, Facts, core, wrong_orders
 from clipa.data.pictograms import (
     CLASS_NAMES,
     COLOURS,
+    Figure,
     Scene,
     encode,
     figure_colour,
@@ -62,7 +63,7 @@ TEMPLATES = (
 )
 STYLES = ("hatching", "stipple", "shaky", "inverted")
 ORDER_KINDS = ("relation", "attribute", "order")
-# All of them name colours: by its nouns alone, a picture could not be found among thousands.
+# All name colours: by its nouns alone, a picture could not be found among thousands.
 CAPTIONS_PER_RETRIEVAL_ITEM = 5
 # Both figures stand in the same phrase, so exchanging them or their colours keeps every word.
 ORDER_TEMPLATES = (
@@ -72,11 +73,11 @@ ORDER_TEMPLATES = (
     "on a {texture} background a {colour} {noun} {relation} a {colour2} {noun2}",
     "picture of the {noun} in {colour} {relation} the {noun2} in {colour2}",
 )
-# Masks of variants are computed this much larger, then averaged down; and carry a border of so many pixels.
+# Masks of variants are computed this much larger, then averaged down; they have a border of so many pixels.
 _FINE, BORDER = 4, 3
 _VARIANT, _WORDING = 3, 4
 _TWO_OF_TWENTY = {"captions": 10, "order": 20}
-# CLIP_benchmark takes whatever is not retrieval for classification; order items are read by our own evaluator.
+# CLIP_benchmark takes all that is not retrieval for classification; order items are read by our own evaluator.
 _TYPES = {"captions": "retrieval", "order": "order"}
 
 
@@ -145,12 +146,19 @@ def rendition_mask(label: int, size: int, style: str, generator: numpy.random.Ge
     return _coverage(Image.fromarray(chosen.astype(numpy.uint8) * 255))
 
 
-def _render_variant(parameters: WorldParameters, scene: Scene) -> numpy.ndarray:
-    """Renditions and outlines: the figure's mask is another one, the rest as in training; no small marks."""
+def _start(
+    parameters: WorldParameters, scene: Scene
+) -> tuple[numpy.random.Generator, numpy.ndarray, Figure, int]:
+    """Random stream, empty picture, figure and its longer side, of a picture that is drawn differently."""
     generator = random_stream(parameters, scene.split, scene.index, _VARIANT)
-    picture = ground(parameters.image_size, scene.texture, generator)
     figure = scene.figures[0]
-    size = max(figure.width, figure.height)
+    picture = ground(parameters.image_size, scene.texture, generator)
+    return generator, picture, figure, max(figure.width, figure.height)
+
+
+def _render_variant(parameters: WorldParameters, scene: Scene) -> numpy.ndarray:
+    """Renditions and outlines: another mask of the figure, the rest as in training; no small marks."""
+    generator, picture, figure, size = _start(parameters, scene)
     if scene.split == "outlines":
         mask = _coverage(_contour(_fine_glyph(figure.label, size), max(1.0, 0.02 * parameters.image_size)))
     else:
@@ -162,11 +170,9 @@ def _render_variant(parameters: WorldParameters, scene: Scene) -> numpy.ndarray:
 
 def _render_odd(parameters: WorldParameters, scene: Scene) -> numpy.ndarray:
     """Turned by 30 to 180 degrees either way; a third squeezed; two fifths with up to 30 % outside the picture."""
-    generator = random_stream(parameters, scene.split, scene.index, _VARIANT)
+    generator, picture, figure, size = _start(parameters, scene)
     side = parameters.image_size
-    picture = ground(side, scene.texture, generator)
-    figure = scene.figures[0]
-    ink = _fine_glyph(figure.label, max(figure.width, figure.height))
+    ink = _fine_glyph(figure.label, size)
     if generator.random() < 1 / 3:
         squeeze = 0.6 + 0.15 * float(generator.random())
         across = generator.random() < 0.5
@@ -202,12 +208,8 @@ def _bar(side: int, centre: tuple[float, float], angle: float, width: float, len
 
 def _render_clutter(parameters: WorldParameters, scene: Scene) -> numpy.ndarray:
     """Dark strokes and scraps of other glyphs around, bars of a light tint across, sometimes low contrast."""
-    generator = random_stream(parameters, scene.split, scene.index, _VARIANT)
-    side = parameters.image_size
-    picture = ground(side, scene.texture, generator)
-    backdrop = picture.mean(axis=(0, 1))
-    figure = scene.figures[0]
-    size = max(figure.width, figure.height)
+    generator, picture, figure, size = _start(parameters, scene)
+    side, backdrop = parameters.image_size, picture.mean(axis=(0, 1))
     fade = 0.2 + 0.3 * float(generator.random()) if generator.random() < 0.5 else 0.0
     for _ in range(2 + int(generator.integers(2))):
         colour = figure_colour(int(generator.integers(len(COLOURS))), generator)

@@ -23,7 +23,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain, pairwise, repeat, zip_longest
+from itertools import chain, pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from clipa.data.shards import (
     read_manifest,
     samples_of,
     tar_bytes,
+    with_tags,
     writing,
 )
 from clipa.stages import fingerprint
@@ -56,7 +57,7 @@ FIELDS = 8
 
 _VERSION = 1  # raised when the same captions, tags and images would give other shards
 _ROWS_PER_SHARD = 256
-_SHARDS = 64  # at least, where there are as many rows: the loader needs one a lane
+_SHARDS = 64  # at least, where there are as many rows: the loader needs one per lane
 _ENCODED_AT_ONCE = 64
 _CHUNK = 256  # images whose cosines with all others are in memory at once
 _LONGEST = 4096  # a vector of whole numbers: two such have products whose sums are below 2²⁴
@@ -170,7 +171,7 @@ def write_negatives(
     with writing(out / "manifest.json", "negatives") as parts:
         if parts.resume(header):
             return parts.manifest
-        encoder = encoder_of(neighbours)  # first: it may not be there
+        encoder = encoder_of(neighbours)  # first: it may be missing
         chosen = _rows(train, manifest["shards"], processes, rows)
         if len(chosen) <= NEIGHBOURS:
             raise NegclipError(
@@ -202,45 +203,32 @@ def _rows(train: Path, shards: list[dict[str, Any]], processes: int, limit: int 
             jobs = [
                 (train / shard["name"], shard["samples"], limit) for shard in shards[first : first + at_once]
             ]
-            by_shard = {}
-            for name, rows in in_processes(_rows_of_shard, jobs, processes):
-                by_shard[name] = rows
+            for rows in in_processes(_rows_of_shard, jobs, processes):
+                found += rows
                 bar.update()
-            found += chain.from_iterable(by_shard[path.name] for path, _, _ in jobs)
             if limit is not None and len(found) >= limit:
                 break
     return found[:limit]
 
 
-def _rows_of_shard(shard: Path, samples: int, limit: int | None) -> tuple[str, list[Row]]:
-    """The shard's name, and the first ``limit`` of its images that can be in the set (in a worker process)."""
+def _rows_of_shard(shard: Path, samples: int, limit: int | None) -> list[Row]:
+    """The first ``limit`` images of a shard that can be in the set (in a worker process)."""
     rows: list[Row] = []
     read = 0
     try:
-        for row in _rows_in(shard):
-            read += 1
-            if row:
-                rows.append(row)
-            if len(rows) == limit:
-                return shard.name, rows
+        with tarfile.open(shard, "r:") as archive:
+            for key, members, tagged in with_tags(samples_of(archive), shard.with_suffix(".pos.jsonl")):
+                read += 1
+                row = _row(shard.name, key, archive, members, tagged)
+                if row:
+                    rows.append(row)
+                if len(rows) == limit:
+                    return rows
     except (tarfile.TarError, EOFError) as error:
         raise NegclipError(f"{shard}: unreadable after {read} samples ({error}); make it again") from None
     if read != samples:
         raise NegclipError(f"{shard}: {read} samples, the manifest says {samples}; make it again")
-    return shard.name, rows
-
-
-def _rows_in(shard: Path) -> Iterator[Row | None]:
-    """Every sample of a shard as a row, None for one that cannot be in the set."""
-    sidecar = shard.with_suffix(".pos.jsonl")
-    with open(sidecar, encoding="utf-8") as lines, tarfile.open(shard, "r:") as archive:
-        for (key, members), line in zip(samples_of(archive), chain(lines, repeat(None)), strict=False):
-            tagged = json.loads(line) if line else {"key": "the end"}
-            if tagged["key"] != key:
-                raise NegclipError(
-                    f"{sidecar}: {tagged['key']} where {key} is expected: tag the captions again"
-                )
-            yield _row(shard.name, key, archive, members, tagged["captions"])
+    return rows
 
 
 def _row(
@@ -325,7 +313,7 @@ def _open_clip_encoder(name: str, weights: str) -> Encoder:
     import torch
 
     known = open_clip.get_pretrained_cfg(name, weights) or {}
-    logging.disable(logging.CRITICAL)  # what it logs is what it raises, and is said below
+    logging.disable(logging.CRITICAL)  # it logs what it raises, and the message below repeats it
     try:
         model, _, prepared = open_clip.create_model_and_transforms(
             name, pretrained=weights, force_quick_gelu=bool(known.get("quick_gelu"))
@@ -364,7 +352,7 @@ def pixel_features(fields: Iterable[bytes]) -> np.ndarray:
 def nearest(features: np.ndarray, count: int) -> np.ndarray:
     """The ``count`` other rows of ``features`` [N, D] with the largest cosine, best first: int64 [N, count].
 
-    Every pair is looked at. Unit vectors are rounded to whole numbers of length at most 4096 (a thousandth of their
+    All pairs are compared. Unit vectors are rounded to whole numbers of length at most 4096 (a thousandth of their
     length is lost), so that float32 holds every product and every partial sum exactly: the same neighbours whatever
     the processor, its threads and the chunks; equal cosines go by index. Raises NegclipError if N ≤ count.
     """

@@ -29,7 +29,7 @@ _GLYPHS = """
 """
 CLASSES = {name: ord(glyph) for name, glyph in zip(_GLYPHS.split()[::2], _GLYPHS.split()[1::2], strict=True)}
 CLASS_NAMES = tuple(CLASSES)
-# Glyphs of hair lines, which no picture of 24 px would show: their strokes are widened, in 1/512 of the glyph.
+# Thin strokes, which a picture of 24 px would not show, are widened, in 1/512 of the glyph.
 _BOLDER = {"comet": 17, "snowman": 13, "cup": 9, "skull": 7, "atom": 7, "moon": 7}
 COLOURS = {
     "black": (22, 22, 24),
@@ -43,7 +43,7 @@ COLOURS = {
 }
 COLOUR_NAMES = tuple(COLOURS)
 TEXTURES = ("plain", "shaded", "grainy", "striped", "dotted", "checkered", "wavy")
-# Light tints: what is dark is a figure (random polarity is not learnt in the samples a laptop can afford).
+# Light, so that what is dark is a figure (random polarity is not learnt in the samples a laptop can afford).
 _TINTS = numpy.array(
     [
         (250, 250, 248),
@@ -153,13 +153,11 @@ def glyph_mask(label: int, size: int) -> numpy.ndarray:
     return coverage
 
 
+@lru_cache(maxsize=64)
 def _permutation(parameters: WorldParameters, split: str, cycle: int, length: int) -> numpy.ndarray:
     """Seeded permutation of ``length`` things, for the ``cycle``-th pass over them."""
     seed = [parameters.world_seed, SPLITS.index(split), cycle, 1000 + length]
     return numpy.random.Generator(numpy.random.PCG64(seed)).permutation(length)
-
-
-_permutation = lru_cache(maxsize=64)(_permutation)
 
 
 def scene_place(parameters: WorldParameters, split: str, index: int, two_of_twenty: int) -> tuple[int, int]:
@@ -314,8 +312,7 @@ def ground(side: int, texture: int, generator: numpy.random.Generator) -> numpy.
         shade = depth * (0.5 + 0.5 * numpy.sin(2 * numpy.pi * (bent * period * 0.6 + phase)))
     else:
         shade = numpy.zeros((side, side), numpy.float32)
-    picture = numpy.asarray(tint - shade[:, :, None], dtype=numpy.float32)
-    return picture
+    return numpy.asarray(tint - shade[:, :, None], dtype=numpy.float32)
 
 
 def figure_colour(colour: int, generator: numpy.random.Generator) -> numpy.ndarray:

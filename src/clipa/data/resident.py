@@ -21,10 +21,9 @@ from PIL import Image
 from torch import Tensor
 
 from clipa.config import Augmentation
-from clipa.data import stream
 from clipa.data.annotation import MANIFEST, load_entry_parts
-from clipa.data.shards import ShardError, captions_of, in_processes
-from clipa.data.stream import StreamSpec, crop_boxes, lane_windows, mask_key, sample_noise
+from clipa.data.shards import ShardError, ShardReader, captions_of, in_processes
+from clipa.data.stream import NEGCLIP, StreamSpec, crop_boxes, lane_windows, mask_key, sample_noise
 from clipa.data.vocabulary import CLASS, begins_words, load_tokenizer, word_pieces
 from clipa.reductions import texts
 from clipa.reductions.noise import uniform
@@ -55,7 +54,7 @@ def batches(
     first_step: int,
     steps: int,
     rank: int = 0,
-    ranks: int = 1,
+    world_size: int = 1,
     device: str | torch.device = "cpu",
 ) -> Iterator[tuple[Tensor, Tensor, int]]:
     """As :func:`clipa.data.stream.batches`, but tensors on ``device``: (images uint8 [b, 3, S, S], tokens int64
@@ -65,50 +64,41 @@ def batches(
     where colours are to be changed (only crops are made here) or for NegCLIP's pairs; ShardError or VocabularyError for
     data that the stream would refuse.
     """
-    if spec.kind == stream.NEGCLIP:
+    if spec.kind == NEGCLIP:
         raise ValueError("data.resident makes no pairs of images: negclip reads clipa.data.stream")
     if spec.augmentation.color_jitter or spec.augmentation.grayscale_probability:
         raise ValueError(
             "data.resident makes crops, and neither colour jitter nor grey: set resident: false for this model"
         )
-    if spec.lanes % ranks:
-        raise ValueError(f"lanes ({spec.lanes}) must be a multiple of ranks ({ranks})")
+    if spec.lanes % world_size:
+        raise ValueError(f"lanes ({spec.lanes}) must be a multiple of the world size ({world_size})")
     world = load_world(spec, device)
     if spec.needs_tags and not world.tagged:
         raise ShardError(
             f"{spec.directory}/{MANIFEST}: missing: tag the captions first (python -m clipa annotate)"
         )
-    entry_parts = None
-    if spec.needs_entries:
-        entry_parts = torch.from_numpy(load_entry_parts(spec.vocabulary)).to(world.pieces.device)
-    return _batches(spec, world, entry_parts, first_step, steps, rank, ranks)
-
-
-def _batches(
-    spec: StreamSpec,
-    world: World,
-    entry_parts: Tensor | None,
-    first_step: int,
-    steps: int,
-    rank: int,
-    ranks: int,
-) -> Iterator[tuple[Tensor, Tensor, int]]:
-    size, device = spec.batch_size, world.images.device
+    entry_parts = (
+        torch.from_numpy(load_entry_parts(spec.vocabulary)).to(device) if spec.needs_entries else None
+    )
+    size = spec.batch_size
     samples, replaced = _order(spec, world, first_step * size, steps * size)
     height, width = world.images.shape[2:]
-    for step in range(first_step, steps):
-        # Rank r holds every ranks-th position: its lanes are those ≡ r (mod ranks).
-        own = slice((step - first_step) * size + rank, (step - first_step + 1) * size, ranks)
-        sample, noise = samples[own], sample_noise(spec.seed, spec.kind, step * size, size)[rank::ranks]
+
+    def batch(step: int) -> tuple[Tensor, Tensor, int]:
+        # Rank r holds the positions of the lanes ≡ r (mod world_size).
+        own = slice((step - first_step) * size + rank, (step - first_step + 1) * size, world_size)
+        sample, noise = samples[own], sample_noise(spec.seed, spec.kind, step * size, size)[rank::world_size]
         caption = world.first_caption[sample] + (noise[:, 0] * world.captions[sample]).astype(int)
-        positions = numpy.arange(step * size + rank, (step + 1) * size, ranks)
+        positions = numpy.arange(step * size + rank, (step + 1) * size, world_size)
         boxes = crop_boxes(width, height, spec.augmentation, noise)
-        # One small array goes to the device: what the processor has decided.
-        decided = numpy.column_stack([sample, caption, positions, boxes])
-        decided = torch.from_numpy(decided).to(device, non_blocking=True)
+        # One small array goes to the device.
+        decided = torch.from_numpy(numpy.column_stack([sample, caption, positions, boxes]))
+        decided = decided.to(device, non_blocking=True)
         images = cropped(world.images[decided[:, 0]], decided[:, 3:], spec.image_size)
         tokens = _tokens(spec, world, entry_parts, decided[:, 1], decided[:, 2])
-        yield images, tokens, int(replaced[own].sum())
+        return images, tokens, int(replaced[own].sum())
+
+    return map(batch, range(first_step, steps))
 
 
 def _tokens(
@@ -167,7 +157,7 @@ def _to_bytes(sums: Tensor) -> Tensor:
 
 
 def _order(spec: StreamSpec, world: World, start: int, end: int) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """Which sample stands at each global position from ``start`` to ``end``, and whether in another one's place."""
+    """The sample at each global position from ``start`` to ``end``, and whether it replaces an undecodable one."""
     rows = slice(start // spec.lanes, end // spec.lanes)
     lanes = [_lane(spec, world, lane, rows.stop) for lane in range(spec.lanes)]
     samples, replaced = (numpy.stack([lane[i][rows] for lane in lanes], axis=1).ravel() for i in (0, 1))
@@ -175,7 +165,7 @@ def _order(spec: StreamSpec, world: World, start: int, end: int) -> tuple[numpy.
 
 
 def _lane(spec: StreamSpec, world: World, lane: int, count: int) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """The first ``count`` samples of a lane. One that cannot be decoded gives way to its window's next that can."""
+    """The first ``count`` samples of a lane, and whether each replaces an undecodable one (by its window's next)."""
     samples, replaced, known = [], [], 0
     for _epoch, shard, first, order in lane_windows(spec, lane):
         if known >= count:
@@ -197,9 +187,9 @@ def _lane(spec: StreamSpec, world: World, lane: int, count: int) -> tuple[numpy.
 
 
 def load_world(spec: StreamSpec, device: str | torch.device = "cpu") -> World:
-    """The training set of ``spec`` on ``device``; read once a process, in as many processes as there are cores."""
+    """The training set of ``spec`` on ``device``; read once, in as many worker processes as there are cores."""
     tagged = (spec.directory / MANIFEST).is_file()
-    # What a stage does with the data is left out, so that all stages share one copy.
+    # Without the settings of a stage, so that all stages share one copy.
     reading = replace(
         spec,
         seed=0,
@@ -220,8 +210,9 @@ def _load_world(reading: StreamSpec, device: torch.device) -> World:
     first_sample = numpy.cumsum([0, *sizes])
     processes = min(len(os.sched_getaffinity(0)), int(first_sample[-1]) // _IMAGES_PER_PROCESS)
     jobs = [(reading, index) for index in range(len(sizes))]
-    images, captions = None, {}
-    for index, pixels, *captions[index] in in_processes(_read_shard, jobs, processes):
+    images, captions = None, []
+    for index, (pixels, *of_shard) in enumerate(in_processes(_read_shard, jobs, processes)):
+        captions.append(of_shard)
         if images is None and len(pixels):
             shape = (int(first_sample[-1]), *pixels.shape[1:])
             images = torch.zeros(shape, dtype=torch.uint8, device=device)
@@ -231,7 +222,7 @@ def _load_world(reading: StreamSpec, device: torch.device) -> World:
             images[first_sample[index] : first_sample[index + 1]] = torch.from_numpy(pixels).to(device)
     if images is None:
         raise ShardError(f"{reading.directory}: no image can be decoded; draw or download them again")
-    pieces, parts, counts = zip(*(captions[index] for index in range(len(sizes))), strict=True)
+    pieces, parts, counts = zip(*captions, strict=True)
     tokenizer = load_tokenizer(reading.vocabulary)
     longest = max(FULL_TEXT_TOKENS - 1, *(rows.shape[1] for rows in pieces))
     return World(
@@ -248,12 +239,9 @@ def _load_world(reading: StreamSpec, device: torch.device) -> World:
 
 
 def _joined(rows: Sequence[numpy.ndarray], length: int, fill: int) -> Tensor:
-    """Rows of several lengths below each other, filled up to ``length``."""
-    return torch.from_numpy(
-        numpy.concatenate(
-            [numpy.pad(r, ((0, 0), (0, length - r.shape[1])), constant_values=fill) for r in rows]
-        )
-    )
+    """Arrays of rows of several lengths, padded to ``length`` and concatenated."""
+    padded = [numpy.pad(r, ((0, 0), (0, length - r.shape[1])), constant_values=fill) for r in rows]
+    return torch.from_numpy(numpy.concatenate(padded))
 
 
 def _several_sizes(reading: StreamSpec, index: int) -> ShardError:
@@ -263,10 +251,11 @@ def _several_sizes(reading: StreamSpec, index: int) -> ShardError:
     )
 
 
-def _read_shard(reading: StreamSpec, index: int) -> tuple[int, numpy.ndarray, ...]:
-    """Index, images uint8 [n, 3, H, W], pieces int32 [c, L], parts uint8 [c, L], number of captions a sample [n]."""
-    samples = stream._ShardReader(reading, index).window(0, reading.shards[index][1])
-    decoded = [_decoded(raw) for raw in samples]
+def _read_shard(reading: StreamSpec, index: int) -> tuple[numpy.ndarray, ...]:
+    """Images uint8 [n, 3, H, W], pieces int32 [c, L], parts uint8 [c, L], number of captions per sample [n]."""
+    name, count = reading.shards[index]
+    reader = ShardReader(reading.directory, name, count, reading.needs_tags)
+    decoded = [_decoded(raw) for raw in reader.window(0, count)]
     known = [entry for entry in decoded if entry is not None]
     if len({entry[0].shape for entry in known}) > 1:
         raise _several_sizes(reading, index)
@@ -276,11 +265,11 @@ def _read_shard(reading: StreamSpec, index: int) -> tuple[int, numpy.ndarray, ..
     sentences = [sentence for entry in known for sentence in entry[1]]
     tags = [words for entry in known for words in entry[2]] if reading.text_reduction == "syntax" else None
     pieces, parts, _ = word_pieces(load_tokenizer(reading.vocabulary), sentences, tags)
-    return index, pixels, pieces.astype(numpy.int32), parts.astype(numpy.uint8), counts
+    return pixels, pieces.astype(numpy.int32), parts.astype(numpy.uint8), counts
 
 
 def _decoded(raw: dict[str, Any]) -> tuple[numpy.ndarray, list[str], list[list[str]]] | None:
-    """Pixels [3, H, W], captions and their words' tags of a sample; None where the stream would take another one."""
+    """Pixels [3, H, W], captions and their words' tags of a sample; None if the sample cannot be decoded."""
     try:
         image = Image.open(io.BytesIO(raw["jpg"])).convert("RGB")
         captions = captions_of(raw)

@@ -17,7 +17,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,9 +28,11 @@ from clipa.results import write_bytes_atomically, write_json_atomically
 
 Members = list[tuple[str, bytes]]
 Entry = dict[str, Any]
-"""What a manifest says of a part: its name, its sha256 and more."""
+"""A part in a manifest: its name, its sha256, its number of samples …"""
 
-_NOTE_SECONDS = 5  # how much work a kill may cost; at tens of thousands of shards each note takes a moment
+_NOTE_SECONDS = (
+    5  # how much work a kill may cost; with tens of thousands of shards, a partial manifest is megabytes
+)
 
 
 class ShardError(RuntimeError):
@@ -75,6 +77,64 @@ def samples_of(archive: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfil
         members[ending] = member
     if members:
         yield key, members
+
+
+def with_tags(samples: Iterator[tuple[str, Any]], sidecar: Path) -> Iterator[tuple[str, Any, list[Entry]]]:
+    """Every (key, sample) with its captions' words and tags, from the sidecar of parts of speech beside the shard.
+
+    Raises ShardError where there is no sidecar, or not the one of these samples.
+    """
+    try:
+        lines = open(sidecar, encoding="utf-8")  # noqa: SIM115  closed below, when the shard has been read
+    except FileNotFoundError:
+        raise ShardError(f"{sidecar}: missing: tag the captions first (python -m clipa annotate)") from None
+    with lines:
+        for key, sample in samples:
+            tagged = json.loads(next(lines, '{"key": "the end"}'))
+            if tagged["key"] != key:
+                raise ShardError(
+                    f"{sidecar}: {tagged['key']} where {key} is expected: tag the captions again"
+                )
+            yield key, sample, tagged["captions"]
+
+
+class ShardReader:
+    """Sequential reader of one shard (webdataset's tar reader) that returns windows of raw samples.
+
+    ``samples``: how many the manifest says; ``tagged``: each gets its captions' parts of speech as ``pos``.
+    """
+
+    def __init__(self, directory: Path, name: str, samples: int, tagged: bool) -> None:
+        from webdataset.tariterators import tarfile_to_samples
+
+        self.path, self.samples, self.next = directory / name, samples, 0
+        self._samples = iter(tarfile_to_samples()(iter([{"url": str(self.path)}])))
+        if tagged:
+            keyed = ((sample["__key__"], sample) for sample in self._samples)
+            pairs = with_tags(keyed, self.path.with_suffix(".pos.jsonl"))
+            self._samples = ({**sample, "pos": captions} for _, sample, captions in pairs)
+
+    def window(self, first: int, size: int) -> list[dict[str, Any]]:
+        """``size`` samples from the ``first`` on, which must not have been read. ShardError if they cannot be read."""
+        samples = []
+        try:
+            while self.next < first:
+                next(self._samples)
+                self.next += 1
+            for _ in range(size):
+                samples.append(next(self._samples))
+                self.next += 1
+        except StopIteration:
+            raise ShardError(
+                f"{self.path}: {self.next} samples, the manifest says {self.samples}; draw it again"
+            ) from None
+        except ShardError:
+            raise
+        except Exception as error:
+            raise ShardError(
+                f"{self.path}: unreadable after {self.next} samples ({error}); draw it again"
+            ) from None
+        return samples
 
 
 def captions_of(sample: dict[str, bytes]) -> list[str]:
@@ -128,8 +188,8 @@ class PartWriter:
     def resume(self, header: dict[str, Any]) -> bool:
         """Keep the parts of earlier calls with the same ``header`` that still have their sha256.
 
-        The header is what a manifest says besides its parts: what they are made from. True if the data set is finished
-        and whole, so that nothing is left to do.
+        The header holds the manifest's other keys, which say what the parts are made from. Returns True if the data
+        set is complete, so that nothing is left to do.
         """
         self.header = json.loads(json.dumps(header))
         finished = False
@@ -201,7 +261,8 @@ def writing(
 ) -> Iterator[PartWriter]:
     """A writer of parts in ``folder`` (default: the manifest's own), which holds the lock of the manifest's folder.
 
-    ``pattern``: the names of parts; ``key``: what the manifest calls them; ``what``: told to a process that waits.
+    ``pattern``: the names of parts; ``key``: the manifest's key for their list; ``what``: named in the message of a
+    process that waits for the lock.
     """
     folder = folder or manifest.parent
     with directory_lock(manifest.parent, what):
@@ -231,7 +292,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def in_processes(function: Callable[..., Any], jobs: Sequence[tuple], processes: int) -> Iterator[Any]:
-    """``function(*job)`` of every job, as they get ready (in order when one process does all)."""
+    """``function(*job)`` of every job, in the order of the jobs."""
     if processes <= 1 or len(jobs) <= 1:
         for job in jobs:
             yield function(*job)
@@ -240,10 +301,8 @@ def in_processes(function: Callable[..., Any], jobs: Sequence[tuple], processes:
     with ProcessPoolExecutor(
         min(processes, len(jobs)), get_context("spawn"), initializer=_end_with_parent, initargs=(os.getpid(),)
     ) as pool:
-        futures = [pool.submit(function, *job) for job in jobs]
         try:
-            for future in as_completed(futures):
-                yield future.result()
+            yield from pool.map(function, *zip(*jobs, strict=True))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -1,4 +1,4 @@
-"""The loader: webdataset shards in, batches out, in an order that is a pure function of (seed, position).
+"""The data loader: webdataset shards in, batches out, in an order that is a pure function of (seed, position).
 
 Order of samples (docs/design.md): each epoch's seeded permutation of the shards is dealt to a fixed number of
 canonical *lanes*; inside a lane, windows of consecutive samples are permuted; lanes are interleaved, so global
@@ -32,7 +32,7 @@ from PIL import Image, ImageEnhance
 
 from clipa.config import Augmentation
 from clipa.data.annotation import load_entry_parts
-from clipa.data.shards import ShardError, captions_of
+from clipa.data.shards import ShardError, ShardReader, captions_of
 from clipa.data.vocabulary import encode, encode_reduced, load_tokenizer
 from clipa.reductions.noise import uniform
 from clipa.reductions.texts import RECIPES
@@ -74,7 +74,7 @@ class StreamSpec:
             raise ValueError(f"no text recipe {self.text_recipe!r} (known: {', '.join(RECIPES)})")
         if len(self.shards) < self.lanes:
             raise ShardError(
-                f"{self.directory}: {len(self.shards)} shards for {self.lanes} lanes; need one a lane"
+                f"{self.directory}: {len(self.shards)} shards for {self.lanes} lanes; need one per lane"
             )
         if self.batch_size % self.lanes:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of lanes {self.lanes}")
@@ -121,7 +121,7 @@ def mask_key(seed: int, kind: str, stream: str) -> int:
 
 
 def lane_windows(spec: StreamSpec, lane: int) -> Iterator[tuple[int, int, int, np.ndarray]]:
-    """The lane's endless plan: (epoch, shard, first sample, order of the window's samples). No file is touched."""
+    """The lane's endless order: (epoch, shard, first sample, order of the window's samples). Reads no file."""
     epoch = 0
     while True:
         order = generator(spec.seed, "order", epoch).permutation(len(spec.shards))
@@ -157,14 +157,15 @@ class Lane:
         self.spec, self.lane, self.position = spec, lane, start
 
     def __iter__(self) -> Iterator[Sample]:
-        before = 0
-        reader: _ShardReader | None = None
+        before, opened = 0, None
+        reader: ShardReader | None = None
         for _epoch, shard, first, order in lane_windows(self.spec, self.lane):
             if before + len(order) <= self.position:
                 before += len(order)
                 continue
-            if reader is None or reader.index != shard or reader.next > first:
-                reader = _ShardReader(self.spec, shard)
+            if reader is None or opened != shard or reader.next > first:
+                reader = ShardReader(self.spec.directory, *self.spec.shards[shard], self.spec.needs_tags)
+                opened = shard
             window = reader.window(first, len(order))
             for place in range(self.position - before, len(order)):
                 yield self._sample(window, order, place)
@@ -172,9 +173,12 @@ class Lane:
             before += len(order)
 
     def _sample(self, window: list[dict[str, bytes]], order: np.ndarray, place: int) -> Sample:
-        """The sample at ``place`` of the permuted window; an undecodable one gives way to the next decodable."""
+        """The sample at ``place`` of the permuted window; an undecodable one is replaced by the next decodable one."""
         position = self.position * self.spec.lanes + self.lane
-        noise = _noise(self.spec, position)
+        # NegCLIP's second image has a row of noise of its own.
+        streams = ("augmentation", "neighbour") if self.spec.kind == NEGCLIP else ("augmentation",)
+        seed, kind = self.spec.seed, self.spec.kind
+        noise = np.concatenate([sample_noise(seed, kind, position, 1, stream) for stream in streams])
         for step in range(len(order)):
             raw = window[order[(place + step) % len(order)]]
             try:
@@ -188,60 +192,6 @@ class Lane:
         raise ShardError(f"{self.spec.directory}: no sample of a window of {len(order)} can be decoded")
 
 
-def _noise(spec: StreamSpec, position: int) -> np.ndarray:
-    """The rows of noise of the images at a position: float64 [1, 32], NegCLIP [2, 32]."""
-    own = sample_noise(spec.seed, spec.kind, position, 1)
-    if spec.kind != NEGCLIP:
-        return own
-    return np.concatenate([own, sample_noise(spec.seed, spec.kind, position, 1, "neighbour")])
-
-
-class _ShardReader:
-    """Sequential reader of one shard (webdataset's tar reader), handing out windows of raw samples."""
-
-    def __init__(self, spec: StreamSpec, index: int) -> None:
-        from webdataset.tariterators import tarfile_to_samples
-
-        name, self.samples = spec.shards[index]
-        self.index, self.next, self.path = index, 0, spec.directory / name
-        self._samples = iter(tarfile_to_samples()(iter([{"url": str(self.path)}])))
-        if spec.needs_tags:
-            self._samples = _with_tags(self._samples, self.path.with_suffix(".pos.jsonl"))
-
-    def window(self, first: int, size: int) -> list[dict[str, bytes]]:
-        samples = []
-        try:
-            while self.next < first:
-                next(self._samples)
-                self.next += 1
-            for _ in range(size):
-                samples.append(next(self._samples))
-                self.next += 1
-        except StopIteration:
-            raise ShardError(
-                f"{self.path}: {self.next} samples, the manifest says {self.samples}; draw it again"
-            ) from None
-        except Exception as error:
-            raise ShardError(
-                f"{self.path}: unreadable after {self.next} samples ({error}); draw it again"
-            ) from None
-        return samples
-
-
-def _with_tags(samples: Iterator[dict[str, bytes]], sidecar: Path) -> Iterator[dict[str, Any]]:
-    """The samples of a shard, each with its line of the sidecar of parts of speech as ``pos``."""
-    try:
-        lines = open(sidecar, encoding="utf-8")  # noqa: SIM115  closed below, when the shard has been read
-    except FileNotFoundError:
-        raise ShardError(f"{sidecar}: missing: tag the captions first (python -m clipa annotate)") from None
-    with lines:
-        for sample, line in zip(samples, lines, strict=True):
-            tagged = json.loads(line)
-            if tagged["key"] != sample["__key__"]:
-                raise ShardError(f"{sidecar}: line of {tagged['key']} where {sample['__key__']} is expected")
-            yield {**sample, "pos": tagged["captions"]}
-
-
 def _caption(raw: dict[str, Any], draw: float) -> tuple[str, list[str] | None]:
     """The caption that ``draw`` in [0, 1) chooses among a sample's, and its words' tags if there are any."""
     captions = captions_of(raw)
@@ -249,7 +199,7 @@ def _caption(raw: dict[str, Any], draw: float) -> tuple[str, list[str] | None]:
     return captions[chosen], raw["pos"][chosen]["tags"] if "pos" in raw else None
 
 
-# ------------------------------------------------------------------------------------------------ images and captions
+# ------------------------------------------------------------------------------------------- images and captions
 
 
 def augmented(jpeg: bytes, size: int, augmentation: Augmentation, noise: np.ndarray) -> np.ndarray:
@@ -355,35 +305,35 @@ def by_role(values: np.ndarray) -> np.ndarray:
 
 
 def batches(
-    spec: StreamSpec, first_step: int, steps: int, rank: int = 0, ranks: int = 1, workers: int = 0
+    spec: StreamSpec, first_step: int, steps: int, rank: int = 0, world_size: int = 1, workers: int = 0
 ) -> Iterator:
     """Local batches of steps ``first_step … steps - 1``: (images uint8 [b, 3, S, S], tokens int64 [b, T], replaced).
 
-    ``b`` is batch_size / ranks; rank r holds the global positions whose lane ≡ r (mod ranks), in order. NegCLIP:
-    images [2b, 3, S, S], own ones and then neighbours; tokens [4b, T], the two's captions and then their negatives.
+    ``b`` is batch_size / world_size; rank r holds the global positions whose lane ≡ r (mod world_size), in order.
+    NegCLIP: images [2b, 3, S, S], own ones and then neighbours; tokens [4b, T], the captions of both and then their
+    negatives.
     """
-    if spec.lanes % (ranks * max(workers, 1)):
+    if spec.lanes % (world_size * max(workers, 1)):
         raise ValueError(
-            f"lanes ({spec.lanes}) must be a multiple of ranks × workers ({ranks} × {max(workers, 1)})"
+            f"lanes ({spec.lanes}) must be a multiple of world size × workers ({world_size} × {max(workers, 1)})"
         )
-    if workers == 0:
-        for part in _worker_batches(spec, first_step, steps, rank, ranks, 0, 1):
-            yield _joined(spec, [part])
-        return
-    parts = iter(_parallel(spec, first_step, steps, rank, ranks, workers))
+    if workers:
+        parts = iter(_parallel(spec, first_step, steps, rank, world_size, workers))
+    else:
+        parts = _worker_batches(spec, first_step, steps, rank, world_size, 0, 1)
     for _ in range(first_step, steps):
-        yield _joined(spec, [next(parts) for _ in range(workers)])
+        yield _joined(spec, [next(parts) for _ in range(max(workers, 1))])
 
 
 def _worker_batches(
-    spec: StreamSpec, first_step: int, steps: int, rank: int, ranks: int, worker: int, workers: int
+    spec: StreamSpec, first_step: int, steps: int, rank: int, world_size: int, worker: int, workers: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
     """One worker's part of each batch: images [k, lanes of the worker, 3, S, S], tokens [k, lanes, T], replaced.
 
     NegCLIP: images [k, lanes, 2, 3, S, S], tokens [k, lanes, 4, T].
     """
     rows = spec.batch_size // spec.lanes
-    own = range(rank + ranks * worker, spec.lanes, ranks * workers)
+    own = range(rank + world_size * worker, spec.lanes, world_size * workers)
     lanes = [iter(Lane(spec, lane, first_step * rows)) for lane in own]
     tokenizer = load_tokenizer(spec.vocabulary)
     entry_parts = load_entry_parts(spec.vocabulary) if spec.needs_entries else None
@@ -409,20 +359,11 @@ def _tokens(
     captions = [sample.caption for sample in samples]
     if spec.text_reduction == "truncation":
         return encode(tokenizer, captions, spec.text_tokens)
-    key = mask_key(spec.seed, spec.kind, "text mask")
-    positions = np.array([sample.position for sample in samples], np.int64)
     tags = [sample.tags for sample in samples] if spec.needs_tags else None
-    noise = partial(uniform, key, positions)
-    return encode_reduced(
-        tokenizer,
-        captions,
-        spec.text_tokens,
-        spec.text_reduction,
-        tags,
-        noise,
-        recipe=spec.text_recipe,
-        entry_parts=entry_parts,
-    )
+    positions = np.array([sample.position for sample in samples], np.int64)
+    noise = partial(uniform, mask_key(spec.seed, spec.kind, "text mask"), positions)
+    asked = (spec.text_tokens, spec.text_reduction, tags, noise, spec.text_recipe, entry_parts)
+    return encode_reduced(tokenizer, captions, *asked)
 
 
 def _joined(
@@ -436,13 +377,13 @@ def _joined(
     return images, tokens, sum(int(part[2]) for part in parts)
 
 
-def _parallel(spec: StreamSpec, first_step: int, steps: int, rank: int, ranks: int, workers: int) -> Any:
+def _parallel(spec: StreamSpec, first_step: int, steps: int, rank: int, world_size: int, workers: int) -> Any:
     """The workers' parts, one process each; DataLoader hands them out in turn: worker 0, 1, …, 0, 1, …"""
     from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
     class Parts(IterableDataset):
         def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
             worker = get_worker_info().id
-            return _worker_batches(spec, first_step, steps, rank, ranks, worker, workers)
+            return _worker_batches(spec, first_step, steps, rank, world_size, worker, workers)
 
     return DataLoader(Parts(), batch_size=None, num_workers=workers, prefetch_factor=2)

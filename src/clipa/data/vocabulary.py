@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 PAD, UNKNOWN, CLASS = "[PAD]", "[UNK]", "[CLS]"
 SPECIAL_TOKENS = (PAD, UNKNOWN, CLASS)
-BERT_SIZE = 30522
 MANIFEST = "vocabulary.json"
 
 # The first letter of a word is moved to a private plane of Unicode while pieces are learnt: see _learn_pieces.
@@ -48,7 +47,10 @@ def train_vocabulary(data_directory: Path, size: int | None) -> Path:
     if size is None:
         return adopt_bert_vocabulary(out / "vocab.txt", out)
     with directory_lock(out, "vocabulary"):
-        captions = list(training_captions(Path(data_directory)))
+        shards = sorted((Path(data_directory) / "train").glob("*.tar"))
+        captions = [
+            caption for shard in shards for one in read_metadata(shard) for caption in one["captions"]
+        ]
         if not captions:
             raise VocabularyError(
                 f"{data_directory}/train: no captions to train a vocabulary on; draw the world first"
@@ -88,7 +90,7 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     """The tokenizer of a vocabulary directory (or of an exported model, which carries the same file)."""
     from tokenizers import Tokenizer
 
-    # One thread does: batches are small, and threads of this library do not survive the fork of a loader's worker.
+    # One thread suffices: batches are small, and this library's threads do not survive the fork of a loader's worker.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     path = Path(directory) / "tokenizer.json"
     try:
@@ -173,13 +175,6 @@ def begins_words(tokenizer: Tokenizer) -> numpy.ndarray:
     begins = numpy.ones(tokenizer.get_vocab_size(), bool)
     begins[[i for entry, i in tokenizer.get_vocab().items() if entry.startswith("##")]] = False
     return begins
-
-
-def training_captions(data_directory: Path) -> Iterator[str]:
-    """Every caption of the shards of ``<data_directory>/train``, in shard order."""
-    for shard in sorted((data_directory / "train").glob("*.tar")):
-        for content in read_metadata(shard):
-            yield from content["captions"]
 
 
 def caption_statistics(tokenizer: Tokenizer, captions: list[str]) -> dict[str, Any]:
