@@ -7,8 +7,6 @@ anything from elsewhere: style and script are in it, and it reads as a plain tab
 from __future__ import annotations
 
 import json
-import math
-import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,42 +16,36 @@ from typing import Any
 import numpy
 
 from clipa import __version__
-from clipa.cite import telling
-from clipa.cite.words import LIKE_AN_ID, REWRITES, SILENT, record_terms
-from clipa.claims.measured import recorded, recorded_scales
+from clipa.estimate.throughput import calibrated
 from clipa.grid import filling
-from clipa.numbers.claims import KINDS, Checked, anchor, checked
-from clipa.results import published_records, run_name, write_text_atomically
+from clipa.published import citation, errata
+from clipa.published.claims import CONTRADICTED, Evaluation, Result
+from clipa.published.errata import CLAIM, ROUNDING, Erratum
+from clipa.published.measured import (
+    NOT_ATTEMPTED,
+    Mean,
+    Measured,
+    ScaleRecords,
+    a100_hours,
+    means,
+    recorded,
+    recorded_scales,
+    trainings_behind,
+)
+from clipa.published.search import LIKE_AN_ID, REWRITES, SILENT, record_terms
+from clipa.results import Record, published_records, run_name, write_text_atomically
+from clipa.stats import over_what
 
-Record = Mapping[str, Any]
 HERE = Path(__file__).parent
 STAGES = {"pretrain": "pre-training", "finetune": "fine-tuning", "negclip": "NegCLIP", "none": "no stage"}
-
-
-@dataclass
-class Measured:
-    """The mean over seeds of one quantity at one scale; `error` is the standard error over seeds, None for one seed."""
-
-    record: Record
-    ids: list[str]
-    mean: float
-    error: float | None
-
-    @property
-    def text(self) -> str:
-        """``15.6 ± 1.9``, or the mean alone; percent."""
-        error = "" if self.error is None else f" ± {self.error:.1f}"
-        return f"{self.mean:.1f}{error}"
-
-    @property
-    def id(self) -> str:
-        """The records' id without the seed."""
-        return self.record["id"].rpartition(".seed")[0]
-
-    @property
-    def seeds(self) -> str:
-        """``micro, 3 seeds``."""
-        return f"{self.record['scale']}, {len(self.ids)} seed{'s' if len(self.ids) > 1 else ''}"
+KINDS = {
+    CLAIM: "Sentences that the tables contradict",
+    "setting": "Settings",
+    "label": "Labels",
+    "cell": "Cells",
+    "compute": "Compute",
+    "unknown": "What cannot be known",
+}
 
 
 @dataclass
@@ -75,7 +67,7 @@ class Row:
     printed: str | None = None
     seeds: str = ""
     anchors: list[str] = field(default_factory=list)
-    beside: list[Measured] = field(default_factory=list)
+    beside: list[Mean] = field(default_factory=list)
     also: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     errata: list[tuple[str, str]] = field(default_factory=list)
@@ -90,77 +82,130 @@ def write(out: Path) -> Path:
     return out
 
 
-def over_seeds(records: Iterable[Record]) -> list[Measured]:
-    """Measured records as means over their seeds, in the order of the first of each."""
-    groups: dict[tuple, list[Record]] = {}
-    for record in records:
-        key = tuple(record.get(name) for name in ("scale", "run", "recipe", "stage", "benchmark", "metric"))
-        groups.setdefault(key, []).append(record)
-    measured = []
-    for group in groups.values():
-        values = [record["value"] for record in group]
-        error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-        measured.append(
-            Measured(group[0], [record["id"] for record in group], statistics.fmean(values), error)
+@dataclass(frozen=True)
+class ClaimEntry:
+    """A claim with its verdict; `measured`: verdicts at the scales where it was attempted; `cost` of measuring it."""
+
+    result: Result
+    measured: list[Measured]
+    cost: str
+
+    @property
+    def ground(self) -> str:
+        return errata.ground(self.result)
+
+    @property
+    def anchor(self) -> str:
+        return f"claim-{self.result.claim.id}"
+
+    @property
+    def contradicted(self) -> bool:
+        return self.result.verdict == CONTRADICTED
+
+
+def claim_entries(evaluation: Evaluation, scales: Mapping[str, ScaleRecords]) -> list[ClaimEntry]:
+    """Every claim, with the verdicts of the `scales` on those that are scale-free."""
+    entries = []
+    for result in evaluation.results:
+        verdicts = [scale.verdict(result) for scale in scales.values()] if result.claim.scale_free else []
+        attempted = [one for one in verdicts if one.verdict != NOT_ATTEMPTED]
+        entries.append(ClaimEntry(result, attempted, _cost(evaluation, result, scales)))
+    return entries
+
+
+def _cost(evaluation: Evaluation, result: Result, scales: Mapping[str, ScaleRecords]) -> str:
+    """Trainings, compute, A100 hours, and recorded minutes at the scales, for one seed; "" if nothing is trained."""
+    trainings = trainings_behind(evaluation.records(result.rests_on))
+    if not trainings.stages:
+        return ""
+    hours = a100_hours(trainings, evaluation.numbers.records)
+    parts = [
+        f"{trainings.pretrainings} pre-training{'s' if trainings.pretrainings > 1 else ''}"
+        f" + {trainings.finetunings} fine-tuning{'s' if trainings.finetunings != 1 else ''}",
+        f"{trainings.multiply_adds:.2g} × 10¹² GFLOPs",
+        f"{round(hours, 2 - len(f'{hours:.0f}')):,.0f} A100 hours",
+    ]
+    for name, scale in scales.items():
+        seconds = scale.seconds_of(trainings.stages)
+        parts.append(
+            f"at {name} {'not recorded' if seconds is None else f'{seconds / 60:.0f} min on one core'}"
         )
-    return measured
+    return ", ".join(parts)
 
 
 def render(published: Sequence[Record], measured: Mapping[str, Sequence[Record]]) -> str:
     """The page as HTML; `measured` are the accepted records of every scale."""
     import jinja2
 
-    claims = checked(published, measured)
-    means = over_seeds(record for of_scale in measured.values() for record in of_scale)
+    evaluation = Evaluation(published)
+    scales = {name: ScaleRecords(name, records, evaluation.numbers) for name, records in measured.items()}
+    found = [erratum for erratum in errata.errata_of(evaluation) if erratum.kind != ROUNDING]
+    averaged = means(record for records in measured.values() for record in records)
     known = [record for record in published if record["value"] is not None or record["table"] is not None]
-    places = {record["id"]: telling.place(record) for record in known}
-    rows = [_published_row(record, means, places, claims) for record in known] + [
-        _measured_row(one) for one in means
-    ]
+    places = {record["id"]: citation.place(record) for record in known}
+    rows = [_published_row(record, averaged, places, found) for record in known]
+    rows += map(_measured_row, averaged)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     vocabulary = _coded(rows)
     environment.filters |= {"thousands": "{:,}".format, "anchor": anchor}
-    return environment.get_template("page.html.j2").render(
+    return environment.get_template("numbers_page.html.j2").render(
         rows=rows,
-        claims=claims,
-        kinds=KINDS,
+        claims=claim_entries(evaluation, scales),
+        counts=[(verdict, count) for verdict, count in evaluation.counts.items() if count],
+        not_claims=evaluation.content.not_claims,
+        rate=calibrated(evaluation.numbers.records),
+        errata={
+            heading: [erratum for erratum in found if erratum.kind == kind] for kind, heading in KINDS.items()
+        },
         left_out=len(published) - len(known),
         in_tables=sum(record["table"] is not None for record in known),
         in_figures=sum(record["table"] is None for record in known),
         without_value=sum(record["value"] is None for record in known),
-        means=len(means),
+        means=len(averaged),
+        over=over_what(len(one.records) for one in averaged),
         measured=sum(map(len, measured.values())),
         scales=list(measured),
         choices=_choices(rows),
         script=_script(vocabulary),
-        paper=telling.PAPER,
+        paper=citation.PAPER,
         version=__version__,
-        bibtex=telling.bibtex(),
+        bibtex=citation.bibtex(),
     )
 
 
 def _published_row(
-    record: Record, means: Sequence[Measured], places: Mapping[str, str], claims: Checked
+    record: Record, averaged: Sequence[Mean], places: Mapping[str, str], found: Iterable[Erratum]
 ) -> Row:
-    number, unit = telling.value_and_unit(record)
+    number, unit = citation.value_and_unit(record)
     row = _row(record, number, unit, record["value"])
-    row.place = telling.place(record)
-    row.printed = record["printed"] if telling.printed_differently(record) else None
-    row.beside = [one for one in means if _same_quantity(record, one.record)]
+    row.place = citation.place(record)
+    row.printed = record["printed"] if citation.printed_differently(record) else None
+    row.beside = [one for one in averaged if _same_quantity(record, one.records[0])]
     row.also = [(other, places[other]) for other in record["same_as"] if other in places]
     row.notes = [record["note"]] if record["note"] else []
-    row.errata = claims.about(record)
+    row.errata = [(anchor(one), _label(one)) for one in errata.about(record, found)]
     return row
 
 
-def _measured_row(one: Measured) -> Row:
-    record = {**one.record, "id": one.id, "value": one.mean}
-    row = _row(record, one.text, "%", one.mean)
+def anchor(erratum: Erratum) -> str:
+    """Where an erratum stands on the page."""
+    return f"erratum-{erratum.id}"
+
+
+def _label(erratum: Erratum) -> str:
+    if erratum.kind == CLAIM:
+        return f"erratum: {erratum.places[0]}"
+    return f"conflict: {erratum.title[:1].lower()}{erratum.title[1:]}"
+
+
+def _measured_row(one: Mean) -> Row:
+    record = {**one.records[0], "id": one.id, "value": one.estimate.mean}
+    row = _row(record, one.estimate.text, "%", one.estimate.mean)
     row.place = f"scale {record['scale']}"
-    row.seeds = one.seeds
-    row.anchors = one.ids
+    row.seeds = one.seeds_text
+    row.anchors = [single["id"] for single in one.records]
     row.notes = [f"On {record['dataset']['name']} ({record['dataset']['n']} items)."]
     return row
 
@@ -182,10 +227,10 @@ def _row(record: Record, value: str, unit: str, order: Any) -> Row:
         record=record,
         terms=" ".join(sorted(record_terms(record))),
         keys="|".join(keys),
-        lengths=telling.lengths(record),
-        details=", ".join(telling.details(record)),
-        stage=telling.stage_text(record),
-        quantity=telling.quantity(record),
+        lengths=citation.lengths(record),
+        details=", ".join(citation.details(record)),
+        stage=citation.stage_text(record),
+        quantity=citation.quantity(record),
         place="",
     )
 
@@ -210,7 +255,7 @@ def _choices(rows: Sequence[Row]) -> list[tuple[str, str, list[tuple[str, str]]]
     return [
         ("place", "Table", [(key, place(key)) for key in seen[0]]),
         ("model", "Model", [(key, key) for key in sorted(seen[1])]),
-        ("benchmark", "Benchmark", [(key, telling.BENCHMARKS.get(key, key)) for key in seen[2]]),
+        ("benchmark", "Benchmark", [(key, citation.BENCHMARKS.get(key, key)) for key in seen[2]]),
         ("stage", "Stage", [(key, STAGES[key]) for key in seen[3]]),
         ("source", "Source", [(key, key) for key in seen[4]]),
     ]
@@ -233,7 +278,7 @@ def _script(vocabulary: Sequence[str]) -> str:
         "rewrites": REWRITES,
         "silent": SILENT,
         "likeAnId": LIKE_AN_ID,
-        "paper": telling.PAPER,
-        "artifact": telling.ARTIFACT,
+        "paper": citation.PAPER,
+        "artifact": citation.ARTIFACT,
     }
     return json.dumps(content, ensure_ascii=False).replace("<", "\\u003c")

@@ -25,9 +25,9 @@
     const terms = [];
     let plain = [];
     const flush = () => {
-      let said = plain.join(" ");
-      for (const [pattern, replacement] of rewrites) said = said.replace(pattern, replacement);
-      terms.push(...said.split(/\s+/).filter((word) => word && !words.silent.includes(` ${word} `)));
+      let text = plain.join(" ");
+      for (const [pattern, replacement] of rewrites) text = text.replace(pattern, replacement);
+      terms.push(...text.split(/\s+/).filter((word) => word && !words.silent.includes(` ${word} `)));
       plain = [];
     };
     for (const word of query.toLowerCase().split(/\s+/).filter(Boolean)) {
@@ -172,10 +172,10 @@
 
   let quiet = 0;
   function say(content) {
-    byId("said").textContent = content;
-    byId("said").classList.add("now");
+    byId("notice").textContent = content;
+    byId("notice").classList.add("now");
     clearTimeout(quiet);
-    quiet = setTimeout(() => byId("said").classList.remove("now"), 2500);
+    quiet = setTimeout(() => byId("notice").classList.remove("now"), 2500);
   }
 
   for (const row of rows) {
