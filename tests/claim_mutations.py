@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Any
 
-from clipa.claims import ClaimError, Result, check
-from clipa.claims.numbers import Published
-from clipa.claims.quantities import Quantity, Statement
+from clipa.published.claims import ClaimError, Result, check
+from clipa.published.quantities import Published, Quantity, Statement
 from clipa.results import Record
 
 POINTS = 5

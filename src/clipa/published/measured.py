@@ -203,12 +203,11 @@ class ScaleRecords:
 
         `stages` are the paper's: a recorded one is the same if its run has it at the paper's scale.
         """
-        recorded = {
-            stage.fingerprint: seconds
-            for (run, kind), seconds in self._seconds.items()
-            for stage in measured_stages(_paper_stages(run))
-            if stage.kind == kind
-        }
+        recorded: dict[str, dict[int, float]] = {}
+        for (run, kind), seconds in self._seconds.items():
+            for stage in measured_stages(_paper_stages(run)):
+                if stage.kind == kind:  # several runs may share it: the first one's
+                    recorded.setdefault(stage.fingerprint, seconds)
         found = [recorded.get(stage.fingerprint) for stage in stages]
         if not found or None in found:
             return None
