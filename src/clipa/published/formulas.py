@@ -53,14 +53,14 @@ class Functions:
 
     def v(self, id: Any) -> Any:
         """The value of a record, with what its rounding leaves open."""
-        identity = a_string(id, "v: the id")
+        identity = needs(str, id, "v: the id")
         value = self.numbers.value(identity)
         self.used[identity] = None
         return value
 
     def text(self, id: Any) -> str:
         """The value of a record in words, else what is printed."""
-        identity = a_string(id, "text: the id")
+        identity = needs(str, id, "text: the id")
         text = self.numbers.text(identity)
         self.used[identity] = None
         return text
@@ -69,16 +69,16 @@ class Functions:
         self, table: Any, subject: Any, stage: Any = None, benchmark: Any = "imagenet1k", metric: Any = "acc1"
     ) -> Quantity:
         """An accuracy or recall of a table; without a stage the last one: pretrain for full length, else finetune."""
-        name = a_string(subject, "acc: the run or case")
+        name = needs(str, subject, "acc: the run or case")
         if stage is None:
             stage = "pretrain" if "-none-" in name else "finetune"
         parts = [f"table{a_whole_number(table, 'acc: the table')}", name, stage, benchmark, metric]
-        identity = ".".join(a_string(part, "acc: every other argument") for part in parts if part)
-        return a_number(self.v(identity), identity)
+        identity = ".".join(needs(str, part, "acc: every other argument") for part in parts if part)
+        return needs(Quantity, self.v(identity), identity)
 
     def drop(self, table: Any, run: Any, benchmark: Any = "imagenet1k", metric: Any = "acc1") -> Quantity:
         """Baseline minus value, in points."""
-        baseline = baseline_of(a_string(run, "drop: the run"))
+        baseline = baseline_of(needs(str, run, "drop: the run"))
         full = self.acc(table, baseline, None, benchmark, metric)
         return full - self.acc(table, run, None, benchmark, metric)
 
@@ -94,9 +94,9 @@ class Functions:
         With drops at their least and at their greatest within rounding it may be another one: its bounds.
         """
         number = a_whole_number(table, "tokens_needed: the table")
-        name = a_string(model, "tokens_needed: the model")
-        kind = a_string(reduction, "tokens_needed: the reduction")
-        limit = a_number(threshold, "tokens_needed: the threshold")
+        name = needs(str, model, "tokens_needed: the model")
+        kind = needs(str, reduction, "tokens_needed: the reduction")
+        limit = needs(Quantity, threshold, "tokens_needed: the threshold")
         runs = self.numbers.lengths(number, name, kind)
         drops = [(length, self.drop(exact(number), run) - limit) for run, length in runs.items()]
         full = {11: 197, 12: FULL_TEXT_TOKENS, 13: 224}[number]
@@ -116,7 +116,7 @@ class Functions:
 
     def macs(self, model: Any, patches: Any = None, text_tokens: Any = FULL_TEXT) -> Quantity:
         """Forward multiply-adds of one pair through both towers, in units of 1e9 (the paper's GFLOPs), from Table 4."""
-        towers = self._towers(a_string(model, "macs: the model"))
+        towers = self._towers(needs(str, model, "macs: the model"))
         kept = exactly(patches, "macs: patches") if patches is not None else (224 // towers.patch_size) ** 2
         return exact(towers.macs(kept, exactly(text_tokens, "macs: text_tokens")) / Fraction(10**9))
 
@@ -160,39 +160,39 @@ class Functions:
 
     def all_of(self, statements: Any) -> Statement:
         """True if all are."""
-        return all_of(statements_of(statements, "all_of"))
+        return all_of(needs_list(Statement, statements, "all_of"))
 
     def any_of(self, statements: Any) -> Statement:
         """True if one is."""
-        return any_of(statements_of(statements, "any_of"))
+        return any_of(needs_list(Statement, statements, "any_of"))
 
     def count(self, statements: Any) -> Quantity:
         """How many of the statements hold."""
-        return number_of(statements_of(statements, "count"))
+        return number_of(needs_list(Statement, statements, "count"))
 
     def decreasing(self, numbers: Any) -> Statement:
         """Each strictly below the one before."""
-        return falling(numbers_of(numbers, "decreasing", least=2))
+        return falling(needs_list(Quantity, numbers, "decreasing", least=2))
 
     def nonincreasing(self, numbers: Any) -> Statement:
         """None above the one before."""
-        return falling(numbers_of(numbers, "nonincreasing", least=2), ">=")
+        return falling(needs_list(Quantity, numbers, "nonincreasing", least=2), ">=")
 
     def min(self, *numbers: Any) -> Quantity:
         """The least, of a list or of several arguments."""
-        return smallest(numbers_of(spread(numbers), "min"))
+        return smallest(needs_list(Quantity, spread(numbers), "min"))
 
     def max(self, *numbers: Any) -> Quantity:
         """The greatest, of a list or of several arguments."""
-        return largest(numbers_of(spread(numbers), "max"))
+        return largest(needs_list(Quantity, spread(numbers), "max"))
 
     def sum(self, numbers: Any) -> Quantity:
         """The sum of a list."""
-        return total(numbers_of(numbers, "sum"))
+        return total(needs_list(Quantity, numbers, "sum"))
 
     def mean(self, numbers: Any) -> Quantity:
         """The mean of a list."""
-        listed = numbers_of(numbers, "mean")
+        listed = needs_list(Quantity, numbers, "mean")
         return total(listed).scaled(Fraction(1, len(listed)))
 
     def len(self, items: Any) -> Quantity:
@@ -203,11 +203,11 @@ class Functions:
 
     def abs(self, number: Any) -> Quantity:
         """The absolute value."""
-        return abs(a_number(number, "abs"))
+        return abs(needs(Quantity, number, "abs"))
 
     def round(self, number: Any, digits: Any = NO_DIGITS) -> Quantity:
         """Rounded to so many decimals, halves up."""
-        return a_number(number, "round").rounded(a_whole_number(digits, "round: digits"))
+        return needs(Quantity, number, "round").rounded(a_whole_number(digits, "round: digits"))
 
 
 NAMES = [name for name in vars(Functions) if not name.startswith("_") and name not in ("numbers", "used")]
@@ -241,16 +241,28 @@ def baseline_of(run: str) -> str:
     return f"{found['model']}-none-truncation{FULL_TEXT_TOKENS}"
 
 
-def a_number(value: Any, what: str | ast.expr) -> Quantity:
-    """The argument if it is a number, else FormulaError that says what of the formula is none."""
-    if not isinstance(value, Quantity):
-        raise FormulaError(f"{_named(what)}: needs a number, got {describe(value)!r}")
+KINDS = {Quantity: "number", Statement: "comparison", str: "string"}
+
+
+def needs(kind: type, value: Any, what: str | ast.expr) -> Any:
+    """The value if it is of a kind, else FormulaError that says which piece of the formula is not."""
+    if not isinstance(value, kind):
+        name = what if isinstance(what, str) else ast.unparse(what)
+        raise FormulaError(f"{name}: needs a {KINDS[kind]}, got {describe(value)!r}")
     return value
+
+
+def needs_list(kind: type, values: Any, what: str, least: int = 1) -> list[Any]:
+    """A list of values of a kind, `least` or more."""
+    if not isinstance(values, (list, tuple)) or len(values) < least:
+        count = f"{least} or more " if least > 1 else ""
+        raise FormulaError(f"{what}: needs a list of {count}{KINDS[kind]}s, got {describe(values)!r}")
+    return [needs(kind, value, what) for value in values]
 
 
 def exactly(value: Any, what: str) -> Fraction:
     """The value of an exact number."""
-    if not a_number(value, what).is_exact:
+    if not needs(Quantity, value, what).is_exact:
         raise FormulaError(f"{what}: needs an exact number, got {describe(value)}")
     return value.value
 
@@ -263,42 +275,9 @@ def a_whole_number(value: Any, what: str) -> int:
     return int(number)
 
 
-def a_string(value: Any, what: str) -> str:
-    """The argument if it is a string."""
-    if not isinstance(value, str):
-        raise FormulaError(f"{what}: needs a string, got {describe(value)}")
-    return value
-
-
-def a_statement(value: Any, what: str | ast.expr) -> Statement:
-    """The argument if it is a statement, true or false."""
-    if not isinstance(value, Statement):
-        raise FormulaError(f"{_named(what)}: needs a comparison, got {describe(value)!r}")
-    return value
-
-
-def numbers_of(values: Any, what: str, least: int = 1) -> list[Quantity]:
-    """A list of numbers, `least` or more."""
-    if not isinstance(values, (list, tuple)) or len(values) < least:
-        raise FormulaError(f"{what}: needs a list of {least} or more, got {describe(values)!r}")
-    return [a_number(value, what) for value in values]
-
-
-def statements_of(values: Any, what: str) -> list[Statement]:
-    """A list of statements, at least one."""
-    if not isinstance(values, (list, tuple)) or not values:
-        raise FormulaError(f"{what}: needs a list of comparisons, got {describe(values)!r}")
-    return [a_statement(value, what) for value in values]
-
-
 def spread(values: tuple[Any, ...]) -> Any:
     """The arguments of min and max: one list, or several numbers."""
     return values[0] if len(values) == 1 and isinstance(values[0], (list, tuple)) else values
-
-
-def _named(what: str | ast.expr) -> str:
-    """A piece of a formula in its own words, spelled out only where it is wrong."""
-    return what if isinstance(what, str) else ast.unparse(what)
 
 
 # ------------------------------------------------------------------------------------------------------- interpreter
@@ -392,19 +371,19 @@ class Interpreter:
             raise FormulaError(f"{ast.unparse(node)!r}: the operators are + - * / **")
         left, right = self.of(node.left, names), self.of(node.right, names)
         for operand, where in ((left, node.left), (right, node.right)):
-            a_number(operand, where)
+            needs(Quantity, operand, where)
         return ARITHMETIC[type(node.op)](left, right)
 
     def _unaryop(self, node: ast.UnaryOp, names: Mapping[str, Any]) -> Any:
         operand = self.of(node.operand, names)
         if isinstance(node.op, ast.Not):
-            return a_statement(operand, node.operand).negated()
+            return needs(Statement, operand, node.operand).negated()
         if isinstance(node.op, ast.USub):
-            return -a_number(operand, node.operand)
+            return -needs(Quantity, operand, node.operand)
         raise FormulaError(f"{ast.unparse(node)!r} is not part of the language")
 
     def _boolop(self, node: ast.BoolOp, names: Mapping[str, Any]) -> Statement:
-        parts = [a_statement(self.of(part, names), part) for part in node.values]
+        parts = [needs(Statement, self.of(part, names), part) for part in node.values]
         return all_of(parts) if isinstance(node.op, ast.And) else any_of(parts)
 
     def _compare(self, node: ast.Compare, names: Mapping[str, Any]) -> Statement:
@@ -447,7 +426,7 @@ class Interpreter:
             raise FormulaError(f"{ast.unparse(loop.iter)!r} is no list to go through")
         for item in items:
             inner = {**names, **_bound(loop.target, item)}
-            conditions = [a_statement(self.of(test, inner), test) for test in loop.ifs]
+            conditions = [needs(Statement, self.of(test, inner), test) for test in loop.ifs]
             if all(condition.holds for condition in conditions):
                 yield from self._rounds(loops[1:], inner)
 

@@ -50,26 +50,22 @@ KINDS = {
 
 @dataclass
 class Row:
-    """One number of the page."""
+    """One number of the page. `terms`: what a search finds it by; `keys`: what the page's filters compare.
+
+    `beside`: measured means of the same quantity; `same_as`: (id, place) of the same number in other tables.
+    """
 
     id: str
     value: str
     unit: str
-    order: float | None
     record: Record
     terms: str
     keys: str
-    lengths: list[str]
-    details: str
-    stage: str
-    quantity: str
-    place: str
-    printed: str | None = None
     seeds: str = ""
     anchors: list[str] = field(default_factory=list)
     beside: list[Mean] = field(default_factory=list)
-    also: list[tuple[str, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    same_as: list[tuple[str, str]] = field(default_factory=list)
+    note: str | None = None
     errata: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -169,22 +165,18 @@ def render(published: Sequence[Record], measured: Mapping[str, Sequence[Record]]
         scales=list(measured),
         choices=_choices(rows),
         script=_script(vocabulary),
-        paper=citation.PAPER,
+        citation=citation,
         version=__version__,
-        bibtex=citation.bibtex(),
     )
 
 
 def _published_row(
     record: Record, averaged: Sequence[Mean], places: Mapping[str, str], found: Iterable[Erratum]
 ) -> Row:
-    number, unit = citation.value_and_unit(record)
-    row = _row(record, number, unit, record["value"])
-    row.place = citation.place(record)
-    row.printed = record["printed"] if citation.printed_differently(record) else None
+    row = _row(record, *citation.value_and_unit(record))
     row.beside = [one for one in averaged if _same_quantity(record, one.records[0])]
-    row.also = [(other, places[other]) for other in record["same_as"] if other in places]
-    row.notes = [record["note"]] if record["note"] else []
+    row.same_as = [(other, places[other]) for other in record["same_as"] if other in places]
+    row.note = record["note"]
     row.errata = [(anchor(one), _label(one)) for one in errata.about(record, found)]
     return row
 
@@ -202,15 +194,14 @@ def _label(erratum: Erratum) -> str:
 
 def _measured_row(one: Mean) -> Row:
     record = {**one.records[0], "id": one.id, "value": one.estimate.mean}
-    row = _row(record, one.estimate.text, "%", one.estimate.mean)
-    row.place = f"scale {record['scale']}"
+    row = _row(record, one.estimate.text, "%")
     row.seeds = one.seeds_text
     row.anchors = [single["id"] for single in one.records]
-    row.notes = [f"On {record['dataset']['name']} ({record['dataset']['n']} items)."]
+    row.note = f"On {record['dataset']['name']} ({record['dataset']['n']} items)."
     return row
 
 
-def _row(record: Record, value: str, unit: str, order: Any) -> Row:
+def _row(record: Record, value: str, unit: str) -> Row:
     place = f"table{record['table']}" if record["table"] is not None else f"figure{record['figure']}"
     keys = (
         "" if record["source"] == "measured" else place,
@@ -219,20 +210,7 @@ def _row(record: Record, value: str, unit: str, order: Any) -> Row:
         record["stage"] or "none",
         record["source"],
     )
-    return Row(
-        id=record["id"],
-        value=value,
-        unit=unit,
-        order=order if isinstance(order, (int, float)) else None,
-        record=record,
-        terms=" ".join(sorted(record_terms(record))),
-        keys="|".join(keys),
-        lengths=citation.lengths(record),
-        details=", ".join(citation.details(record)),
-        stage=citation.stage_text(record),
-        quantity=citation.quantity(record),
-        place="",
-    )
+    return Row(record["id"], value, unit, record, " ".join(sorted(record_terms(record))), "|".join(keys))
 
 
 def _same_quantity(published: Record, measured: Record) -> bool:

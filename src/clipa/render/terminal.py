@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from clipa.cost import CONFIGURATIONS, CONVNETS, FULL_TEXT_TOKENS, full_patches
 from clipa.published import citation
+from clipa.published.claims import CONTRADICTED, VERDICTS, WITHIN, Claim, Evaluation, Result
+from clipa.published.errata import CLAIM, about, errata_of
 from clipa.published.search import MENTIONED, Found, nearest, search
 from clipa.results import Record, published_records
 
 if TYPE_CHECKING:
-    from clipa.published.claims import Claim, Evaluation, Result
-    from clipa.published.measured import Measured
+    from clipa.published.measured import Measured  # imported where it is used: NumPy comes with it
 
 WIDTH = 100  # columns
 LISTED = 20  # hits of a search
@@ -28,7 +29,6 @@ def claims_report(scale: str | None, verdict: str | None, as_json: bool) -> str:
     ValueError for a verdict that does not exist; RecordError for a scale without accepted records.
     """
     from clipa.published import measured
-    from clipa.published.claims import VERDICTS, Evaluation
 
     possible = measured.MEASURED_VERDICTS if scale else VERDICTS
     if verdict is not None and verdict not in possible:
@@ -48,7 +48,6 @@ def claims_report(scale: str | None, verdict: str | None, as_json: bool) -> str:
 
 
 def _published_lines(evaluation: Evaluation, verdict: str | None) -> list[str]:
-    from clipa.published.claims import CONTRADICTED
 
     wanted = verdict or CONTRADICTED
     chosen = [result for result in evaluation.results if result.verdict == wanted]
@@ -127,7 +126,6 @@ def _claims_document(
 
 
 def _claim_entry(evaluation: Evaluation, result: Result, measured: Measured | None) -> dict[str, Any]:
-    from clipa.published.claims import CONTRADICTED, WITHIN
     from clipa.published.measured import a100_hours, trainings_behind
 
     claim = result.claim
@@ -188,9 +186,6 @@ def caveats(record: Record, records: Sequence[Record]) -> list[tuple[str, str]]:
 
     Errata are computed from all published `records` (a third of a second), hence for a single hit only.
     """
-    from clipa.published.claims import Evaluation
-    from clipa.published.errata import CLAIM, about, errata_of
-
     notes = [("caveat", record["note"])] if record.get("note") else []
     known = about(record, errata_of(Evaluation(records)))
     return notes + [("erratum" if erratum.kind == CLAIM else "conflict", erratum.text) for erratum in known]
@@ -303,78 +298,76 @@ CONVNEXT_SIZES = (224, 160, 112, 96, 64)
 
 
 def models_report() -> str:
-    """The tables as text for a terminal, at most 100 columns wide."""
-    return "\n".join([*_parameter_lines(), "", *_image_lines(), "", *_text_lines(), "", *_convnext_lines()])
+    """How large the paper's models are, counted two ways, and what they cost at every length used."""
+    images = []
+    for size, models in ((16, MODELS[:3]), (14, MODELS[3:])):
+        images.append(("", *IMAGE_LENGTHS[size]))
+        for model in models:
+            costs = [CONFIGURATIONS[model].image_macs(kept) / 1e9 for kept in IMAGE_LENGTHS[size]]
+            images.append((model, *(f"{cost:.2f}" for cost in costs)))
+    texts = [
+        (
+            model,
+            *(f"{CONFIGURATIONS[model].text_macs(tokens) / 1e9:.3f}" for tokens in TEXT_LENGTHS),
+            f"{CONFIGURATIONS[model].macs(full_patches(model), FULL_TEXT_TOKENS) / 1e9:.2f}",
+        )
+        for model in MODELS
+    ]
+    trunks = [
+        (
+            model,
+            f"{CONVNETS[name].parameters() / 1e6:.2f}",
+            *(f"{CONVNETS[name].macs(size) / 1e9:.2f}" for size in CONVNEXT_SIZES),
+        )
+        for model, name in CONVNEXT.items()
+    ]
+    blocks = [
+        "Parameters, millions: bare / as released / Table 4",
+        _columns([("model", "vision", "text", "total"), *_parameter_rows()]),
+        "  bare: no projections, 30,522 word pieces; as released: projections, 32,000 rows, without the\n"
+        "  fixed image positions. Table 4's totals for B/16, L/16 and H/14 are not the sums of its towers.\n",
+        "Image tower, GMACs of one forward pass, by patches (the class token is added)",
+        _columns(images) + "\n",
+        "Text tower, GMACs, by tokens; last column: both towers at 224 pixels and 32 tokens",
+        _columns([("", *TEXT_LENGTHS, "both"), *texts]) + "\n",
+        "ConvNeXt trunk (§4.3): parameters, millions, and GMACs by pixels",
+        _columns([("", "", *CONVNEXT_SIZES), *trunks]),
+    ]
+    return "\n".join(blocks)
 
 
-def parameter_counts(model: str) -> dict[str, tuple[float, float]]:
-    """Millions of parameters of vision, text and total: bare, and as the released weights have them.
+def _parameter_rows() -> list[list[str]]:
+    """Of every model, vision, text and total: two counts beside Table 4's. No one count gives all its fifteen numbers.
 
     Bare: no projections, 30,522 word pieces, image positions included. Released: projections, 32,000 rows, without
-    the fixed image positions. No one convention gives all fifteen numbers of Table 4.
+    the fixed image positions.
     """
-    towers = CONFIGURATIONS[model]
-    bare = (
-        towers.vision_parameters(positions=True, projection=False),
-        towers.text_parameters(BERT_ROWS, projection=False),
-    )
-    released = (
-        towers.vision_parameters(positions=False, projection=True),
-        towers.text_parameters(RELEASED_ROWS, projection=True),
-    )
-    pairs = [*zip(bare, released, strict=True), (sum(bare), sum(released))]
-    return {
-        name: (one / 1e6, two / 1e6)
-        for name, (one, two) in zip(("vision", "text", "total"), pairs, strict=True)
-    }
-
-
-def _parameter_lines() -> list[str]:
-    printed = {r["id"]: r["value"] for r in published_records() if r["table"] == 4}
-    lines = [
-        "Parameters, millions: bare / as released / Table 4",
-        f"  {'model':<6}" + "".join(f"{name:>30}" for name in ("vision", "text", "total")),
-    ]
-    for model in MODELS:
-        place = f"table4.{model.replace('/', '')}"
-        cells = [
-            f"{one:.2f} / {two:.2f} / {printed[f'{place}.{name}.parameters']}"
-            for name, (one, two) in parameter_counts(model).items()
-        ]
-        lines.append(f"  {model:<6}" + "".join(f"{cell:>30}" for cell in cells))
-    lines += [
-        "  bare: no projections, 30,522 word pieces; as released: projections, 32,000 rows, without the",
-        "  fixed image positions. Table 4's totals for B/16, L/16 and H/14 are not the sums of its towers.",
-    ]
-    return lines
-
-
-def _image_lines() -> list[str]:
-    lines = ["Image tower, GMACs of one forward pass, by patches (the class token is added)"]
-    for size, models in ((16, MODELS[:3]), (14, MODELS[3:])):
-        lines.append(f"  {'':<6}" + "".join(f"{patches:>9}" for patches in IMAGE_LENGTHS[size]))
-        for model in models:
-            costs = [CONFIGURATIONS[model].image_macs(patches) / 1e9 for patches in IMAGE_LENGTHS[size]]
-            lines.append(f"  {model:<6}" + "".join(f"{cost:>9.2f}" for cost in costs))
-    return lines
-
-
-def _text_lines() -> list[str]:
-    lines = ["Text tower, GMACs, by tokens; last column: both towers at 224 pixels and 32 tokens"]
-    lines.append(f"  {'':<6}" + "".join(f"{tokens:>9}" for tokens in TEXT_LENGTHS) + f"{'both':>9}")
+    printed = {record["id"]: record["value"] for record in published_records() if record["table"] == 4}
+    rows = []
     for model in MODELS:
         towers = CONFIGURATIONS[model]
-        costs = [towers.text_macs(tokens) / 1e9 for tokens in TEXT_LENGTHS]
-        both = towers.macs(full_patches(model), FULL_TEXT_TOKENS) / 1e9
-        lines.append(f"  {model:<6}" + "".join(f"{cost:>9.3f}" for cost in costs) + f"{both:>9.2f}")
-    return lines
+        counts = {
+            "vision": [
+                towers.vision_parameters(positions=bare, projection=not bare) for bare in (True, False)
+            ],
+            "text": [
+                towers.text_parameters(BERT_ROWS, projection=False),
+                towers.text_parameters(RELEASED_ROWS, projection=True),
+            ],
+        }
+        counts["total"] = [sum(both) for both in zip(*counts.values(), strict=True)]
+        place = f"table4.{model.replace('/', '')}"
+        cells = [
+            f"{bare / 1e6:.2f} / {released / 1e6:.2f} / {printed[f'{place}.{name}.parameters']}"
+            for name, (bare, released) in counts.items()
+        ]
+        rows.append([model, *cells])
+    return rows
 
 
-def _convnext_lines() -> list[str]:
-    lines = ["ConvNeXt trunk (§4.3): parameters, millions, and GMACs by pixels"]
-    lines.append(f"  {'':<12}{'':>9}" + "".join(f"{size:>9}" for size in CONVNEXT_SIZES))
-    for model, name in CONVNEXT.items():
-        net = CONVNETS[name]
-        costs = "".join(f"{net.macs(size) / 1e9:>9.2f}" for size in CONVNEXT_SIZES)
-        lines.append(f"  {model:<12}{net.parameters() / 1e6:>9.2f}{costs}")
-    return lines
+def _columns(rows: Sequence[Sequence[Any]]) -> str:
+    """Rows as right-aligned columns, the first one left-aligned, indented by two."""
+    from tabulate import tabulate
+
+    align = ("left", *("right" for _ in rows[0][1:]))
+    return textwrap.indent(tabulate(rows, tablefmt="plain", colalign=align, disable_numparse=True), "  ")
