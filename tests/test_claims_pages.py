@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from claim_mutations import with_value
 from clipa.config import load_scale
 from clipa.cost import TRAINING_PASSES, stage_macs
 from clipa.estimate.throughput import UNIT, calibrated
@@ -108,7 +109,7 @@ def test_a_contradicted_claim_shows_the_tables_number_and_it_is_computed(evaluat
 
     assert "**The sentence:** 2.5. **The tables (Table 11):** 2.0 ± 0.1." in entry(errata_page(evaluation))
     changed = Evaluation()
-    changed.numbers = changed.numbers.with_value(cell, 66.1)
+    changed.numbers = with_value(changed.numbers, cell, 66.1)
     assert "**The tables (Table 11):** 1.9 ± 0.1." in entry(errata_page(changed))
 
 

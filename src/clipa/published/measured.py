@@ -1,6 +1,6 @@
 """Measured numbers beside the paper's: means over seeds, verdicts on claims, and what measuring a claim costs.
 
-A scale-free claim is a matter of sign or order, so measured records can be asked its own formula. Every published
+A scale-free claim is a matter of sign or order, so its own formula can be evaluated on measured records. Every published
 record in it stands for the measured ones of the same run, stage, benchmark and metric, whatever its table. The
 formula is evaluated once per seed, with plain values, and each of its elementary comparisons gives one margin per
 seed, positive where the comparison holds. With :data:`clipa.stats.MINIMAL_SEEDS` complete seeds or more, a margin has

@@ -395,19 +395,10 @@ class Published:
 
     def __init__(self, records: Iterable[Record]) -> None:
         self.records = {record["id"]: record for record in records}
-        self._changed: dict[str, Any] = {}
         self._known: dict[str, Any] = {}
         self._lengths: dict[tuple[int, str, str], dict[str, int]] = {}
         for record in self.records.values():
             self._add_length(record)
-
-    def with_value(self, identity: str, value: Any) -> Published:
-        """The same numbers but one, to see what depends on it. Cheap: everything else is shared."""
-        other = object.__new__(Published)
-        other.records, other._lengths = self.records, self._lengths
-        other._changed = {**self._changed, identity: value}
-        other._known = {name: known for name, known in self._known.items() if name != identity}
-        return other
 
     def record(self, identity: str) -> Record:
         """The record of an id. FormulaError names the nearest one."""
@@ -427,9 +418,8 @@ class Published:
     def text(self, identity: str) -> str:
         """The value of a record in words, else what is printed."""
         record = self.record(identity)
-        value = self._changed.get(identity, record["value"])
-        if isinstance(value, str) or identity in self._changed:
-            return str(value)
+        if isinstance(record["value"], str):
+            return record["value"]
         if record["printed"] is None:
             raise FormulaError(f"record {identity} has no text: the paper's is lost or is a plot")
         return record["printed"]
@@ -447,7 +437,7 @@ class Published:
 
     def _value(self, record: Record) -> Quantity | str | tuple[Any, ...]:
         identity = record["id"]
-        value = self._changed.get(identity, record["value"])
+        value = record["value"]
         if value is None:
             raise FormulaError(f"record {identity} has no value ({record['note'] or 'the paper gives none'})")
         if isinstance(value, str):

@@ -298,7 +298,7 @@ MENTIONED = 3
 
 @dataclass
 class Found:
-    """What a search gives: the hits, best first, and how many more match in settings that nobody asked for."""
+    """What a search gives: the hits, best first, and how many more match in other settings."""
 
     terms: list[str]
     hits: list[Record]

@@ -141,7 +141,7 @@ def _measured_counts(scale: str, verdicts: Mapping[str, Measured]) -> list[str]:
     return [
         "",
         f"**Measured at scale {scale}.** {len(verdicts)} claims are a matter of sign or order. The same formula is "
-        f"asked of the accepted records in `results/recorded/{scale}`, once per seed. Intervals are two-sided, "
+        f"evaluated on the accepted records in `results/recorded/{scale}`, once per seed. Intervals are two-sided, "
         f"Student's over seeds, at {100 * LEVEL:.0f} % ([law.md](law.md)). A verdict at a small scale is about that "
         "scale.",
         "",

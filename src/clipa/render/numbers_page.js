@@ -211,7 +211,7 @@
     const chosen = event.target.closest("button");
     if (chosen) choose(chosen);
   });
-  // The ids that a claim rests on become links when somebody looks at them.
+  // The ids that a claim rests on become links when its details are opened.
   document.addEventListener("toggle", (event) => {
     const ids = event.target.querySelector?.(".ids");
     if (!ids || ids.firstElementChild) return;
@@ -228,8 +228,8 @@
   const bar = byId("bar");
   bar.hidden = false;
   document.documentElement.classList.add("js");
-  const asked = new URLSearchParams(location.search);
-  for (const name of ["q", ...choices, "sort"]) if (asked.has(name)) setChoice(name, asked.get(name));
+  const given = new URLSearchParams(location.search);
+  for (const name of ["q", ...choices, "sort"]) if (given.has(name)) setChoice(name, given.get(name));
   byId("more").addEventListener("click", () => {
     const open = bar.classList.toggle("open");
     byId("more").setAttribute("aria-expanded", String(open));
