@@ -20,11 +20,13 @@ from pathlib import Path
 import torch
 
 from clipa import models
-from clipa.config import load_scale
+from clipa.config import Project, load_scale
 from clipa.cost import stage_macs
 from clipa.losses import backward
-from clipa.runs import Stage, parse_run, stages_of
-from clipa.train import _autocast, _kept_patches, _optimizer
+from clipa.resolved import ResolvedStage
+from clipa.stages import resolve, stages_of
+from clipa.study import parse_run
+from clipa.train import autocast, kept_patches, optimizer_of
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 RUN = "S16-random49-truncation32"
@@ -50,24 +52,24 @@ def same_bits(root: Path, device: str, precision: str) -> bool:
     return one == two == killed
 
 
-def rate(stage: Stage, device: str, windows: int = 5, steps: int = 8) -> float:
+def rate(stage: ResolvedStage, device: str, windows: int = 5, steps: int = 8) -> float:
     """Samples a second of whole updates, median over ``windows`` of ``steps`` after a warm-up of as many."""
-    schedule, text = stage.schedule, stage.model_config["text_cfg"]
-    towers = models.Towers(models.build(stage.model_config, 0), stage.augmentation).to(device)
-    optimizer = _optimizer(towers.model, stage)
+    content, schedule = stage.content, stage.content.schedule
+    towers = models.Towers(models.build(content.model, 0), content.augmentation).to(device)
+    optimizer = optimizer_of(towers.model, schedule)
     drawn = torch.Generator(device).manual_seed(0)
     shape = (schedule.batch_size, 3, stage.image_size, stage.image_size)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device, generator=drawn)
-    shape = (schedule.batch_size, stage.text_tokens)
-    tokens = torch.randint(1, text["vocab_size"], shape, device=device, generator=drawn)
+    shape = (schedule.batch_size, content.text.tokens)
+    tokens = torch.randint(1, content.model["text_cfg"]["vocab_size"], shape, device=device, generator=drawn)
     batch = [images, tokens]
-    if stage.kept_patches is not None:
-        batch.append(_kept_patches(stage, torch.arange(schedule.batch_size, device=device)))
+    if content.image.kept_patches is not None:
+        batch.append(kept_patches(stage, torch.arange(schedule.batch_size, device=device)))
     seconds = []
     for _ in range(windows + 1):
         began = time.perf_counter()
         for _ in range(steps):
-            backward(towers, batch, schedule.microbatch, _autocast(stage))
+            backward(towers, batch, schedule.microbatch, autocast(content))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         if device == "cuda":
@@ -101,7 +103,7 @@ def main() -> None:
                 continue
             slug = f"{model.replace('/', '')}-{reduction}-truncation32"
             stage = stages_of(parse_run(slug), scale, 0)[0]
-            found = rate(stage, chosen.device)
+            found = rate(resolve(stage, Project()), chosen.device)
             work = 2 * stage_macs(stage) / stage.schedule.samples * found / 1e12
             print(f"{slug:<28}{found:>12,.0f}{work:>10.1f}", flush=True)
 

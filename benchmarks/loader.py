@@ -19,8 +19,9 @@ from pathlib import Path
 from clipa.config import Augmentation, WorldParameters
 from clipa.data import resident, stream
 from clipa.data.annotation import WORLD, annotate
-from clipa.data.shards import draw_train
-from clipa.data.stream import StreamSpec, read_manifest
+from clipa.data.drawing import draw_train
+from clipa.data.shards import read_manifest
+from clipa.data.stream import StreamSpec
 from clipa.data.vocabulary import train_vocabulary
 
 

@@ -5,9 +5,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from clipa.config import Project
-from clipa.runs import SEMANTICS
-from small_training import BATCH, tiny_scale, tiny_stages
+from clipa.resolved import SEMANTICS
+from small_training import BATCH, resolved, tiny_scale, tiny_stages
 from small_world import draw_small_world
 
 SCHEDULE = {"samples": 30 * BATCH, "warmup_steps": 5}
@@ -17,8 +16,7 @@ def golden_losses(world: Path) -> list[float]:
     from clipa.train import train_stage
 
     stage = tiny_stages("S16-none-truncation32", schedule=SCHEDULE)[0]
-    project = Project(data_directory=str(world / "data"), runs_directory=str(world / "golden"))
-    made = train_stage(stage, project)
+    made = train_stage(resolved(stage, world, "golden"))
     return [json.loads(line)["loss"] for line in made.with_name("loss.jsonl").read_text().splitlines()]
 
 

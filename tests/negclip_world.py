@@ -5,9 +5,10 @@ from pathlib import Path
 
 from clipa.config import Augmentation
 from clipa.data.annotation import WORLD, annotate
-from clipa.data.negatives import write_negatives
-from clipa.data.stream import StreamSpec, read_manifest
-from clipa.runs import data_slug
+from clipa.data.negclip import write_negatives
+from clipa.data.shards import read_manifest
+from clipa.data.stream import StreamSpec
+from clipa.stages import data_slug
 from small_world import draw_small_world, small_scale
 
 LANES, BATCH, SIZE, LENGTH = 4, 8, 20, 24

@@ -10,33 +10,34 @@ import sys
 from contextlib import nullcontext
 from functools import partial
 from itertools import product
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from clipa import models, sharding
+from clipa import distributed, models
 from clipa.losses import backward
-from clipa.train import _kept_patches, _optimizer
-from small_training import tiny_stages
+from clipa.train import kept_patches, optimizer_of
+from small_training import resolved, tiny_stages
 
 RUN = "S16-random49-truncation32"
 BATCH = 12
+STAGE = resolved(tiny_stages(RUN)[0], Path())
 
 
-def towers_of(recomputed: object = False) -> models.Towers:
-    stage = tiny_stages(RUN)[0]
-    model = models.build(stage.model_config, 0)
-    if recomputed:
-        sharding.recompute(model, recomputed)
-    return models.Towers(model, stage.augmentation)
+def towers_of(checkpointing: object = False) -> models.Towers:
+    model = models.build(STAGE.content.model, 0)
+    if checkpointing:
+        distributed.apply_activation_checkpointing(model, checkpointing)
+    return models.Towers(model, STAGE.content.augmentation)
 
 
 def batch(rank: int = 0, ranks: int = 1) -> list[Tensor]:
     drawn = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (BATCH, 3, 48, 48), dtype=torch.uint8, generator=drawn)
     tokens = torch.randint(0, 700, (BATCH, 32), generator=drawn)
-    parts = images, tokens, _kept_patches(tiny_stages(RUN)[0], torch.arange(BATCH))
+    parts = images, tokens, kept_patches(STAGE, torch.arange(BATCH))
     return [part[rank::ranks] for part in parts]
 
 
@@ -58,12 +59,12 @@ def alone() -> dict[str, tuple[Tensor, dict[str, Tensor]]]:
     return found
 
 
-def compare(expected: tuple[Tensor, dict[str, Tensor]], microbatch, recomputed, precision: str) -> dict:
-    towers = sharding.shard(towers_of(recomputed), "cpu", precision)
-    optimizer = _optimizer(towers.model, tiny_stages(RUN)[0])
+def compare(expected: tuple[Tensor, dict[str, Tensor]], microbatch, checkpointing, precision: str) -> dict:
+    towers = distributed.shard(towers_of(checkpointing), "cpu", precision)
+    optimizer = optimizer_of(towers.model, STAGE.content.schedule)
     loss = backward(towers, batch(dist.get_rank(), dist.get_world_size()), microbatch, autocast_of(precision))
-    finite = [sharding.gradient_norm(towers.parameters()).isfinite().item()]
-    found = sharding.whole(gradients_of(towers))
+    finite = [distributed.gradient_norm(towers.parameters()).isfinite().item()]
+    found = distributed.full_tensors(gradients_of(towers))
     optimizer.step()
     kept = sum(
         local(value).numel()
@@ -72,7 +73,7 @@ def compare(expected: tuple[Tensor, dict[str, Tensor]], microbatch, recomputed, 
     )
     if dist.get_rank() == 1:
         local(towers.model.visual.conv1.weight.grad).view(-1)[0] = torch.inf
-    finite.append(sharding.gradient_norm(towers.parameters()).isfinite().item())
+    finite.append(distributed.gradient_norm(towers.parameters()).isfinite().item())
     trained = sum(p.numel() for p in towers.parameters() if p.requires_grad)
     result = {
         "loss": abs(loss - expected[0]).item(),

@@ -12,7 +12,9 @@ import sys
 from pathlib import Path
 
 from clipa.config import Project, Scale
-from clipa.runs import Stage, parse_run, stages_of
+from clipa.resolved import ResolvedStage, write
+from clipa.stages import Stage, resolve, stages_of
+from clipa.study import parse_run
 from small_world import small_scale
 
 STEPS = 12
@@ -34,6 +36,11 @@ def tiny_scale(**changes: object) -> Scale:
 
 def tiny_stages(run: str = "S16-resize64-truncation32", seed: int = 0, **changes: object) -> list[Stage]:
     return stages_of(parse_run(run), tiny_scale(**changes), seed)
+
+
+def resolved(stage: Stage, root: Path, runs: str = "runs") -> ResolvedStage:
+    """``stage`` with the data of the small world below ``root``; it is trained below ``root / runs``."""
+    return resolve(stage, Project(data_directory=str(root / "data"), runs_directory=str(root / runs)))
 
 
 def die(scenario: dict) -> None:
@@ -91,12 +98,11 @@ def train_forked(root: Path, scenario: dict, number: int) -> int:
 
             if "die" in scenario and int(os.environ.get("RANK", "0")) in ranks(scenario):
                 die(scenario)
-            project = Project(data_directory=str(root / "data"), runs_directory=str(root / scenario["runs"]))
             stages = tiny_stages(**scenario.get("stage", {}))
             code = 0
             for stage in stages if scenario.get("both") else stages[: scenario.get("stages", 1)]:
                 meet(f"{number}.{stage.kind}")
-                code = code or main(stage, project)
+                code = code or main(write(resolved(stage, root, scenario["runs"])))
         except BaseException as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             code = 1

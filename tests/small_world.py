@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 from clipa.config import Project, Scale, load_scale
-from clipa.data.shards import draw_test, draw_train
+from clipa.data.drawing import draw_test, draw_train
 from clipa.data.vocabulary import train_vocabulary
 from clipa.models import build, export_open_clip
-from clipa.runs import Stage, data_slug
+from clipa.stages import Stage, data_slug
 
 CONFIG = Path(__file__).parents[1] / "config"
 

@@ -12,7 +12,8 @@ from clipa.config import load_scale
 from clipa.outcomes import encode_outcomes
 from clipa.plan import load_plan
 from clipa.results import read_records, record_id, write_records
-from clipa.runs import parse_run, stages_of
+from clipa.stages import stages_of
+from clipa.study import parse_run
 from fabricated import LENGTHS, measured_record
 
 CONFIG = Path(__file__).parents[1] / "config"
@@ -149,13 +150,13 @@ def test_a_whole_plan_is_accepted_or_nothing(tmp_path):
     plan = load_plan({"scale": "ci", "seeds": [0]}, tmp_path)
     correct = numpy.random.default_rng(0).random(300) < 0.3
     paths = []
-    for run in plan.grid.runs():
+    for run in plan.runs():
         image = run.slug.split("-")[1]
-        stages = plan.grid.stages(run, 0)
+        stages = plan.job(run, 0).stages
         made = [measured_record(run.model, image, s.kind, 0, correct, scale="ci") for s in stages]
         for record, stage in zip(made, stages, strict=True):
             record["stage_fingerprint"] = stage.fingerprint
-        paths.append(tmp_path / plan.records_file(stages))
+        paths.append(tmp_path / plan.job(run, 0).output)
         paths[-1].parent.mkdir(parents=True)
         write_records(paths[-1], made)
     hidden = paths[0].rename(paths[0].with_suffix(".away"))
@@ -164,7 +165,9 @@ def test_a_whole_plan_is_accepted_or_nothing(tmp_path):
     assert not plan.all_recorded()
     hidden.rename(paths[0])
     assert len(accept_plan(plan, knows_commit=known)) == len(paths) == len(plan.all_recorded())
-    assert sorted(plan.cells()) == plan.all_recorded()  # what is recorded now fills the cells
+    again = load_plan({"scale": "ci", "seeds": [0]}, tmp_path)
+    filled = {job.records for job in again.jobs()}
+    assert sorted(filled) == plan.all_recorded()  # what is recorded now fills the cells
     paths[0].unlink()
     assert len(accept_plan(plan, knows_commit=known)) == len(paths) - 1  # recorded before: nothing missing
 

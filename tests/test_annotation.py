@@ -9,7 +9,7 @@ import pytest
 
 from clipa.data import annotation, captions
 from clipa.data.annotation import AnnotationError, annotate, words_of
-from clipa.data.vocabulary import read_scene_facts
+from clipa.data.shards import read_metadata
 from written_shards import write_shards
 
 SHARDS = 3
@@ -30,7 +30,7 @@ def sidecar(root: Path, index: int) -> list[dict]:
 
 def test_every_caption_has_one_tag_per_word_in_its_own_sidecar(annotated):
     for index in range(SHARDS):
-        samples = list(read_scene_facts(annotated / "train" / f"{index:05d}.tar"))
+        samples = list(read_metadata(annotated / "train" / f"{index:05d}.tar"))
         lines = sidecar(annotated, index)
         assert [line["key"] for line in lines] == [sample["key"] for sample in samples]
         for line, sample in zip(lines, samples, strict=True):
@@ -43,7 +43,7 @@ def test_every_caption_has_one_tag_per_word_in_its_own_sidecar(annotated):
 def test_the_tagger_agrees_with_the_gold_tags_of_captions_it_has_not_seen(annotated):
     right = total = 0
     for line, sample in zip(
-        sidecar(annotated, SHARDS - 1), read_scene_facts(annotated / "train/00002.tar"), strict=True
+        sidecar(annotated, SHARDS - 1), read_metadata(annotated / "train/00002.tar"), strict=True
     ):
         for entry, gold in zip(line["captions"], sample["pos"], strict=True):
             right += sum(tag == expected for tag, expected in zip(entry["tags"], gold, strict=True))
@@ -66,8 +66,8 @@ def test_two_processes_give_the_same_bytes(annotated, tmp_path):
         assert (tmp_path / "train" / name).read_bytes() == (annotated / "train" / name).read_bytes(), name
 
 
-def test_an_interrupted_annotation_goes_on_and_ends_the_same(annotated, tmp_path, monkeypatch):
-    """Interrupted in the second shard, with the journal's last line cut: the first shard is not tagged again."""
+def test_an_interrupted_annotation_is_resumed_and_ends_the_same(annotated, tmp_path, monkeypatch):
+    """Interrupted in the second shard: the first one is not tagged again, unless its sidecar is damaged."""
     (tmp_path / "train").mkdir()
     for shard in (annotated / "train").glob("*.tar"):
         shutil.copy(shard, tmp_path / "train")
@@ -81,20 +81,23 @@ def test_an_interrupted_annotation_goes_on_and_ends_the_same(annotated, tmp_path
     tagged = []
     original = annotation._annotate_shard
 
-    def stop_at_second(shard, pipeline):
+    def stop_at_second(name, shard, pipeline):
         tagged.append(shard.name)
-        if len(tagged) == 2:
+        if len(tagged) in (2, 3):
             raise KeyboardInterrupt
-        return original(shard, pipeline)
+        return original(name, shard, pipeline)
 
     monkeypatch.setattr(annotation, "_annotate_shard", stop_at_second)
     with pytest.raises(KeyboardInterrupt):
         annotate(tmp_path, processes=1)
     assert not (tmp_path / "train" / "annotation.json").exists()
-    with open(tmp_path / "train" / "annotation.journal.jsonl", "a") as journal:
-        journal.write('{"tagger": {"na')
+    with pytest.raises(KeyboardInterrupt):
+        annotate(tmp_path, processes=1)
+    assert tagged == ["00000.tar", "00001.tar", "00001.tar"]
+    (tmp_path / "train" / "00000.pos.jsonl").write_text("cut")
     annotate(tmp_path, processes=1)
-    assert tagged == ["00000.tar", "00001.tar", "00001.tar", "00002.tar"]
+    assert tagged[3:] == ["00000.tar", "00001.tar", "00002.tar"]
+    assert not list((tmp_path / "train").glob("*.partial.json"))
     assert (tmp_path / "train/annotation.json").read_bytes() == (
         annotated / "train/annotation.json"
     ).read_bytes()

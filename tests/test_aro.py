@@ -17,8 +17,8 @@ from clipa.cli import main
 from clipa.data import aro
 from clipa.data.annotation import AnnotationError, words_of
 from clipa.data.aro import clean, convert, excluded_relations
+from clipa.data.captions import reordered, wrong_orders
 from clipa.data.download import DownloadError
-from clipa.data.orders import reordered, wrong_orders
 from clipa.evaluate.benchmark import Candidate, open_test_set
 from clipa.evaluate.selection import macro_accuracy, selection
 
@@ -197,21 +197,21 @@ def test_a_caption_that_is_too_short_for_four_other_orders():
     assert wrong_orders("dog", ["dog"], [[0], []], generator) == ["dog"] * 4
 
 
-def test_an_interrupted_conversion_is_not_taken_for_finished_and_goes_on(
+def test_an_interrupted_conversion_is_not_taken_for_finished_and_is_resumed(
     sources, tmp_path, tagger, monkeypatch
 ):
     whole = tmp_path / "whole" / "aro-coco_order"
     convert("coco_order", sources, whole, tagger, items_per_shard=2)
     home, written = tmp_path / "aro-coco_order", []
-    write = aro._write
+    convert_shard = aro._convert_shard
 
-    def stop_at_second(path, members):
-        written.append(path.name)
+    def stop_at_second(shard, *job):
+        written.append(shard)
         if len(written) == 2:
             raise KeyboardInterrupt
-        return write(path, members)
+        return convert_shard(shard, *job)
 
-    monkeypatch.setattr(aro, "_write", stop_at_second)
+    monkeypatch.setattr(aro, "_convert_shard", stop_at_second)
     with pytest.raises(KeyboardInterrupt):
         convert("coco_order", sources, home, tagger, items_per_shard=2)
     assert not (home / "manifest.json").exists()
@@ -324,7 +324,7 @@ def test_broken_files_are_named(sources, tmp_path, tagger):
     assert not (home / "manifest.json").exists()  # the old one does not stand for the new files
     (sources / "images/0.jpg").write_bytes(picture(0)[:500])
     listing.write_text(json.dumps([row(0, relation_name="x")]))
-    with pytest.raises(DownloadError, match=r"images/0\.jpg: not a whole picture"):
+    with pytest.raises(DownloadError, match=r"images/0\.jpg: not a whole image"):
         convert("vg_relation", sources, home, tagger)
     with pytest.raises(AnnotationError, match="is not installed; install it"):
         convert("coco_order", sources, home, "en_no_such_pipeline")

@@ -6,8 +6,7 @@ from PIL import Image
 from torchvision.transforms import functional
 
 from clipa.config import Augmentation
-from clipa.data.augmentation import recoloured
-from clipa.data.stream import sample_noise
+from clipa.data.stream import recoloured, sample_noise
 
 NOISE = sample_noise(0, "pretrain", 0, 4000)
 JITTER = Augmentation(color_jitter=0.32, grayscale_probability=0.2)

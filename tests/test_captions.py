@@ -6,8 +6,8 @@ import re
 import numpy
 import pytest
 
-from clipa.data import WorldParameters, captions, pictograms, testsets
-from clipa.data.shards import draw_train
+from clipa.data import WorldParameters, captions, drawing, pictograms
+from clipa.data.drawing import draw_train
 from clipa.data.vocabulary import load_tokenizer, train_vocabulary
 
 PARAMETERS = WorldParameters()
@@ -39,7 +39,7 @@ def scenes():
 
 
 def test_every_template_has_a_part_of_speech_for_every_word():
-    pieces = [*captions.ONE_FIGURE, *captions.TWO_FIGURES, *captions.FILLER, *testsets.ORDER_TEMPLATES]
+    pieces = [*captions.ONE_FIGURE, *captions.TWO_FIGURES, *captions.FILLER, *drawing.ORDER_TEMPLATES]
     for wordings in (*captions.RELATIONS.values(), *captions.POSITIONS.values()):
         pieces += wordings
     for piece in (*pieces, *pictograms.COLOURS, *pictograms.TEXTURES, "small", "large"):

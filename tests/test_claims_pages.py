@@ -9,14 +9,15 @@ import pytest
 from claim_mutations import with_value
 from clipa.config import load_scale
 from clipa.cost import TRAINING_PASSES, stage_macs
-from clipa.estimate.throughput import UNIT, calibrated
-from clipa.grid import filling
+from clipa.estimate import UNIT, calibrated
+from clipa.plan import filling
 from clipa.published.claims import CONTRADICTED, VERDICTS, WITHIN, Evaluation
 from clipa.published.measured import ScaleRecords, a100_hours, recorded, trainings_behind, verdicts_of
 from clipa.render.claims_md import claims_page, errata_page, in_cell, plain, write
 from clipa.render.terminal import claims_report
 from clipa.results import RecordError, published_records
-from clipa.runs import parse_run, stages_of
+from clipa.stages import stages_of
+from clipa.study import parse_run
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from clipa.cli import main, parser
-from clipa.config import load_scale
-from clipa.runs import parse_run, stages_of
+from clipa.config import Project, load_scale
+from clipa.resolved import write
+from clipa.stages import resolve, stages_of
+from clipa.study import parse_run
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = "L16-resize64-truncation32"
@@ -41,7 +43,7 @@ def test_help_is_instant_and_teaches():
     [
         *("cite", "claims", "numbers", "models", "recipes", "figure", "table", "macros", "law", "compare"),
         *("draw", "index", "aro", "vocabulary", "annotate", "coco", "negatives"),
-        *("train", "evaluate", "accept", "demo"),
+        *("resolve", "train", "evaluate", "accept", "demo"),
     ],
 )
 def test_every_verb_has_an_example(verb, capsys):
@@ -73,20 +75,15 @@ def test_no_verb_is_help(capsys):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["train", "--run", "L17-none-truncation32", "--kind", "pretrain"], "names no run"),
+        (["resolve", "L16-shrink64-truncation32"], "names no run"),
+        (["resolve", "L17-none-truncation32"], "L/17 is not built at this scale (it has S/16, B/16, L/16"),
         (
-            ["train", "--run", "H14-none-truncation32", "--kind", "pretrain", "--scale", "mini"],
+            ["resolve", "H14-none-truncation32", "--scale", "mini"],
             "not built at this scale",
         ),
-        (["train", "--run", RUN, "--kind", "pretrain", "--scale", "mirco"], "no scale 'mirco' (known:"),
-        (
-            ["train", "--run", "L16-none-truncation32", "--kind", "finetune"],
-            "has no such stage (it has: pretrain)",
-        ),
-        (
-            ["train", "--run", RUN, "--kind", "pretrain", "--fingerprint", "0" * 12],
-            "was changed after this job",
-        ),
+        (["resolve", RUN, "--scale", "mirco"], "no scale 'mirco' (known:"),
+        (["train", "unused"], "cannot be read (No such file or directory); `clipa resolve` writes it"),
+        (["evaluate", "--run", RUN, "--fingerprint", "0" * 12], "was changed after this job"),
         (["draw", "all", "--scale", "paper"], "nothing to draw"),
         (["draw", "blue", "--scale", "ci", "--data-directory", "unused"], "'blue' is unknown"),
         (["figure", "four", "--published", "x.json", "--output", "x.pdf"], "'four' is no figure"),
@@ -106,34 +103,25 @@ def test_a_mistake_is_one_line(arguments, told, capsys, tmp_path):
 
 def test_debug_shows_the_traceback():
     with pytest.raises(ValueError, match="names no run"):
-        main(["train", "--debug", "--run", "nonsense", "--kind", "pretrain"])
+        main(["resolve", "--debug", "nonsense"])
 
 
-def test_train_gets_the_stage_and_the_places(monkeypatch, tmp_path):
+def test_resolve_writes_what_train_starts_from(monkeypatch, tmp_path, capsys):
+    """Training needs neither config/ nor recipes: it runs elsewhere."""
     import clipa.train
 
     seen = []
-    monkeypatch.setattr(clipa.train, "main", lambda stage, project: seen.append((stage, project)) or 75)
-    expected = stages_of(parse_run(RUN), load_scale("ci"), 3)[1]
-    arguments = [
-        "--scale",
-        "ci",
-        "--run",
-        RUN,
-        "--kind",
-        "finetune",
-        "--seed",
-        "3",
-        "--runs-directory",
-        str(tmp_path),
-    ]
-    assert main(["train", *arguments, "--fingerprint", expected.fingerprint]) == 75
-    stage, project = seen[0]
-    assert stage.fingerprint == expected.fingerprint and stage.parent.kind == "pretrain"
-    assert project.runs_directory == str(tmp_path) and project.data_directory == "results/data"
+    monkeypatch.setattr(clipa.train, "main", lambda path: seen.append(path) or 75)
+    stages = stages_of(parse_run(RUN), load_scale("ci"), 3)
+    arguments = ["--scale", "ci", "--seed", "3", "--runs-directory", str(tmp_path / "runs")]
+    assert main(["resolve", RUN, *arguments]) == 0
+    files = capsys.readouterr().out.splitlines()
+    assert files == [str(tmp_path / "runs" / stage.directory / "stage.resolved.json") for stage in stages]
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", files[1]]) == 75 and seen == [Path(files[1])]
 
 
-def test_several_processes_are_started_by_torchrun(monkeypatch):
+def test_several_processes_are_started_by_torchrun(monkeypatch, tmp_path):
     started = []
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "96")
@@ -142,10 +130,12 @@ def test_several_processes_are_started_by_torchrun(monkeypatch):
         started.extend(words)
         raise SystemExit
 
+    stage = stages_of(parse_run(RUN), load_scale("paper"), 0)[0]
+    file = write(resolve(stage, Project(runs_directory=str(tmp_path))))
     monkeypatch.setattr("os.execv", replace_process)
-    monkeypatch.setattr(sys, "argv", ["clipa", "train", "--scale", "paper"])
+    monkeypatch.setattr(sys, "argv", ["clipa", "train", str(file)])
     with pytest.raises(SystemExit):
-        main(["train", "--scale", "paper", "--run", RUN, "--kind", "pretrain"])
+        main(["train", str(file)])
     assert started[1:6] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "8"]
     assert os.environ["OMP_NUM_THREADS"] == "12"
-    assert started[6:] == ["-m", "clipa", "train", "--scale", "paper"]
+    assert started[6:] == ["-m", "clipa", "train", str(file)]

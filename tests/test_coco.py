@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from clipa.cli import parser
-from clipa.data.coco import CAPTIONS, CocoError, write_image_list
+from clipa.data.download import COCO_CAPTIONS, DownloadError, write_image_list
 from clipa.plan import load_plan
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,7 +48,7 @@ LISTED = [
 ]
 
 
-def write_zip(path: Path, name: str = CAPTIONS) -> Path:
+def write_zip(path: Path, name: str = COCO_CAPTIONS) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("annotations/instances_train2014.json", "{}")
@@ -63,13 +63,13 @@ def test_images_with_all_their_captions_in_the_order_of_numbers(tmp_path: Path) 
 
 def test_refusals_say_what_to_do(tmp_path: Path) -> None:
     out = tmp_path / "images.jsonl"
-    with pytest.raises(CocoError, match=r"captions\.zip: missing; download COCO's"):
+    with pytest.raises(DownloadError, match=r"captions\.zip: missing; download COCO's"):
         write_image_list(tmp_path / "captions.zip", out)
-    with pytest.raises(CocoError, match=f"holds no {CAPTIONS}"):
+    with pytest.raises(DownloadError, match=f"holds no {COCO_CAPTIONS}"):
         write_image_list(write_zip(tmp_path / "captions.zip", "annotations/captions_train2017.json"), out)
     whole = write_zip(tmp_path / "captions.zip").read_bytes()
     (tmp_path / "captions.zip").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(CocoError, match=r"captions\.zip: not whole .*delete it"):
+    with pytest.raises(DownloadError, match=r"captions\.zip: not whole .*delete it"):
         write_image_list(tmp_path / "captions.zip", out)
     assert not out.exists()
 

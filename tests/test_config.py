@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from clipa.config import ConfigError, load_experiment, load_project, load_scale
-from clipa.grid import load_grid
+from clipa.plan import load_plan
 
 CONFIG = Path(__file__).parents[1] / "config"
 
@@ -40,7 +40,7 @@ def edit(path: Path, old: str, new: str) -> None:
         ),
         ("scales/micro.yaml", "samples: 51200", "samples: many", r"pretrain\.samples: "),
         ("scales/micro.yaml", "224: 48", "224: 50", r"image_sizes: 50 is not a multiple of patch_size 6"),
-        ("scales/micro.yaml", "B/16: {config", "B/15: {config", r"unknown model 'B/15'"),
+        ("scales/micro.yaml", "B/16: {config", "B/15: {config", r"pretrain.base_lr: no value for B/15"),
         ("scales/micro.yaml", "B/16: 1.12e-2, ", "", r"base_lr: no value for B/16"),
         ("scales/micro.yaml", "patch_size: 6", "patch_size: [6", r"not valid YAML"),
         (
@@ -62,12 +62,12 @@ def test_a_mistake_on_the_command_line(copied: Path) -> None:
     with pytest.raises(ConfigError, match=r"config\.yaml: scal: unknown key \(did you mean scale\?\)"):
         load_project({"scal": "micro"}, copied)
     with pytest.raises(ConfigError, match=r"there is no experiment 'figure44'"):
-        load_grid(load_project({"experiments": ["figure44"]}, copied), copied)
+        load_plan({"experiments": ["figure44"]}, copied.parent)
 
 
 def test_a_mistake_in_an_experiment(copied: Path) -> None:
     edit(copied / "experiments" / "demo.yaml", "image_reduction: resize", "image_reduction: shrink")
-    with pytest.raises(ConfigError, match=r"demo\.yaml: runs\.1\.image_reduction: input should be"):
+    with pytest.raises(ConfigError, match=r"demo\.yaml: runs\.1\.image_reduction: 'shrink' is not one of"):
         load_experiment("demo", copied)
 
 

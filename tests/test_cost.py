@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from clipa import cost, runs
+from clipa import cost, stages
 from clipa.config import load_scale
+from clipa.study import parse_run
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = ROOT / "results" / "published"
@@ -43,7 +44,7 @@ def test_configurations_are_table_4s():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_trained_costs_what_table_4_says(name):
-    config = json.loads((runs.MODEL_CONFIG_DIRECTORY / f"{name.replace('/', '')}.json").read_text("utf-8"))
+    config = json.loads((stages.MODEL_CONFIG_DIRECTORY / f"{name.replace('/', '')}.json").read_text("utf-8"))
     assert cost.forward_macs(config) == cost.paper_macs(name)
     config["vision_cfg"]["image_size"] = 112
     config["text_cfg"]["context_length"] = 8
@@ -134,14 +135,13 @@ def test_stages_cost_what_they_see():
     scale = load_scale("paper", ROOT / "config")
 
     def per_sample(slug):
-        pretrain = runs.stages_of(runs.parse_run(slug), scale, 0)[0]
+        pretrain = stages.stages_of(parse_run(slug), scale, 0)[0]
         return cost.stage_macs(pretrain) / pretrain.schedule.samples
 
     assert per_sample("L16-resize64-truncation8") == 3 * cost.paper_macs("L/16", 16, 8)
     assert per_sample("L16-none-truncation32") == 3 * cost.paper_macs("L/16")
     assert per_sample("L16-random49-truncation32") == per_sample("L16-resize112-truncation32")
     assert (scale.pretrain.samples, scale.finetune.samples) == (cost.PRETRAIN_SAMPLES, cost.FINETUNE_SAMPLES)
-    assert (cost.FULL_IMAGE_SIZE, cost.FULL_TEXT_TOKENS) == (runs.FULL_IMAGE_SIZE, runs.FULL_TEXT_TOKENS)
 
 
 def test_counting_needs_the_standard_library_only():
@@ -154,8 +154,8 @@ def test_counting_needs_the_standard_library_only():
 
 
 def test_a_negclip_sample_is_two_pictures_and_four_texts():
-    run = runs.parse_run("B16-resize112-truncation16-negclip")
-    _, tuning, negclip = runs.stages_of(run, load_scale("paper", ROOT / "config"), 0)
+    run = parse_run("B16-resize112-truncation16-negclip")
+    _, tuning, negclip = stages.stages_of(run, load_scale("paper", ROOT / "config"), 0)
     towers = cost.CONFIGURATIONS["B/16"]
     per_sample = [cost.stage_macs(stage) / stage.schedule.samples / 3 for stage in (tuning, negclip)]
     assert per_sample[0] == pytest.approx(towers.macs(196, 32))

@@ -135,5 +135,5 @@ def test_a_download_that_was_whole_but_not_named_yet_is_done_again(server, tmp_p
 def test_a_download_that_is_refused_is_one_line(server, tmp_path):
     with pytest.raises(DownloadError, match=r"/missing: not downloaded \(HTTP Error 404"):
         fetch(server[0].replace("val2014.zip", "missing"), tmp_path / "x.json")
-    with pytest.raises(DownloadError, match=r"not downloaded \(.*refused.*put it at"):
+    with pytest.raises(DownloadError, match=r"not downloaded \(.*refused.*put the file at"):
         fetch("http://127.0.0.1:9/x.json", tmp_path / "x.json")

@@ -12,9 +12,19 @@ import torch
 
 from clipa.config import Augmentation
 from clipa.data import annotation, resident
-from clipa.data.annotation import WORLD, annotate, gold_captions, words_of
-from clipa.data.entries import ENTRIES, entries_of, load_entry_parts, tags_of_first_pieces, write_entry_tags
-from clipa.data.stream import Lane, StreamSpec, batches, mask_key, read_manifest
+from clipa.data.annotation import (
+    ENTRIES,
+    WORLD,
+    annotate,
+    entries_of,
+    gold_captions,
+    load_entry_parts,
+    tags_of_first_pieces,
+    words_of,
+    write_entry_tags,
+)
+from clipa.data.shards import read_manifest
+from clipa.data.stream import Lane, StreamSpec, batches, mask_key
 from clipa.data.vocabulary import (
     VocabularyError,
     adopt_bert_vocabulary,
@@ -22,12 +32,12 @@ from clipa.data.vocabulary import (
     encode,
     encode_reduced,
     load_tokenizer,
-    numbered_pieces,
     train_vocabulary,
+    word_pieces,
 )
 from clipa.reductions.noise import uniform
 from clipa.reductions.texts import ADJECTIVE, NOUN, OTHER, VERB
-from clipa.runs import data_slug
+from clipa.stages import data_slug
 from small_training import tiny_scale
 from small_world import draw_small_world
 from test_reductions_released import as_released
@@ -242,7 +252,7 @@ def test_words_can_be_counted_from_pieces_alone(untagged):
         "12px-free [PAD]wx",
         "aeroplane " * 3,
     ]
-    pieces, parts, words = numbered_pieces(tokenizer, captions, 40)
+    pieces, parts, words = word_pieces(tokenizer, captions, length=40)
     counted = begins_words(tokenizer)[pieces].cumsum(1) - 1
     present = numpy.arange(40) < [[len(tokenizer.encode(caption).ids) - 1] for caption in captions]
     assert (parts[present] == OTHER).all() and (words[~present] == 0).all()

@@ -16,12 +16,21 @@ from hypothesis import strategies as some
 from clipa.cli import main
 from clipa.config import ConfigError, load_project
 from clipa.cost import stage_macs
-from clipa.estimate import over_budget, wall_clock, work_of
-from clipa.estimate.disk import CHECKPOINTS_KEPT, disk, parameters
-from clipa.estimate.throughput import Spread, devices_of, short, throughput_of
+from clipa.estimate import (
+    CHECKPOINTS_KEPT,
+    Spread,
+    devices_of,
+    disk,
+    over_budget,
+    parameters,
+    short,
+    throughput_of,
+    wall_clock,
+)
 from clipa.plan import Plan, load_plan
-from clipa.results import RECORDED_DIRECTORY, TABLE4_PARAMETERS
-from clipa.runs import MODEL_CONFIG_DIRECTORY, parse_run, recorded_path, stages_of
+from clipa.results import RECORDED_DIRECTORY
+from clipa.stages import MODEL_CONFIG_DIRECTORY, recorded_path, stages_of
+from clipa.study import TABLE4_PARAMETERS, parse_run
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("Snakefile", "workflow", "slurm", "profiles", "config", "envs", "src", "results/published")
@@ -50,12 +59,14 @@ def planned(tree: Path, *arguments: str) -> tuple[int, int, int]:
     """Pre-trainings, fine-tunings and evaluations that a dry run plans."""
     done = snakemake(tree, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
-    jobs = dict(re.findall(r"(?m)^(\w+) +(\d+)$", done.stdout + done.stderr))
-    return tuple(int(jobs.get(name, 0)) for name in ("pretrain", "finetune", "evaluate"))
+    said = done.stdout + done.stderr
+    kinds = re.findall(r"(?m)^Job \d+: (\w+) of ", said)
+    evaluations = re.search(r"(?m)^evaluate +(\d+)$", said)
+    return kinds.count("pretrain"), kinds.count("finetune"), int(evaluations[1]) if evaluations else 0
 
 
 def pending(plan: Plan, target: str) -> tuple[int, int, int]:
-    work = work_of(plan, target)
+    work = plan.work(target)
     kinds = [stage.kind for stage in work.pending]
     return kinds.count("pretrain"), kinds.count("finetune"), work.evaluations
 
@@ -81,7 +92,7 @@ def test_recorded_finished_and_evaluated_stages_are_those_snakemake_leaves_alone
     """One run accepted, one evaluated whose weights were cleared away, one half trained; the data is there."""
     plan = load_plan({"scale": "ci", "seeds": [0]}, tree)
     accepted, evaluated, begun = (
-        plan.grid.stages(parse_run(slug), 0)
+        plan.job(parse_run(slug), 0).stages
         for slug in ("S16-none-truncation32", "S16-resize64-truncation32", "B16-resize64-truncation32")
     )
     data = tree / plan.data
@@ -93,12 +104,13 @@ def test_recorded_finished_and_evaluated_stages_are_those_snakemake_leaves_alone
     ):
         write(data / name, age=3600)
     write(tree / RECORDED_DIRECTORY / recorded_path(accepted))
-    write(tree / plan.records_file(evaluated))
+    write(tree / plan.job(evaluated[-1].run, 0).output)
     write(tree / plan.stage_file(begun[0]))
 
-    work = work_of(plan, "measure_figure4")
-    assert list(work.recorded) == accepted
-    assert list(work.finished) == [*evaluated, begun[0]]
+    plan = load_plan({"scale": "ci", "seeds": [0]}, tree)
+    work = plan.work("measure_figure4")
+    assert work.recorded == accepted
+    assert work.finished == (*evaluated, begun[0])
     assert begun[1] in work.pending
     found = pending(plan, "measure_figure4")
     assert found == planned(tree, "measure_figure4", "-n", "--config", "scale=ci", "seeds=[0]")
@@ -107,20 +119,22 @@ def test_recorded_finished_and_evaluated_stages_are_those_snakemake_leaves_alone
 
 def test_targets_that_are_files_and_targets_that_train_nothing():
     plan = load_plan({**ONE_SEED, "reuse_recorded": False})
-    stages = plan.grid.stages(parse_run("L16-resize64-truncation32"), 0)
-    assert work_of(plan, str(plan.stage_file(stages[1]))).pending == tuple(stages)
-    assert work_of(plan, str(plan.stage_file(stages[0]))).pending == (stages[0],)
-    assert work_of(plan, str(plan.records_file(stages))).pending == tuple(stages)
+    job = plan.job(parse_run("L16-resize64-truncation32"), 0)
+    stages = job.stages
+    assert plan.work(str(plan.stage_file(stages[1]))).pending == stages
+    assert plan.work(str(plan.stage_file(stages[0]))).pending == (stages[0],)
+    assert plan.work(str(job.output)).pending == stages
+    assert plan.work(job.run.slug).pending == stages
     same = {
         pending(plan, name)
         for name in ("table11", "measure_table11", "results/runs/paper/tables/table11.tex")
     }
     assert same == {(45, 42, 45)}
     assert pending(plan, "figures") == pending(plan, "tables/table11.tex") == (0, 0, 0)
-    suite = work_of(plan, "measure_suite").pending
+    suite = plan.work("measure_suite").pending
     assert suite and {stage.run.image_reduction for stage in suite} == {"none"}
     with pytest.raises(ValueError, match=r"table99: at scale paper the experiments fill .*table11"):
-        work_of(plan, "table99")
+        plan.work("table99")
 
 
 # ---------------------------------------------------------------------------------------------------------- hours
@@ -149,7 +163,7 @@ def test_hours_follow_the_work(tree):
     plan = load_plan(ONE_SEED, tree)
     speed = throughput_of(plan)
     short_one, whole = (
-        plan.grid.stages(parse_run(f"L16-{name}-truncation32"), 0)[0] for name in ("resize64", "none")
+        plan.job(parse_run(f"L16-{name}-truncation32"), 0).stages[0] for name in ("resize64", "none")
     )
     ratio = speed.hours(whole).mean / speed.hours(short_one).mean
     assert ratio == pytest.approx(stage_macs(whole) / stage_macs(short_one))
@@ -159,16 +173,16 @@ def test_hours_follow_the_work(tree):
 def test_measured_stages_override_table_1(tree):
     """Two finished stages at a known speed: theirs exactly, of all seeds; the others along the line through them."""
     plan = load_plan({"scale": "paper", "seeds": [0, 1]}, tree)
-    small, large = (plan.grid.stages(parse_run(f"{m}16-resize64-truncation32"), 0)[0] for m in "SL")
+    small, large = (plan.job(parse_run(f"{m}16-resize64-truncation32"), 0).stages[0] for m in "SL")
     for stage in (small, large):
         made = {"seconds": stage_macs(stage) / 1e15 + 1e-5 * stage.schedule.samples, "hardware": "test GPU"}
         write(tree / plan.stage_file(stage), json.dumps(made | {"samples_seen": stage.schedule.samples}))
     speed = throughput_of(plan)
     assert speed.source == "measured" and "test GPU" in speed.about
-    again = plan.grid.stages(small.run, 1)[0]
+    again = plan.job(small.run, 1).stages[0]
     seconds = stage_macs(small) / 1e15 + 1e-5 * small.schedule.samples
     assert speed.hours(again).mean == pytest.approx(seconds * 8 / 3600)
-    other = plan.grid.stages(parse_run("B16-resize96-truncation32"), 0)[0]
+    other = plan.job(parse_run("B16-resize96-truncation32"), 0).stages[0]
     expected = stage_macs(other) / 1e15 + 1e-5 * other.schedule.samples
     hours = speed.hours(other)
     assert hours.mean == pytest.approx(expected * 8 / 3600, rel=1e-6)
@@ -181,7 +195,7 @@ def test_cpu_scales_count_cores_and_use_what_was_recorded():
     assert devices_of(plan.scale) == 1 and "measured at scale micro" in speed.about
     micro = load_plan({"scale": "micro", "reuse_recorded": False})
     recorded = throughput_of(micro)
-    stage = micro.grid.stages(parse_run("L16-resize64-truncation32"), 0)[0]
+    stage = micro.job(parse_run("L16-resize64-truncation32"), 0).stages[0]
     seconds = [
         next(r for r in json.loads(path.read_text("utf-8"))["records"] if r["stage"] == "pretrain")[
             "provenance"
@@ -251,7 +265,7 @@ def test_parameters_are_counted_without_a_model():
 
 def test_disk_counts_checkpoints_exports_and_data_once(tree):
     plan = load_plan(ONE_SEED, tree)
-    stages = plan.grid.stages(parse_run("S16-resize64-truncation32"), 0)
+    stages = plan.job(parse_run("S16-resize64-truncation32"), 0).stages
     sizes = disk(plan, stages)
     count = parameters(stages[0].model_config) + parameters(stages[1].model_config)
     assert sizes == {"checkpoints": 24 * count, "exports": 4 * count, "data": 10e12}
@@ -271,7 +285,7 @@ def test_snakemake_does_not_start_above_the_budget(tree):
     assert said[0].startswith("budget_gpu_hours: 87 pending stages at scale paper need about")
     needed = int(re.search(r"--config budget_gpu_hours=(\d+)", said[0])[1])
     plan = load_plan({**ONE_SEED, "budget_gpu_hours": needed}, tree)
-    assert over_budget(plan, work_of(plan, "table11").pending) is None, "what the line advises is enough"
+    assert over_budget(plan, plan.work("table11").pending) is None, "what the line advises is enough"
     assert not (tree / "results" / "data").exists() and not list((tree / "results").glob("runs/**/*.*"))
     assert planned(tree, *asked, "-n")[:2] == (45, 42), "a dry run has no budget, and nothing is left locked"
 

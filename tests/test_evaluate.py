@@ -20,7 +20,8 @@ from clipa.evaluate.benchmark import EvaluationError, load_candidate, open_test_
 from clipa.evaluate.selection import selection
 from clipa.outcomes import correct_items, decode_outcomes
 from clipa.results import read_records
-from clipa.runs import Stage, data_slug, parse_run, stages_of
+from clipa.stages import Stage, data_slug, stages_of
+from clipa.study import parse_run
 from small_world import draw_small_world, finish_untrained, small_scale
 
 SETS = ("plain", "captions", "order")
@@ -177,7 +178,8 @@ def test_a_convnext_is_evaluated_by_a_process_that_has_trained_nothing(world):
         finish_untrained(stage, project)
     code = (
         "import sys; from clipa.config import Project, Scale; from clipa.evaluate import evaluate_run;"
-        "from clipa.runs import parse_run, stages_of; scale = Scale.model_validate_json(sys.argv[1]);"
+        "from clipa.study import parse_run; from clipa.stages import stages_of;"
+        "scale = Scale.model_validate_json(sys.argv[1]);"
         "project = Project.model_validate_json(sys.argv[2]);"
         "print(evaluate_run(stages_of(parse_run('ConvNeXt-T-resize64-truncation32'), scale, seed=1), project))"
     )

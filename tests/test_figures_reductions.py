@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.patches import FancyBboxPatch
 
+from clipa import study
 from clipa.figures import figure02, figure03, save, style
 from clipa.reductions import images, texts
 
@@ -116,7 +117,11 @@ def test_each_picture_says_how_many_patches_it_keeps(second):
 
 def test_every_named_reading_is_shown():
     shown = {(panel.reduction, panel.reading) for panel in figure02.READINGS}
-    assert shown == {(mask, name) for mask, names in images.READINGS.items() for name in names[1:]}
+    assert shown == {
+        (mask, name)
+        for mask, names in {k: v.readings for k, v in study.IMAGE_REDUCTIONS.items()}.items()
+        for name in names[1:]
+    }
 
 
 def test_rows_stand_under_their_reduction_and_share():

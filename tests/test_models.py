@@ -125,7 +125,7 @@ def test_temperature_starts_at_the_papers_and_is_clamped() -> None:
     assert model.logit_scale.exp().item() == pytest.approx(1 / 0.07, rel=1e-6)
     with torch.no_grad():
         model.logit_scale.fill_(9.0)
-    models.clamp_temperature(model)
+    models.clamp_logit_scale(model)
     assert model.logit_scale.exp().item() == pytest.approx(100.0, rel=1e-5)
 
 

@@ -11,8 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from clipa.data.negatives import write_negatives
-from clipa.data.neighbours import NeighboursError, nearest, pixel_features, pooled, whole_numbers
+from clipa.data.negclip import NegclipError, nearest, pixel_features, pooled, whole_numbers, write_negatives
 from negclip_world import draw_annotated, samples
 
 
@@ -62,7 +61,7 @@ def test_whole_numbers_keep_cosines_and_are_exact_in_float32():
 
 
 def test_too_few_pictures_have_no_neighbours():
-    with pytest.raises(NeighboursError, match="3 pictures: each needs 3 others"):
+    with pytest.raises(NegclipError, match="3 images: each needs 3 others"):
         nearest(np.eye(3), 3)
 
 

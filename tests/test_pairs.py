@@ -11,10 +11,8 @@ import pytest
 from PIL import Image
 
 from clipa.data import resident
-from clipa.data.augmentation import augmented
-from clipa.data.pairs import by_role
-from clipa.data.shards import tar_bytes
-from clipa.data.stream import Lane, ShardError, StreamSpec, batches, sample_noise
+from clipa.data.shards import ShardError, tar_bytes
+from clipa.data.stream import Lane, StreamSpec, augmented, batches, by_role, sample_noise
 from clipa.data.vocabulary import encode, load_tokenizer
 from negclip_world import BATCH, LANES, LENGTH, SIZE, draw_annotated, negclip_spec, samples
 

@@ -12,10 +12,10 @@ import numpy
 import pytest
 from fontTools.ttLib import TTFont
 
-from clipa.data import TEST_SETS, WORLD, WorldParameters, world_fingerprint
+from clipa.data import TEST_SETS, WORLD, WorldParameters, drawing, world_fingerprint
 from clipa.data import pictograms as world
-from clipa.data.shards import draw_test, draw_train
-from clipa.runs import data_slug
+from clipa.data.drawing import draw_test, draw_train
+from clipa.stages import data_slug
 from small_world import small_scale
 
 PARAMETERS = WorldParameters()
@@ -163,32 +163,28 @@ def test_figures_are_dark_on_light_ground():
 
 
 def test_one_and_two_processes_draw_the_same_bytes(tmp_path):
-    steps = []
     for processes, name in ((1, "one"), (2, "two")):
-        draw_train(TINY, tmp_path / name, processes, lambda done, total: steps.append((done, total)))
-        draw_test(
-            TINY, tmp_path / name, ("plain", "renditions", "order"), processes, lambda done, total: None
-        )
+        draw_train(TINY, tmp_path / name, processes)
+        draw_test(TINY, tmp_path / name, ("plain", "renditions", "order"), processes)
     one, two = files_of(tmp_path / "one"), files_of(tmp_path / "two")
     assert one == two
     assert [name for name in one if name.startswith("train")] == [
         *(f"train/{shard:05d}.tar" for shard in range(4)),
         "train/manifest.json",
     ]
-    assert sorted(steps[:4]) == steps[:4] and steps[3] == (30, 30)
     manifest = json.loads(one["train/manifest.json"])
     assert manifest["fingerprint"] == world_fingerprint(WORLD, TINY)
     assert [entry["samples"] for entry in manifest["shards"]] == [8, 8, 8, 6]
 
 
-def test_what_is_sound_is_kept_and_what_is_not_is_drawn_again(tmp_path):
+def test_what_is_whole_is_kept_and_what_is_not_is_drawn_again(tmp_path, monkeypatch):
     manifest = draw_train(TINY, tmp_path, 1)
     before = files_of(tmp_path)
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*") if path.name != ".lock"}
     draw_train(TINY, tmp_path, 1)
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
 
-    # Killed before the end: no manifest, a journal of what was done, a temporary file.
+    # Killed before the end: no manifest, a partial one of what was done, a temporary file.
     partial = json.loads(manifest.read_text()) | {"shards": json.loads(manifest.read_text())["shards"][:2]}
     (tmp_path / "train" / "manifest.partial.json").write_text(json.dumps(partial))
     (tmp_path / "train" / ".00003.tar.1.tmp").write_bytes(b"half")
@@ -196,10 +192,11 @@ def test_what_is_sound_is_kept_and_what_is_not_is_drawn_again(tmp_path):
     # And one of the done shards has since lost a bit.
     shard = tmp_path / "train" / "00001.tar"
     shard.write_bytes(shard.read_bytes()[:-1] + b"\1")
-    drawn = []
-    draw_train(TINY, tmp_path, 1, lambda done, total: drawn.append(done))
+    drawn, draw = [], drawing._draw_shard
+    monkeypatch.setattr(drawing, "_draw_shard", lambda name, *job: drawn.append(name) or draw(name, *job))
+    draw_train(TINY, tmp_path, 1)
     assert files_of(tmp_path) == before
-    assert len(drawn) == 3
+    assert drawn == ["00001.tar", "00002.tar", "00003.tar"]
     assert (tmp_path / "train" / "00000.tar").stat().st_mtime_ns == stamps[tmp_path / "train" / "00000.tar"]
 
 

@@ -8,8 +8,8 @@ import numpy
 import pytest
 
 from clipa.data.annotation import annotate
-from clipa.data.negatives import write_negatives
-from clipa.runs import Stage, data_slug
+from clipa.data.negclip import write_negatives
+from clipa.stages import Stage, data_slug
 from small_training import BATCH, STEPS, tiny_scale, tiny_stages
 from small_world import draw_small_world
 from test_train import outcome, run

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from clipa.config import ConfigError, Project, load_scale
-from clipa.grid import filling, load_grid
+from clipa.config import ConfigError, load_scale
+from clipa.plan import filling, load_plan
 from clipa.recipes import STUDY_IN_THE_PAPER, chain, load_recipes
 from clipa.results import published_records
-from clipa.runs import Stage, measured_stages, parse_run, stages_of
+from clipa.stages import Stage, measured_stages, stages_of
+from clipa.study import parse_run
 
 PAPER, MICRO = load_scale("paper"), load_scale("micro")
 TREES = (1, 2, 3, 6, 7, 8, 9, 10, 14)
@@ -42,11 +43,11 @@ def test_the_study_is_the_paper_scales() -> None:
 
 def test_counts_on_top_of_the_study() -> None:
     """11 more pre-trainings, 33 more fine-tunings and NegCLIP: 123, 140 and 1 for everything the paper trains."""
-    everything = load_grid(Project(scale="paper"))
-    studied = load_grid(Project(scale="paper", experiments=["table11", "table12", "table13", "table15"]))
+    everything = load_plan({"scale": "paper"})
+    studied = load_plan({"scale": "paper", "experiments": ["table11", "table12", "table13", "table15"]})
     stages = [
-        {stage.fingerprint: stage for run in grid.runs() for stage in grid.stages(run, 0)}
-        for grid in (everything, studied)
+        {stage.fingerprint: stage for run in plan.runs() for stage in plan.job(run, 0).stages}
+        for plan in (everything, studied)
     ]
     counts = [Counter(stage.kind for stage in found.values()) for found in stages]
     assert counts[0] == {"pretrain": 123, "finetune": 140, "negclip": 1}
@@ -107,12 +108,12 @@ def _check_factors(record: dict, stages: list[Stage]) -> None:
 
 def test_every_stage_of_the_trees_fills_a_cell_or_leads_to_one() -> None:
     """The other way round: nothing is planned that no cell asks for."""
-    grid = load_grid(Project(scale="paper", experiments=[f"table{number}" for number in TREES]))
+    plan = load_plan({"scale": "paper", "experiments": [f"table{number}" for number in TREES]})
     wanted = {name for record in own_cells() for name in filling(record)}
-    assert {run.slug for run in grid.runs()} == wanted
+    assert {run.slug for run in plan.runs()} == wanted
     asked = {(name, record["stage"]) for record in own_cells() for name in filling(record)}
-    for run in grid.runs():
-        stages = grid.stages(run, 0)
+    for run in plan.runs():
+        stages = plan.job(run, 0).stages
         assert (run.slug, stages[-1].kind) in asked, run.slug
 
 
@@ -199,7 +200,10 @@ def test_of_two_fine_tunings_the_last_is_measured() -> None:
     ("run", "told"),
     [
         ("L16-resize64-truncation16-clippa", "there is no recipe 'clippa'"),
-        ("S16-random49-truncation32-remove-several", "reads block masking, which the run does not have"),
+        (
+            "S16-random49-truncation32-remove-several",
+            "sets a reading of block masking, which the run does not have",
+        ),
         ("ConvNeXt-T-resize64-truncation32-laion2b-12.8B-random25", "a ConvNeXt has no patches to mask"),
         ("H14-resize84-truncation8-negclip", "negclip: no schedule, or no rate in it, for H/14"),
     ],

@@ -11,16 +11,16 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from clipa import models
-from clipa.config import Project
 from clipa.data.annotation import annotate
-from clipa.data.stream import Lane, ShardError, batches, mask_key
+from clipa.data.shards import ShardError
+from clipa.data.stream import Lane, batches, mask_key
 from clipa.data.vocabulary import load_tokenizer
 from clipa.losses import backward
 from clipa.reductions.images import keep
 from clipa.reductions.noise import uniform
-from clipa.runs import data_slug
-from clipa.train import _data, _kept_patches
-from small_training import BATCH, STEPS, tiny_scale, tiny_stages
+from clipa.stages import data_slug
+from clipa.train import kept_patches, stream_spec
+from small_training import BATCH, STEPS, resolved, tiny_scale, tiny_stages
 from small_world import draw_small_world
 from test_train import outcome, run
 
@@ -34,10 +34,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draw_small_world(scale, root, ())
     annotate(root / "data" / data_slug(scale.data), 1)
     return root
-
-
-def project(world: Path) -> Project:
-    return Project(data_directory=str(world / "data"), runs_directory=str(world / "runs"))
 
 
 # ------------------------------------------------------------------------------------------------------- noise
@@ -76,7 +72,7 @@ def towers_of(run_slug: str) -> models.Towers:
 
 def test_only_kept_patches_are_seen():
     towers, stage = towers_of(MASKED), tiny_stages(MASKED)[0]
-    kept = _kept_patches(stage, torch.arange(4))
+    kept = kept_patches(resolved(stage, Path()), torch.arange(4))
     assert kept.shape == (4, 16) and len({tuple(row.tolist()) for row in kept}) == 4
     images = torch.randint(0, 256, (4, 3, 48, 48), dtype=torch.uint8)
     dropped = next(patch for patch in range(64) if patch not in kept[0])
@@ -124,7 +120,7 @@ def test_gradient_caching_is_exact_with_masks():
     stage, drawn = tiny_stages(MASKED)[0], torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (8, 3, 48, 48), dtype=torch.uint8, generator=drawn)
     tokens = torch.randint(0, 700, (8, 8), generator=drawn)
-    kept = _kept_patches(stage, torch.arange(8))
+    kept = kept_patches(resolved(stage, Path()), torch.arange(8))
     found = []
     for microbatch in (None, 3):
         towers = towers_of(MASKED)
@@ -140,7 +136,7 @@ def test_the_stage_keeps_the_patches_of_the_reduction():
         stage = tiny_stages(f"S16-{mask}49-truncation32", seed=3)[0]
         noise = uniform(mask_key(3, "pretrain", "image mask"), numpy.arange(5), 64)
         expected = keep(mask, noise, (8, 8), 16)
-        assert numpy.array_equal(_kept_patches(stage, torch.arange(5)).numpy(), expected)
+        assert numpy.array_equal(kept_patches(resolved(stage, Path()), torch.arange(5)).numpy(), expected)
         assert tiny_stages(f"S16-{mask}49-truncation32")[1].kept_patches is None
 
 
@@ -150,7 +146,7 @@ def test_the_stage_keeps_the_patches_of_the_reduction():
 def tokens_of(world: Path, run_slug: str, kind: int = 0) -> tuple[numpy.ndarray, list[str], list]:
     """Tokens of the first batch, and the captions and tags that they were made from."""
     stage = tiny_stages(run_slug)[kind]
-    spec = _data(stage, project(world))[0]
+    spec = stream_spec(resolved(stage, world))[0]
     lanes = [iter(Lane(spec, lane, 0)) for lane in range(spec.lanes)]
     samples = [next(lane) for _ in range(BATCH // spec.lanes) for lane in lanes]
     tokens = next(batches(spec, 0, 1))[1]
@@ -183,12 +179,12 @@ def test_captions_are_reduced_as_the_rule_says(world: Path, reduction: str):
 def test_text_is_reduced_in_fine_tuning_as_in_pre_training(world: Path):
     """B.3: "we employ the same masking strategy during fine-tuning as used during pre-training", at 32 tokens."""
     pretrain, finetune = tiny_stages("S16-resize112-random8")
-    specs = [_data(stage, project(world))[0] for stage in (pretrain, finetune)]
+    specs = [stream_spec(resolved(stage, world))[0] for stage in (pretrain, finetune)]
     assert [(spec.text_reduction, spec.text_tokens) for spec in specs] == [("random", 8), ("random", 32)]
 
 
 def test_syntax_without_tags_says_what_to_do(world: Path, tmp_path: Path):
-    spec = _data(tiny_stages(MASKED)[0], project(world))[0]
+    spec = stream_spec(resolved(tiny_stages(MASKED)[0], world))[0]
     for path in spec.directory.iterdir():
         if not path.name.endswith(".pos.jsonl"):
             (tmp_path / path.name).symlink_to(path)

@@ -16,10 +16,11 @@ from PIL import Image
 from clipa.config import Augmentation, Project, Scale
 from clipa.data import resident, stream
 from clipa.data.annotation import WORLD, annotate, gold_captions
-from clipa.data.augmentation import crop_box
-from clipa.data.resident import crop_boxes, cropped
-from clipa.data.stream import ShardError, StreamSpec, read_manifest, sample_noise
-from clipa.runs import data_slug, parse_run, stages_of
+from clipa.data.resident import cropped
+from clipa.data.shards import ShardError, read_manifest
+from clipa.data.stream import StreamSpec, crop_box, crop_boxes, sample_noise
+from clipa.stages import data_slug, resolve, stages_of
+from clipa.study import parse_run
 from clipa.train import train_stage
 from small_training import tiny_scale
 from small_world import draw_small_world
@@ -174,7 +175,7 @@ def test_pictures_of_several_sizes_are_refused(spec: StreamSpec, tmp_path: Path)
                     content = buffer.getvalue()
                 member.size = len(content)
                 mixed.addfile(member, io.BytesIO(content))
-    with pytest.raises(ShardError, match=r"00003\.tar: pictures of several sizes"):
+    with pytest.raises(ShardError, match=r"00003\.tar: images of several sizes"):
         resident.batches(replace(spec, directory=tmp_path), 0, 1)
 
 
@@ -190,7 +191,7 @@ def test_a_stage_trains_to_the_same_bits_with_either_loader(
         values = tiny_scale().model_dump()
         values["data"]["resident"] = kept
         stage = stages_of(parse_run("S16-random49-syntax8"), Scale.model_validate(values), 0)[0]
-        made_by = train_stage(stage, project).parent / "open_clip" / "open_clip_model.safetensors"
+        made_by = train_stage(resolve(stage, project)).parent / "open_clip" / "open_clip_model.safetensors"
         weights.append(made_by.read_bytes())
         assert len(given) == kept
     assert weights[0] == weights[1]

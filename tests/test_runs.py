@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipa.config import MODELS, ConfigError, Project, Scale, load_scale
-from clipa.grid import load_grid
+from clipa.config import ConfigError, Scale, load_scale
+from clipa.plan import load_plan
 from clipa.results import published_records
-from clipa.runs import Run, fingerprint, parse_run, recorded_path, stages_of
+from clipa.stages import fingerprint, recorded_path, stages_of
+from clipa.study import MODELS, Run, parse_run
 
 RESIZE64 = "L16-resize64-truncation32"
 STUDIED = ["table11", "table12", "table13", "table15"]  # §3 and §4; tests/test_recipes.py has the rest
@@ -54,7 +55,7 @@ def test_patches_are_the_papers() -> None:
 
 
 @pytest.mark.parametrize(
-    "slug", ["L16", "X16-none-truncation32", "L16-shrink64-truncation32", "L16-none-words32"]
+    "slug", ["L16", "16-none-truncation32", "L16-shrink64-truncation32", "L16-none-words32"]
 )
 def test_a_wrong_slug_is_answered_with_an_example(slug: str) -> None:
     with pytest.raises(ValueError, match="as in L16-resize64-truncation32"):
@@ -124,9 +125,9 @@ def test_fingerprints_ignore_the_order_of_keys() -> None:
 
 
 def test_a_run_named_twice_exists_once() -> None:
-    grid = load_grid(Project(scale="micro", experiments=["demo", "ci", "table11"]))
-    assert len(grid.runs()) == 45 == len(set(grid.runs()))
-    assert [run.slug for run in grid.runs()][:3] == [
+    plan = load_plan({"scale": "micro", "experiments": ["demo", "ci", "table11"]})
+    assert len(plan.runs()) == 45 == len(set(plan.runs()))
+    assert [run.slug for run in plan.runs()][:3] == [
         "S16-none-truncation32",
         "S16-resize160-truncation32",
         "S16-block98-truncation32",
@@ -135,17 +136,17 @@ def test_a_run_named_twice_exists_once() -> None:
 
 def test_the_grid_of_tables_11_to_13() -> None:
     """Tables 11 to 15 and Figures 4 to 7, 9 and 10 are 112 pre-trainings and 107 fine-tunings, and no more."""
-    grid = load_grid(Project(scale="paper", experiments=STUDIED))
-    stages = [stage for run in grid.runs() for stage in grid.stages(run, 0)]
+    plan = load_plan({"scale": "paper", "experiments": STUDIED})
+    stages = [stage for run in plan.runs() for stage in plan.job(run, 0).stages]
     assert [sum(stage.kind == kind for stage in stages) for kind in ("pretrain", "finetune")] == [112, 107]
     assert len({stage.fingerprint for stage in stages}) == 219
-    assert [len(grid.runs(f"table{number}")) for number in (11, 12, 13)] == [45, 60, 20]
+    assert [len(plan.runs(f"table{number}")) for number in (11, 12, 13)] == [45, 60, 20]
 
 
 def test_every_published_cell_of_tables_11_to_13_and_15_is_a_stage_of_the_grid() -> None:
     """And the other way round: no stage of the grid is without a cell."""
-    grid = load_grid(Project(scale="paper", experiments=STUDIED))
-    planned = {(run.slug, stage.kind) for run in grid.runs() for stage in grid.stages(run, 0)}
+    plan = load_plan({"scale": "paper", "experiments": STUDIED})
+    planned = {(run.slug, stage.kind) for run in plan.runs() for stage in plan.job(run, 0).stages}
     cells = {
         (record["run"], record["stage"])
         for record in published_records()

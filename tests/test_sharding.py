@@ -14,10 +14,10 @@ from torch.distributed.fsdp import FSDPModule
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from clipa import checkpoint, models, sharding
+from clipa import checkpoint, distributed, models
 from clipa.config import Augmentation, ConfigError, load_scale
 from clipa.losses import backward
-from clipa.runs import data_slug
+from clipa.stages import data_slug
 from small_training import STEPS, tiny_scale, tiny_stages
 from small_world import CONFIG, draw_small_world
 from test_train import outcome, run
@@ -216,8 +216,8 @@ def test_the_large_models_are_split_over_eight(name: str, parameters: float, blo
     try:
         with torch.device("meta"):
             towers = models.Towers(models.build(config, 0), Augmentation())
-        sharding.recompute(towers.model, "selective")
-        sharding.shard(towers, "cpu", "bf16")
+        distributed.apply_activation_checkpointing(towers.model, "selective")
+        distributed.shard(towers, "cpu", "bf16")
         held = sum(getattr(p, "to_local", lambda p=p: p)().numel() for p in towers.parameters())
     finally:
         torch.distributed.destroy_process_group()
@@ -240,7 +240,7 @@ def cost(which: object, precision: str) -> tuple[float, int, dict[str, torch.Ten
     tokens = torch.randint(0, 700, (16, 32), generator=drawn)
     towers = models.Towers(models.build(stage.model_config, 0), stage.augmentation)
     if which:
-        sharding.recompute(towers.model, which)
+        distributed.apply_activation_checkpointing(towers.model, which)
 
     def autocast():
         return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from clipa.config import Augmentation
-from clipa.data.augmentation import crop_box
-from clipa.data.stream import Lane, ShardError, StreamSpec, batches, lane_windows, sample_noise
+from clipa.data.shards import ShardError
+from clipa.data.stream import Lane, StreamSpec, batches, crop_box, lane_windows, sample_noise
 
 LANES, WINDOW = 4, 8
 

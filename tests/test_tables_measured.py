@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from clipa.grid import filling
+from clipa.plan import filling
 from clipa.tables import TableError, render
 from fabricated import measured_grid
 from printed_latex import by_id, read_back, records_of

@@ -11,14 +11,14 @@ import pytest
 from clipa.data import TEST_SETS, WORLD, WorldParameters, world_fingerprint
 from clipa.data import pictograms as world
 from clipa.data.captions import split_words
-from clipa.data.shards import draw_test
-from clipa.data.testsets import (
+from clipa.data.drawing import (
     BORDER,
     CAPTIONS_PER_RETRIEVAL_ITEM,
     ORDER_KINDS,
     STYLES,
     TEMPLATES,
     draw_item,
+    draw_test,
     order_item,
     rendition_mask,
 )
@@ -31,7 +31,7 @@ CLASSIFICATION = [name for name in TEST_SETS if name not in ("captions", "order"
 def drawn(tmp_path_factory):
     directory = tmp_path_factory.mktemp("world")
     parameters = WorldParameters(images_per_shard=20, test_images=50, test_images_plain=60)
-    draw_test(parameters, directory, TEST_SETS, 1, lambda done, total: None)
+    draw_test(parameters, directory, TEST_SETS, 1)
     return parameters, directory / "test"
 
 

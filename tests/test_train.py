@@ -11,10 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from clipa.config import Project
 from clipa.provenance import hardware
-from clipa.schedule import learning_rate
-from small_training import BATCH, STEPS, tiny_scale, tiny_stages
+from clipa.train import learning_rate, train_stage
+from small_training import BATCH, STEPS, resolved, tiny_scale, tiny_stages
 from small_world import draw_small_world
 
 TESTS = Path(__file__).parent
@@ -163,7 +162,7 @@ def test_divergence_stops_before_the_update(world: Path) -> None:
 
 def test_golden_losses(world: Path, undisturbed: dict) -> None:
     """Thirty steps. Exact on the hardware that recorded them, to 1e-3 elsewhere (other instruction sets round
-    otherwise). A change here means that the same configuration trains other weights: raise runs.SEMANTICS and
+    otherwise). A change here means that the same configuration trains other weights: raise stages.SEMANTICS and
     write the new curve with ``python tests/golden_loss.py``.
     """
     from golden_loss import golden_losses
@@ -190,9 +189,7 @@ def test_the_wrong_number_of_processes_is_refused(world: Path) -> None:
 
 
 def test_missing_data_is_named(tmp_path: Path) -> None:
-    from clipa.data.stream import ShardError
-    from clipa.train import train_stage
+    from clipa.data.shards import ShardError
 
-    project = Project(data_directory=str(tmp_path / "data"), runs_directory=str(tmp_path / "runs"))
     with pytest.raises(ShardError, match=r"manifest\.json is missing: draw or download"):
-        train_stage(tiny_stages()[0], project)
+        train_stage(resolved(tiny_stages()[0], tmp_path))

@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy
 import pytest
 
-from clipa.data.shards import tar_bytes
+from clipa.data.shards import read_metadata, tar_bytes
 from clipa.data.vocabulary import (
     VocabularyError,
     adopt_bert_vocabulary,
     encode,
     load_tokenizer,
-    read_scene_facts,
     train_vocabulary,
 )
 from written_shards import write_shards
@@ -84,7 +83,7 @@ def test_open_clip_tokenizer_of_the_same_folder_gives_the_same_ids(data, tmp_pat
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     import open_clip
 
-    from clipa.runs import MODEL_CONFIG_DIRECTORY
+    from clipa.stages import MODEL_CONFIG_DIRECTORY
 
     config = json.loads((MODEL_CONFIG_DIRECTORY / "micro-S16.json").read_text())
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
@@ -151,4 +150,4 @@ def test_one_caption_of_img2dataset_is_a_list_of_one(tmp_path):
     facts = [{"caption": "a cat", "url": "x"}, {"caption": None}, {"captions": ["b", "c"], "caption": "b"}]
     members = [(f"{i}.json", json.dumps(fact).encode()) for i, fact in enumerate(facts)]
     (tmp_path / "0.tar").write_bytes(tar_bytes(members))
-    assert [one["captions"] for one in read_scene_facts(tmp_path / "0.tar")] == [["a cat"], [""], ["b", "c"]]
+    assert [one["captions"] for one in read_metadata(tmp_path / "0.tar")] == [["a cat"], [""], ["b", "c"]]

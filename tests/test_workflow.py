@@ -5,16 +5,15 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
 
 from clipa.cli import parser
-from clipa.estimate import work_of
 from clipa.plan import load_plan
 from clipa.results import RECORDED_DIRECTORY
-from clipa.runs import recorded_path
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("Snakefile", "workflow", "slurm", "profiles", "config", "envs", "src", "results/published")
@@ -41,14 +40,17 @@ def snakemake(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def plan(tree: Path, *arguments: str) -> tuple[dict[str, int], str]:
-    """Jobs by rule of a dry run, and all that it said."""
+    """Jobs by rule of a dry run, those of `train` by kind of stage, and all that it said."""
     done = snakemake(tree, *arguments)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     assert "Traceback" not in said
     table = re.search(r"Job stats:\njob +count\n[- ]+\n(.*?)\n\n", said + "\n\n", re.S)
     rows = table[1].splitlines() if table else []
-    return {name: int(count) for name, count in (row.split() for row in rows)}, said
+    jobs = {name: int(count) for name, count in (row.split() for row in rows)}
+    kinds = Counter(re.findall(r"(?m)^Job \d+: (\w+) of ", said))
+    assert kinds.total() == jobs.pop("train", 0)
+    return jobs | kinds, said
 
 
 def test_figures_never_plan_training(tree):
@@ -129,7 +131,7 @@ def test_slurm_plans_one_table(tree, table: int):
 def test_every_table_needs_the_stages_it_should():
     asked = load_plan({"scale": "paper", "seeds": [0]}, ROOT)
     for table, expected in STAGES.items():
-        work = work_of(asked, f"measure_table{table}")
+        work = asked.work(f"measure_table{table}")
         kinds = [stage.kind for stage in work.pending]
         assert (kinds.count("pretrain"), kinds.count("finetune")) == expected[:2], table
         assert work.evaluations == sum(expected[2:]), table
@@ -155,17 +157,17 @@ def test_measuring_plans_every_stage_of_every_seed(tree):
 def test_recorded_cells_are_not_planned(tree):
     """A clone reuses accepted records of the same fingerprint; a cell without one is planned, and no other."""
     asked = load_plan({"scale": "micro"}, tree)
-    cells = [(run, seed) for run in asked.grid.runs() for seed in asked.project.seeds]
-    for run, seed in cells[1:]:
-        path = tree / RECORDED_DIRECTORY / recorded_path(asked.grid.stages(run, seed))
+    first, *others = asked.jobs()
+    for job in others:
+        path = tree / RECORDED_DIRECTORY / job.recorded_path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}", encoding="utf-8")
-    missing = asked.grid.stages(*cells[0])
+    missing = first.stages
     jobs, said = plan(tree, "measure_figure4", "-n", "--config", "scale=micro")
     assert jobs["pretrain"] == 1 and jobs["evaluate"] == 1 and jobs.get("finetune", 0) == len(missing) - 1
     assert missing[-1].fingerprint in said
 
-    path = tree / RECORDED_DIRECTORY / recorded_path(missing)
+    path = tree / RECORDED_DIRECTORY / first.recorded_path
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("{}", encoding="utf-8")
     jobs, _ = plan(tree, "measure_figure4", "-n", "--config", "scale=micro")
@@ -228,3 +230,11 @@ def test_no_checkpoint_rules_and_no_yaml_in_rules():
     ]:
         text = file.read_text(encoding="utf-8")
         assert not re.search(r"(?m)^\s*checkpoint ", text) and "import yaml" not in text, file
+
+
+def test_as_many_jobs_run_at_once_as_there_are_cores(tree):
+    """Without --cores: Snakemake would refuse to start, or (told only half of it) start everything at once."""
+    done = snakemake(tree, "tables/table1.tex", "--forcerun", "fill_table", "--verbose")
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert f"Provided cores: {len(os.sched_getaffinity(0))}" in said

@@ -15,7 +15,8 @@ from clipa.config import Scale
 from clipa.outcomes import correct_items, percent_and_error
 from clipa.plan import Plan
 from clipa.results import RECORDED_DIRECTORY, Record, read_records, run_name, write_records
-from clipa.runs import Run, Stage, measured_stages, parse_run, recorded_path, recorded_suite_path, stages_of
+from clipa.stages import Stage, measured_stages, recorded_path, recorded_suite_path, stages_of
+from clipa.study import Run, parse_run
 
 SUITE = "suite.json"
 TOLERANCE = 1e-6  # points; a value must be that of its outcomes, up to the arithmetic of another library
@@ -66,21 +67,16 @@ def accept(
 def accept_plan(
     plan: Plan, *, replace: bool = False, knows_commit: Callable[[str], bool] | None = None
 ) -> list[Path]:
-    """Accept the measured records of every run and seed that `plan` asks for; returns their recorded places.
+    """Accept the measured records of every job of `plan`; returns their recorded places.
 
     Raises AcceptError if a run was neither measured here nor recorded before: a half grid is not recorded.
     """
     measured, missing = [], []
-    for run in plan.grid.runs():
-        for seed in plan.project.seeds:
-            stages = plan.grid.stages(run, seed)
-            path = plan.root / plan.records_file(stages)
-            if path.is_file():
-                measured.append(path)
-            elif not (plan.root / RECORDED_DIRECTORY / recorded_path(stages)).is_file():
-                missing.append(path)
-            if (suite := plan.root / plan.suite_file(stages)).is_file():
-                measured.append(suite)
+    for job in plan.jobs():
+        if (path := plan.root / job.output).is_file():
+            measured.append(path)
+        elif not (plan.root / RECORDED_DIRECTORY / job.recorded_path).is_file():
+            missing.append(path)
     if missing:
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise AcceptError(f"{missing[0]}{others}: not measured yet; run snakemake first")

@@ -7,18 +7,32 @@ An unknown key, a wrong type or a value out of range ends in one line that names
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-MODELS = ("S/16", "B/16", "L/16", "H/14", "G/14", "ConvNeXt-T", "ConvNeXt-B")
-"""The paper's own models (Table 4, §4.3), smallest first within a family."""
-
-MASKS = ("random", "grid", "block")
-"""Image reductions that drop patches after the position embedding, in training only (§3.2)."""
+from clipa import study
 
 CONFIG_DIRECTORY = Path("config")
+
+
+def _one_of(known: Callable[[], Any]) -> AfterValidator:
+    """A validator for a name that must be registered when it is read (``clipa.study``)."""
+
+    def check(name: str) -> str:
+        if name not in known():
+            raise ValueError(f"{name!r} is not one of {', '.join(known())}")
+        return name
+
+    return AfterValidator(check)
+
+
+ImageReductionName = Annotated[str, _one_of(lambda: ("none", *study.IMAGE_REDUCTIONS))]
+MaskName = Annotated[str, _one_of(study.masks)]
+TextReductionName = Annotated[str, _one_of(lambda: tuple(study.TEXT_REDUCTIONS))]
+ModelName = Annotated[str, Field(pattern=r"^([A-Z][A-Za-z]*/\d+|[A-Z][A-Za-z]*-[A-Z])$")]
 
 
 class ConfigError(ValueError):
@@ -44,11 +58,11 @@ class Schedule(Strict):
     microbatch: int | None = Field(
         default=None,
         gt=0,
-        description="samples per forward pass and process; fewer than the batch: gradient caching",
+        description="samples per forward pass and process; below the batch size: gradient caching",
     )
     activation_checkpointing: bool | Literal["selective"] = Field(
         default=False,
-        description="recomputed in the backward pass: whole blocks, or all of them but the matrix products",
+        description="activation checkpointing: whole blocks, or (selective) all of them but the matrix products",
     )
 
     @model_validator(mode="after")
@@ -65,7 +79,7 @@ class Schedule(Strict):
 
 
 class Augmentation(Strict):
-    """Random resized crop (§3.1: minimum cropping ratio 40 %, bilinear). Areas are fractions of the picture.
+    """Random resized crop (§3.1: minimum cropping ratio 40 %, bilinear). Areas are fractions of the image.
 
     Colour jitter and grey are SimCLR's, as CLIPA and the ConvNeXt runs have them (§4.3, A.2: 0.32 with probability
     0.8, grey with 0.2); the ViT runs of §3 and §4 have neither.
@@ -128,7 +142,7 @@ class Data(Strict):
     download: Download | None = Field(default=None, description="webdataset: where its links are")
     resident: bool = Field(
         default=False,
-        description="all pictures stay on the device, which crops and resizes them; pixels may differ by 1 of 255",
+        description="all images stay on the device, which crops and resizes them; pixels may differ by 1 of 255",
     )
 
     @model_validator(mode="after")
@@ -158,6 +172,9 @@ class ScaleModel(Strict):
     """How one of the paper's models is built at this scale."""
 
     config: str = Field(description="stem of a file in src/clipa/model_configs")
+    base_lr: dict[Literal["pretrain", "finetune", "negclip"], float] = Field(
+        default_factory=dict, description="by kind of stage, where the schedule names no rate for this model"
+    )
     patch_size: int | None = Field(default=None, gt=0, description="where it is not the scale's (H/14, G/14)")
     sharded: bool | None = Field(default=None, description="where it is not the scale's")
     activation_checkpointing: bool | Literal["selective"] | None = Field(
@@ -210,7 +227,7 @@ class Scale(Strict):
     kept_patches: dict[int, int] = Field(
         default_factory=dict, description="patches that a mask keeps in the paper → at this scale"
     )
-    models: dict[str, ScaleModel]
+    models: dict[ModelName, ScaleModel]
     data: Data
     sources: dict[str, Data] = Field(
         default_factory=dict,
@@ -236,13 +253,10 @@ class Scale(Strict):
 
     @model_validator(mode="after")
     def _names_and_patches(self) -> Scale:
-        unknown = [name for name in self.models if name not in MODELS]
-        if unknown:
-            raise ValueError(f"models: unknown model {unknown[0]!r} (known: {', '.join(MODELS)})")
-        for stage in (self.pretrain, self.finetune):
-            missing = [name for name in self.models if name not in stage.base_lr]
+        for kind in ("pretrain", "finetune"):
+            missing = [name for name in self.models if self.base_lr(name, kind) is None]
             if missing:
-                raise ValueError(f"base_lr: no value for {missing[0]}")
+                raise ValueError(f"{kind}.base_lr: no value for {missing[0]}")
         patches = {self.patch_size, *(model.patch_size for model in self.models.values() if model.patch_size)}
         uneven = [size for size in self.image_sizes.values() if all(size % patch for patch in patches)]
         if uneven:
@@ -251,26 +265,31 @@ class Scale(Strict):
             raise ValueError("negclip and negatives: a schedule and its training set go together")
         return self
 
+    def base_lr(self, model: str, kind: str) -> float | None:
+        """The base learning rate of a model in a kind of stage; None where none is given."""
+        schedule = getattr(self, kind)
+        return self.models[model].base_lr.get(kind) or (schedule.base_lr.get(model) if schedule else None)
+
     @property
     def full_image_size(self) -> int:
         """Pixels of a full-resolution image (the paper's 224)."""
-        return self.image_sizes[224]
+        return self.image_sizes[study.FULL_IMAGE_SIZE]
 
 
 class ExperimentRuns(Strict):
     """A block of runs: the product of its lists (the paper's pixels; text lengths with [CLS])."""
 
-    image_reduction: Literal["none", "resize", "random", "grid", "block"]
-    image_size: list[int] = [224]
+    image_reduction: ImageReductionName
+    image_size: list[int] = [study.FULL_IMAGE_SIZE]
     kept_patches: list[int] | None = Field(default=None, description="of the paper's 196; masks only")
-    text_reduction: list[Literal["truncation", "random", "block", "syntax"]] = ["truncation"]
-    text_tokens: list[int] = [32]
-    recipe: list[str] = ["study"]
+    text_reduction: list[TextReductionName] = ["truncation"]
+    text_tokens: list[int] = [study.FULL_TEXT_TOKENS]
+    recipe: list[str] = [study.STUDY]
 
     @model_validator(mode="after")
     def _counts_if_masked(self) -> ExperimentRuns:
-        if (self.image_reduction in MASKS) != (self.kept_patches is not None):
-            raise ValueError("`kept_patches` belongs to, and only to, the masks random, grid and block")
+        if (self.image_reduction in study.masks()) != (self.kept_patches is not None):
+            raise ValueError(f"`kept_patches` belongs to, and only to, the masks {', '.join(study.masks())}")
         return self
 
 
@@ -279,7 +298,7 @@ class Experiment(Strict):
 
     about: str
     fills: list[str] = Field(description="tables and figures of the paper: table11, figure4, …")
-    models: list[str] = []
+    models: list[ModelName] = []
     runs: list[ExperimentRuns] = []
     cells: dict[str, str | list[str]] = Field(
         default_factory=dict,

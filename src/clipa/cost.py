@@ -12,12 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from clipa.runs import Stage
+from clipa.study import FULL_IMAGE_SIZE, FULL_TEXT_TOKENS
 
-# Full lengths: clipa.runs has them too, but needs what this must not load to start in no time.
-FULL_IMAGE_SIZE = 224
-FULL_TEXT_TOKENS = 32
+if TYPE_CHECKING:
+    from clipa.stages import Stage
 
 TRAINING_PASSES = 3  # forward, and twice as much for backward
 

@@ -21,7 +21,7 @@ from typing import IO
 from clipa.demo_progress import Display, Work, clock
 from clipa.plan import Plan, load_plan
 from clipa.results import RECORDED_DIRECTORY, Record, load_records
-from clipa.runs import recorded_path
+from clipa.stages import recorded_path
 
 SCALES = {"full": "micro", "ci": "ci"}
 TARGETS = ("data", "measure_figure4", "measure_figure9", "measure_figure10", "measure_table11")

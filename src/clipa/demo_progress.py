@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from clipa.cost import stage_macs
-from clipa.estimate.throughput import CORE_MACS_PER_SECOND, CORE_SECONDS_PER_SAMPLE
+from clipa.estimate import CORE_MACS_PER_SECOND, CORE_SECONDS_PER_SAMPLE
 from clipa.plan import Plan
-from clipa.runs import Stage
+from clipa.stages import Stage
 
 LINE_SECONDS = 15.0
 LAYOUT = "{desc:<44} {percentage:3.0f} % |{bar}| {unit}"

@@ -146,7 +146,7 @@ def decayed(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim >= 2 and not name.endswith(("positional_embedding", "token_embedding.weight"))
 
 
-def clamp_temperature(model: CLIP) -> None:
+def clamp_logit_scale(model: CLIP) -> None:
     """Keep the scale within [1, 100]."""
     with torch.no_grad():
         model.logit_scale.clamp_(0.0, torch.log(torch.tensor(MAXIMUM_LOGIT_SCALE)).item())

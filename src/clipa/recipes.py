@@ -15,12 +15,18 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from clipa.config import CONFIG_DIRECTORY, Augmentation, ConfigError, Schedule, Strict, read_yaml, validated
+from clipa.config import (
+    CONFIG_DIRECTORY,
+    Augmentation,
+    ConfigError,
+    MaskName,
+    Schedule,
+    Strict,
+    read_yaml,
+    validated,
+)
+from clipa.study import FULL_IMAGE_SIZE, STAGE_KINDS
 
-STUDY = "study"
-"""The recipe of §3 and §4: pre-training, then fine-tuning; full-length baselines are only pre-trained."""
-
-KINDS = ("pretrain", "finetune", "negclip")
 # Samples, batch and warm-up of the study's stages in the paper (§3.1, Table 5, A.2): what recipes are relative to.
 STUDY_IN_THE_PAPER = {
     "pretrain": (2_560_000_000, 32_768, 1600),
@@ -34,7 +40,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 class Mask(Strict):
     """Patches dropped while fine-tuning (§6, Tables 9 and 10)."""
 
-    reduction: Literal["random", "grid", "block"]
+    reduction: MaskName
     kept_patches: int = Field(
         gt=0, description="of the paper's: 256 at 224 pixels, 576 at 336 (patches of 14)"
     )
@@ -50,12 +56,12 @@ class Recipe(Strict):
     batch_size: int | None = Field(default=None, gt=0)
     warmup_steps: int | None = Field(default=None, ge=0, description="none: as many samples as the study's")
     base_lr_factor: float = Field(default=1.0, gt=0, description="times the study's of this kind and model")
-    image_size: int = Field(default=224, description="the paper's pixels, in fine-tuning")
+    image_size: int = Field(default=FULL_IMAGE_SIZE, description="the paper's pixels, in fine-tuning")
     mask: Mask | None = None
     pooling: Literal["average"] | None = Field(default=None, description="of the image; else the model's own")
     color_jitter: float | None = None
     grayscale_probability: float | None = None
-    reading: dict[Literal["grid", "block"], str] = Field(
+    reading: dict[MaskName, str] = Field(
         default_factory=dict, description="of a mask that §3.2 leaves open (clipa.reductions.images)"
     )
     text_recipe: Literal["released"] | None = Field(
@@ -67,7 +73,7 @@ class Recipe(Strict):
     def _begins_with_a_pretraining(self) -> Recipe:
         if (self.kind == "pretrain") != (self.after is None):
             raise ValueError("`after` belongs to, and only to, stages that start from another one")
-        if self.kind == "pretrain" and (self.mask is not None or self.image_size != 224):
+        if self.kind == "pretrain" and (self.mask is not None or self.image_size != FULL_IMAGE_SIZE):
             raise ValueError(
                 "mask and image_size are a fine-tuning's; a run's name says them for pre-training"
             )
@@ -142,7 +148,9 @@ def _load(path: Path, _where: Path, _changed: int) -> dict[str, Recipe]:
         # Parents come first in the file, which also rules out circles.
         if recipe.after is not None and recipe.after not in recipes:
             raise ConfigError(f"{path}: {name}.after: there is no recipe {recipe.after!r} above it")
-        if recipe.after is not None and KINDS.index(recipes[recipe.after].kind) > KINDS.index(recipe.kind):
+        if recipe.after is not None and STAGE_KINDS.index(recipes[recipe.after].kind) > STAGE_KINDS.index(
+            recipe.kind
+        ):
             raise ConfigError(
                 f"{path}: {name}.kind: {recipe.kind} cannot follow {recipes[recipe.after].kind}"
             )

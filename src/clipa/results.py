@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipa.outcomes import correct_items, paired_drop
+from clipa.study import TABLE4_PARAMETERS
 
 if TYPE_CHECKING:
     import pandas
@@ -72,9 +73,6 @@ FACTORS = [
     "standard_error",
     "stage_fingerprint",
 ]
-# Parameters of image and text tower together, in millions, as Table 4 prints them.
-TABLE4_PARAMETERS = {"S/16": 55, "B/16": 141, "L/16": 414, "H/14": 967, "G/14": 2516}
-
 NESTED = {
     "dataset": ("name", "split", "n", "fingerprint"),
     "actual": ("image_size", "patches", "text_tokens", "width", "layers", "parameters", "samples"),

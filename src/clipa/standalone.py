@@ -22,11 +22,12 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from clipa.cost import stage_macs
+from clipa.data.annotation import ENTRIES
 from clipa.data.annotation import MANIFEST as ANNOTATED
-from clipa.data.entries import ENTRIES
 from clipa.plan import Plan
 from clipa.results import write_bytes_atomically
-from clipa.runs import Run, Stage, parse_run, stages_of
+from clipa.stages import Stage, resolve, stages_of
+from clipa.study import Run, parse_run
 from clipa.train import INTERRUPTED, Interrupted, NonFinite, train_stage
 
 LARGEST_ARCHIVE = 16 << 20
@@ -201,8 +202,8 @@ def _is_measured(plan: Plan, job: Job) -> bool:
 def _prepare(plan: Plan, jobs: Sequence[Job], processes: int) -> None:
     """World, vocabulary and, where they are needed, parts of speech and NegCLIP's rows; what is there is kept."""
     from clipa.data.annotation import annotate
-    from clipa.data.negatives import write_negatives
-    from clipa.data.shards import draw_test, draw_train
+    from clipa.data.drawing import draw_test, draw_train
+    from clipa.data.negclip import write_negatives
     from clipa.data.vocabulary import MANIFEST, train_vocabulary
 
     scale, directory = plan.scale, plan.root / plan.data
@@ -235,7 +236,7 @@ def _train_all(plan: Plan, jobs: Sequence[Job], evaluations: _Evaluations, ends:
                     raise OutOfTime
                 if not (plan.root / plan.stage_file(stage)).is_file():
                     _say(f"[{number}/{len(jobs)}{left}] {job.name}: {stage.kind}")
-                    train_stage(stage, plan.project)
+                    train_stage(resolve(stage, plan.project))
                 evaluations.collect()
             evaluations.start(job)
         except Interrupted as error:

@@ -1,8 +1,9 @@
-"""What rules ask of the plan: which files feed a stage, an evaluation, a figure. The thoughts are in clipa.plan."""
+"""What rules ask of the plan (clipa.plan): which files feed a stage, an evaluation, a figure."""
 
 from clipa.cost import stage_macs
-from clipa.grid import takes_suite
-from clipa.runs import TRAINING_SETS
+from clipa.plan import takes_suite
+from clipa.stages import TRAINING_SETS
+from clipa.study import TEXT_REDUCTIONS
 
 LONGEST = max(map(stage_macs, PLAN.stages.values()))
 TRAINING_RESOURCES = {
@@ -19,14 +20,6 @@ EVALUATION_RESOURCES = {
 }
 
 
-def stages(wildcards):
-    """The stages of a run, in training order; one line when the configuration does not ask for the run."""
-    try:
-        return PLAN.stages_of(wildcards.run, int(wildcards.seed))
-    except (KeyError, ValueError) as error:
-        sys.exit(f"{RUNS}/{wildcards.scale}/{wildcards.run}: {error.args[0]}")
-
-
 def stage(wildcards):
     """The stage that a folder's fingerprint names; one line when the configuration does not ask for it."""
     try:
@@ -36,13 +29,23 @@ def stage(wildcards):
 
 
 def finished_stages(wildcards):
-    """What is there when every stage of a run is trained."""
-    return [str(PLAN.stage_file(one)) for one in stages(wildcards)]
+    """What is there when every stage of a run is trained; one line when the configuration does not ask for the run."""
+    try:
+        job = PLAN.asked(wildcards.run, int(wildcards.seed))
+    except (KeyError, ValueError) as error:
+        sys.exit(f"{RUNS}/{wildcards.scale}/{wildcards.run}: {error.args[0]}")
+    return [str(PLAN.stage_file(one)) for one in job.stages]
 
 
 def parent_stage(wildcards):
-    """What is there when the stage that this one starts from is finished."""
-    return str(PLAN.stage_file(stage(wildcards).parent))
+    """What is there when the stage that this one starts from is finished; nothing for a pre-training."""
+    parent = stage(wildcards).parent
+    return [str(PLAN.stage_file(parent))] if parent else []
+
+
+def resolved_stage(wildcards):
+    """The file that training starts from: written when Snakemake starts (workflow/Snakefile, onstart)."""
+    return str(PLAN.stage_file(stage(wildcards)).with_name("stage.resolved.json"))
 
 
 def training_data(wildcards):
@@ -50,7 +53,7 @@ def training_data(wildcards):
     one = stage(wildcards)
     place = PLAN.data_of(one.data)
     needed = [place / TRAINING_SETS[one.kind] / "manifest.json"]
-    if one.text_reduction == "syntax":
+    if TEXT_REDUCTIONS[one.text_reduction].tags:
         needed.append(place / "train" / "annotation.json")
     # What it is made of is in the fingerprint: data made again is no reason to train again.
     return [ancient(f"{DATA}/vocabulary/vocabulary.json"), *(ancient(str(path)) for path in needed)]
@@ -85,7 +88,12 @@ def published(wildcards):
 
 def measured(wildcards):
     """Records behind a measured figure or table: accepted ones, else those of runs (which are then planned)."""
-    return [str(path) for path in PLAN.cells(wildcards.get("figure") or wildcards.table)]
+    return records_behind(wildcards.get("figure") or wildcards.table)
+
+
+def records_behind(target):
+    """The records of every job behind a target."""
+    return [str(job.records) for job in PLAN.jobs(target)]
 
 
 def recorded(wildcards):
@@ -104,7 +112,7 @@ def recorded(wildcards):
 def measured_files(name):
     """The pictures or the table called `name`, at the configured scale; records where it is neither (readings)."""
     if name in MEASURED_BESIDES:
-        return [str(path) for path in PLAN.cells(name)]
+        return records_behind(name)
     if name.startswith("table"):
         return [f"{RUNS}/{SCALE.name}/tables/{name}.tex"]
     return [f"{RUNS}/{SCALE.name}/figures/{name}.{kind}" for kind in ("pdf", "png")]

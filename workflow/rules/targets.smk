@@ -42,7 +42,7 @@ for target in MEASURED + MEASURED_BESIDES:
 
 rule measure_suite:
     input:
-        PLAN.suite_cells(),
+        records_behind("suite"),
 
 
 rule all:

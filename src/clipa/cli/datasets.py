@@ -17,7 +17,6 @@ def add_verbs(verbs) -> None:
     draw.add_argument(
         "what", help="train, the name of a test set (plain, fresh, …), all, or sheet (docs/world.png)"
     )
-    draw.add_argument("--processes", type=int, default=1)
     index = add_verb(
         verbs,
         "index",
@@ -26,20 +25,18 @@ def add_verbs(verbs) -> None:
         "train --scale paper",
     )
     index.add_argument("what", help="train, or the name of a test set (imagenet1k, …)")
-    index.add_argument("--processes", type=int, default=1)
-    _add_source(index)
     aro = add_verb(
         verbs,
         "aro",
         _aro,
-        "make one of ARO's four test sets from its files (docs/data.md), or download one of these",
+        "make one of ARO's four test sets from its files (docs/data.md), or download one of these files",
         "vg_relation --scale paper --source-folder results/data/aro",
     )
     aro.add_argument(
         "what", help="vg_relation, vg_attribution, coco_order, flickr30k_order, or a file (val2014.zip, …)"
     )
     aro.add_argument(
-        "--source-folder", type=Path, metavar="DIR", help="where ARO's files lie (default: results/data/aro)"
+        "--source-folder", type=Path, metavar="DIR", help="folder of ARO's files (default: results/data/aro)"
     )
     add_verb(
         verbs, "vocabulary", _vocabulary, "make the vocabulary from the training captions", "--scale micro"
@@ -47,12 +44,6 @@ def add_verbs(verbs) -> None:
     annotate = add_verb(
         verbs, "annotate", _annotate, "tag parts of speech in the training captions", "--scale micro"
     )
-    annotate.add_argument("--processes", type=int, default=1)
-    _add_source(annotate)
-    _add_source(_negatives_verbs(verbs))
-
-
-def _negatives_verbs(verbs) -> argparse.ArgumentParser:
     coco = add_verb(
         verbs,
         "coco",
@@ -67,33 +58,31 @@ def _negatives_verbs(verbs) -> argparse.ArgumentParser:
         verbs,
         "negatives",
         _negatives,
-        "make NegCLIP's training set: captions with two words exchanged, pictures with like ones",
+        "make NegCLIP's training set: captions with two words exchanged, images with similar ones",
         "--scale micro --processes 2 --neighbours pixels --rows 8000",
     )
-    negatives.add_argument("--processes", type=int, default=1)
     negatives.add_argument(
         "--neighbours",
         metavar="HOW",
         help="pixels, or an open_clip model and its weights: ViT-B-32/openai (default: the scale's)",
     )
     negatives.add_argument(
-        "--rows", type=int, metavar="N", help="the first N pictures only (default: the scale's)"
+        "--rows", type=int, metavar="N", help="only the first N images (default: the scale's)"
     )
-    return negatives
-
-
-def _add_source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--source",
-        metavar="NAME",
-        help="another data source of the scale, as LAION-2B (default: its own data)",
-    )
+    for parser in (draw, index, annotate, negatives):
+        parser.add_argument("--processes", type=int, default=1, help="number of processes (default: 1)")
+    for parser in (index, annotate, negatives):
+        parser.add_argument(
+            "--source",
+            metavar="NAME",
+            help="another data source of the scale, as LAION-2B (default: its own data)",
+        )
 
 
 def _data(chosen: argparse.Namespace):
     """The scale, and the folder of its data or of the source that is asked for."""
     from clipa.config import ConfigError, load_scale
-    from clipa.runs import data_slug
+    from clipa.stages import data_slug
 
     project = project_of(chosen)
     scale = load_scale(project.scale)
@@ -110,7 +99,7 @@ def _data(chosen: argparse.Namespace):
 
 def _draw(chosen: argparse.Namespace) -> int:
     from clipa.data import TEST_SETS
-    from clipa.data.shards import draw_test, draw_train
+    from clipa.data.drawing import contact_sheet, draw_test, draw_train
 
     scale, directory = _data(chosen)
     if scale.data.world is None:
@@ -119,17 +108,14 @@ def _draw(chosen: argparse.Namespace) -> int:
         )
     parameters = scale.data.world
     if chosen.what == "sheet":
-        from clipa.data.testsets import contact_sheet
-
         contact_sheet(parameters).save("docs/world.png", optimize=True)
         print("docs/world.png")
         return 0
-    wanted = ("train", *TEST_SETS) if chosen.what == "all" else (chosen.what,)
-    for name in wanted:
-        if name == "train":
-            print(draw_train(parameters, directory, chosen.processes))
-        else:
-            print(*draw_test(parameters, directory, (name,), chosen.processes), sep="\n")
+    if chosen.what in ("train", "all"):
+        print(draw_train(parameters, directory, chosen.processes))
+    if chosen.what != "train":
+        names = TEST_SETS if chosen.what == "all" else (chosen.what,)
+        print(*draw_test(parameters, directory, names, chosen.processes), sep="\n")
     return 0
 
 
@@ -175,7 +161,7 @@ def _annotate(chosen: argparse.Namespace) -> int:
 
 
 def _negatives(chosen: argparse.Namespace) -> int:
-    from clipa.data.negatives import write_negatives
+    from clipa.data.negclip import write_negatives
 
     scale, directory = _data(chosen)
     asked = scale.negatives
@@ -187,7 +173,7 @@ def _negatives(chosen: argparse.Namespace) -> int:
 
 
 def _coco(chosen: argparse.Namespace) -> int:
-    from clipa.data.coco import write_image_list
+    from clipa.data.download import write_image_list
 
     print(write_image_list(chosen.annotations, chosen.list))
     return 0

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,61 +27,24 @@ def add_verbs(verbs) -> None:
 
 
 def _stages(chosen: argparse.Namespace):
-    """The project and the stages that lead to what is asked for; checks the fingerprint that a rule passes.
-
-    Folders of stages are named without a recipe, since recipes share stages, and rules pass a folder's name: which
-    stage is meant the fingerprint then says.
-    """
+    """The project and the stages of the run that is asked for, in training order."""
     from clipa.config import load_scale
-    from clipa.runs import parse_run, stages_of
+    from clipa.stages import stages_of
+    from clipa.study import parse_run
 
     project = project_of(chosen)
-    run, scale = parse_run(chosen.run), load_scale(project.scale)
-    stages = stages_of(run, scale, chosen.seed)
-    kind = getattr(chosen, "kind", None)
-    if kind is None:
-        found = stages
-    elif chosen.fingerprint is not None:
-        found = _leading_to(chosen.fingerprint, run, scale, chosen.seed) or stages
-    else:  # of two fine-tunings in a row (§6) the last
-        last = [number for number, stage in enumerate(stages, 1) if stage.kind == kind]
-        if not last:
-            has = ", ".join(dict.fromkeys(stage.kind for stage in stages))
-            raise ValueError(f"--kind {kind}: {chosen.run} has no such stage (it has: {has})")
-        found = stages[: last[-1]]
-    if chosen.fingerprint not in (None, found[-1].fingerprint):
-        raise ValueError(
-            f"--fingerprint {chosen.fingerprint}: the configuration now gives {found[-1].fingerprint} for "
-            f"{chosen.run} {found[-1].kind}: it was changed after this job was planned; start Snakemake again"
-        )
-    return project, found
-
-
-def _leading_to(fingerprint: str, run: Any, scale: Any, seed: int) -> list[Any]:
-    """The stages, of any recipe of these coordinates, that end with the one of this fingerprint; else none."""
-    from clipa.recipes import load_recipes
-    from clipa.runs import stages_of
-
-    for recipe in (run.recipe, *load_recipes(scale.config_directory)):
-        try:
-            stages = stages_of(replace(run, recipe=recipe), scale, seed)
-        except ValueError:  # a recipe that is not for such runs
-            continue
-        for number, stage in enumerate(stages, 1):
-            if stage.fingerprint == fingerprint:
-                return stages[:number]
-    return []
+    return project, stages_of(parse_run(chosen.run), load_scale(project.scale), chosen.seed)
 
 
 def _plan(chosen: argparse.Namespace) -> int:
-    from clipa.cli.planning import cost_of, telling
+    from clipa.cli.planning import cost_of, report
     from clipa.plan import load_plan
 
     plan = load_plan(overrides(chosen) | _settings(chosen.config))
     costs = cost_of(
         plan, chosen.target, chosen.gpus, {one.option: vars(chosen)[one.option] for one in ASSUMPTIONS}
     )
-    print(json.dumps(costs, indent=2, ensure_ascii=False) if chosen.json else telling(costs))
+    print(json.dumps(costs, indent=2, ensure_ascii=False) if chosen.json else report(costs))
     return 0
 
 
@@ -99,21 +61,36 @@ def _settings(words: list[str]) -> dict[str, Any]:
     return settings
 
 
-def _train(chosen: argparse.Namespace) -> int:
+def _resolve(chosen: argparse.Namespace) -> int:
+    from clipa.resolved import write
+    from clipa.stages import resolve
+
     project, stages = _stages(chosen)
-    scale = stages[-1].scale
-    if scale.processes > 1 and "WORLD_SIZE" not in os.environ:
+    print(*(write(resolve(stage, project)) for stage in stages), sep="\n")
+    return 0
+
+
+def _train(chosen: argparse.Namespace) -> int:
+    from clipa.resolved import read
+
+    stage = read(chosen.file)
+    if stage.processes > 1 and "WORLD_SIZE" not in os.environ:
         # Snakemake sets this to the cores of the whole job; the processes share them.
-        os.environ["OMP_NUM_THREADS"] = str(max(1, scale.resources.cpus // scale.processes))
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(scale.processes)]
+        os.environ["OMP_NUM_THREADS"] = str(max(1, stage.cpus // stage.processes))
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(stage.processes)]
         os.execv(sys.executable, [sys.executable, *launcher, "-m", "clipa", *sys.argv[1:]])
     from clipa.train import main as train
 
-    return train(stages[-1], project)
+    return train(chosen.file)
 
 
 def _evaluate(chosen: argparse.Namespace) -> int:
     project, stages = _stages(chosen)
+    if chosen.fingerprint not in (None, stages[-1].fingerprint):
+        raise ValueError(
+            f"--fingerprint {chosen.fingerprint}: the configuration now gives {stages[-1].fingerprint} for "
+            f"{chosen.run}: it was changed after this job was planned; start Snakemake again"
+        )
     from clipa.evaluate import evaluate_run
 
     print(evaluate_run(stages, project, suite=chosen.suite))
@@ -171,12 +148,24 @@ def _plan_verb(verbs) -> None:
 
 
 def _stage_verbs(verbs) -> None:
+    resolve = add_verb(
+        verbs,
+        "resolve",
+        _resolve,
+        "write what the stages of a run are trained from, and print the files in training order",
+        "L16-resize64-truncation32 --scale micro --seed 0",
+    )
+    resolve.add_argument("run", metavar="RUN", help=_RUNS)
     train = add_verb(
         verbs,
         "train",
         _train,
-        "train one stage, or go on with it; exit code 75: interrupted, start again to go on",
-        "--scale micro --run L16-resize64-truncation32 --kind pretrain --seed 0",
+        "train or resume one stage; exit code 75: interrupted, start again to resume",
+        "results/runs/micro/S16-none-truncation32/pretrain/seed0-2c412bde12f0/stage.resolved.json",
+        asked=False,
+    )
+    train.add_argument(
+        "file", type=Path, metavar="FILE", help="stage.resolved.json (`clipa resolve` writes it)"
     )
     evaluate = add_verb(
         verbs,
@@ -185,11 +174,10 @@ def _stage_verbs(verbs) -> None:
         "evaluate every stage of a run with CLIP_benchmark and write its records",
         "--scale micro --run L16-resize64-truncation32 --seed 0",
     )
-    for parser in (train, evaluate):
-        parser.add_argument("--run", required=True, metavar="RUN", help=_RUNS)
+    evaluate.add_argument("--run", required=True, metavar="RUN", help=_RUNS)
+    evaluate.add_argument("--fingerprint", help="refuse unless the configuration gives this one")
+    for parser in (resolve, evaluate):
         parser.add_argument("--seed", type=int, default=0)
-        parser.add_argument("--fingerprint", help="refuse unless the configuration gives this one")
-    train.add_argument("--kind", required=True, choices=("pretrain", "finetune", "negclip"))
     evaluate.add_argument(
         "--suite", action="store_true", help="the last stage on the scale's whole test suite"
     )

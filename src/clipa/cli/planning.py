@@ -6,13 +6,22 @@ import os
 import textwrap
 from typing import Any
 
+from tabulate import tabulate
+
 from clipa.cli.assumptions import ASSUMPTIONS
-from clipa.config import MODELS
 from clipa.cost import stage_macs
-from clipa.estimate import Work, wall_clock, work_of
-from clipa.estimate.disk import disk
-from clipa.estimate.throughput import Spread, Throughput, device_name, devices_of, short, throughput_of
-from clipa.plan import Plan
+from clipa.estimate import (
+    Spread,
+    Throughput,
+    device_name,
+    devices_of,
+    disk,
+    short,
+    throughput_of,
+    wall_clock,
+)
+from clipa.plan import Plan, Work
+from clipa.study import model_order, order_of
 
 COLUMNS = 100
 ENDS = ("mean", "low", "high")
@@ -26,7 +35,7 @@ def cost_of(plan: Plan, target: str, gpus: int | None, given: dict[str, Any]) ->
     `given`: the assumptions that the user replaced, None for the others. ValueError for an unknown target, and for
     fewer devices than one stage takes.
     """
-    work, each, device = work_of(plan, target), devices_of(plan.scale), device_name(plan.scale)
+    work, each, device = plan.work(target), devices_of(plan.scale), device_name(plan.scale)
     devices = (8 if device == "GPU" else len(os.sched_getaffinity(0))) if gpus is None else gpus
     if devices < each:
         raise ValueError(
@@ -75,8 +84,8 @@ def _spread(spread: Spread) -> dict[str, float]:
 def _groups(work: Work, speed: Throughput) -> list[dict[str, Any]]:
     """One entry for each model and kind of stage, in the order of the grid; sums are of pending stages."""
 
-    def place(key: tuple[str, str]) -> tuple[int, int]:
-        return MODELS.index(key[0]), [*KINDS, key[1]].index(key[1])
+    def place(key: tuple[str, str]) -> tuple[Any, ...]:
+        return model_order(key[0]), order_of(KINDS, key[1])
 
     groups = []
     for model, kind in sorted({(stage.run.model, stage.kind) for stage in work.stages}, key=place):
@@ -101,7 +110,7 @@ def _groups(work: Work, speed: Throughput) -> list[dict[str, Any]]:
 # ------------------------------------------------------------------------------------------------------- for people
 
 
-def telling(costs: dict[str, Any]) -> str:
+def report(costs: dict[str, Any]) -> str:
     """The costs as a table and notes, no line longer than `COLUMNS`."""
     pending = costs["stages"]["pending"]
     kinds: dict[str, int] = {}
@@ -137,14 +146,8 @@ def _table(costs: dict[str, Any]) -> list[str]:
         "device_hours": costs["device_hours"],
     }
     rows = [_row(group) for group in (*costs["groups"], whole)]
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    return [
-        "  ".join(
-            word.ljust(width) if place < 2 else word.rjust(width)
-            for place, (word, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in (head, *rows)
-    ]
+    aligned = ("left", "left", *["right"] * 7)
+    return tabulate([head, *rows], tablefmt="plain", disable_numparse=True, colalign=aligned).splitlines()
 
 
 def _row(group: dict[str, Any]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ sentences in :mod:`clipa.data.captions`, test sets in :mod:`clipa.data.testsets`
 from __future__ import annotations
 
 from clipa.config import WorldParameters
-from clipa.runs import world_fingerprint
+from clipa.stages import world_fingerprint
 
 __all__ = ["TEST_SETS", "WORLD", "WorldParameters", "world_fingerprint"]
 

@@ -1,40 +1,56 @@
-"""Parts of speech of every training caption, as sidecar files beside the shards (which are never rewritten).
+"""Parts of speech, which syntax masking goes by: of every training caption, and of the vocabulary's entries.
 
-Syntax masking (§3.2) keeps nouns first, then adjectives, then other words. Tags are made once, by spaCy, before any
-training: ``train/<shard>.pos.jsonl`` has one line per sample, ``{"key", "captions": [{"words", "tags"}, …]}``, with
-Universal POS tags and words as BERT's basic tokenizer splits them. ``train/annotation.json`` is written last.
-Where there is a vocabulary, its entries are tagged, too, for the recipe `released` (:mod:`clipa.data.entries`).
+Syntax masking (§3.2) keeps nouns first, then adjectives, then other words. Captions are tagged once, by spaCy, before
+any training, in sidecar files beside the shards: ``train/<shard>.pos.jsonl`` has one line per sample, ``{"key",
+"captions": [{"words", "tags"}, …]}``, with Universal POS tags and words as BERT's basic tokenizer splits them.
+``train/annotation.json`` is written last.
 
 The embedded world knows the part of speech of each word it writes. A small tagger learns from these gold tags and
 then annotates, so that the path is the one of real captions (there: an installed pipeline, ``en_core_web_sm``). Where
-spaCy is not installed (the mini scale may run on such a machine) the gold tags themselves become the sidecars, and an
-entry of the vocabulary is what the words that begin with it are most often.
+spaCy is not installed (the mini scale may run on such a machine) the gold tags themselves become the sidecars.
+
+The released code tags no captions. It tags the entries of the vocabulary once, each as a text of its own, and takes a
+word for what the entry of its first piece is. So does ``<data>/vocabulary/entries.json``: ``{"tagger", "tokenizer",
+"tags": {entry: tag, …}}``, in the order of the ids. An entry of several words (``[UNK]``, ``##ing``: brackets and
+hashes are words) has the tag of the last one, as there. With gold tags, which come without a tagger that could tag an
+entry, an entry has the most frequent tag of the words that begin with it.
+
+Penn's tags, which the released code sorts by, are coarser in one place and finer in another: VB* is verbs and the
+auxiliaries be, have and do; modals are MD, hence "other". Universal POS calls all auxiliaries AUX. Modals are a closed
+list of words and entries are words, so the list makes the difference.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
-import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipa.data.entries import ENTRIES, UNSEEN, entries_of, tags_of_first_pieces, write_entry_tags
-from clipa.data.processes import in_processes
+import numpy
+
+from clipa.data.shards import Entry, file_sha256, in_processes, progress_bar, read_metadata, writing
 from clipa.data.vocabulary import MANIFEST as VOCABULARY
-from clipa.data.vocabulary import load_tokenizer, read_scene_facts
+from clipa.data.vocabulary import VocabularyError, load_tokenizer
 from clipa.locks import directory_lock
-from clipa.results import write_json_atomically, write_text_atomically
+from clipa.reductions import texts
+from clipa.results import write_json_atomically
 
 if TYPE_CHECKING:
     from spacy.language import Language
+    from tokenizers import Tokenizer
 
 MANIFEST = "annotation.json"
+ENTRIES = "entries.json"
+UNSEEN = "X"
+"""Universal POS of what has no part of speech: an entry without a word, or one that no tagged word begins with."""
+MODALS = frozenset(
+    ["can", "cannot", "could", "may", "might", "must", "ought", "shall", "should", "will", "would"]
+)
 GOLD = "gold"
 WORLD = "world"
 TAGGER_SEED = 0
@@ -77,38 +93,36 @@ def annotate(data_directory: Path, processes: int, tagger: str = GOLD) -> Path:
     """Tag the captions of ``<data_directory>/train`` in ``processes`` processes; returns ``train/annotation.json``.
 
     ``tagger`` is "gold" (train a small one on the world's own tags first), "world" (take these tags themselves) or the
-    name of an installed spaCy pipeline (``en_core_web_sm``). Shards that an interrupted call has finished are not
-    tagged again. The entries of ``<data_directory>/vocabulary``, where there is one, are tagged after the captions.
-    Raises AnnotationError when there are no shards, or when the pipeline is not installed.
+    name of an installed spaCy pipeline (``en_core_web_sm``). Shards that an interrupted call has finished with the same
+    tagger are not tagged again. The entries of ``<data_directory>/vocabulary``, where there is one, are tagged after
+    the captions. Raises AnnotationError when there are no shards, or when the pipeline is not installed.
     """
     train, vocabulary = (Path(data_directory) / name for name in ("train", "vocabulary"))
     shards = sorted(path.name for path in train.glob("*.tar"))
     if not shards:
         raise AnnotationError(f"{train}: no shards to annotate; draw the world (or download the data) first")
-    with directory_lock(train, "annotation"):
+    with writing(train / MANIFEST, "annotation", pattern="*.pos.jsonl", key="sidecars") as parts:
         if tagger == GOLD:
-            out = Path(data_directory) / "tagger"
-            about = train_tagger(Path(data_directory), out)
-            pipeline = str(out)
+            pipeline = str(Path(data_directory) / "tagger")
+            about = train_tagger(Path(data_directory), Path(pipeline))
         elif tagger == WORLD:
             about, pipeline = {"name": "the world's own tags"}, WORLD
         else:
             about, pipeline = {"name": tagger, "version": _installed_version(tagger)}, tagger
-        for made in (train / MANIFEST, vocabulary / ENTRIES):
+        for made in (
+            train / MANIFEST,
+            vocabulary / ENTRIES,
+        ):  # the shards may be others than they were made from
             made.unlink(missing_ok=True)
-        entries = _annotate_shards(train, shards, pipeline, about, processes)
-        manifest = {
-            "tagger": about,
-            "words": sum(entry["words"] for entry in entries),
-            "captions": sum(entry["captions"] for entry in entries),
-            "sidecars": entries,
-        }
+        parts.resume({"tagger": about})
+        jobs = {Path(name).stem + ".pos.jsonl": (train / name, pipeline) for name in shards}
+        with progress_bar("parts of speech", len(shards), "shard") as bar:
+            entries = parts.write(_annotate_shard, jobs, processes, lambda entry: bar.update())
         if (vocabulary / VOCABULARY).is_file():
-            sidecars = [train / entry["name"] for entry in entries]
+            sidecars = [train / name for name in jobs]
             _annotate_entries(vocabulary, sidecars, pipeline, about, processes)
-        write_json_atomically(train / MANIFEST, manifest)
-        _journal(train).unlink(missing_ok=True)
-    return train / MANIFEST
+        words, captions = (sum(entry[key] for entry in entries) for key in ("words", "captions"))
+        return parts.finish({"tagger": about, "words": words, "captions": captions, "sidecars": entries})
 
 
 def train_tagger(data_directory: Path, out: Path) -> dict[str, Any]:
@@ -120,10 +134,8 @@ def train_tagger(data_directory: Path, out: Path) -> dict[str, Any]:
     shards = sorted((data_directory / "train").glob("*.tar"))
     captions = list(islice(gold_captions(shards[0]), TRAINING_CAPTIONS + HELD_OUT_CAPTIONS))
     if len(shards) > 1:
-        learnt, held_out = (
-            captions[:TRAINING_CAPTIONS],
-            list(islice(gold_captions(shards[-1]), HELD_OUT_CAPTIONS)),
-        )
+        learnt = captions[:TRAINING_CAPTIONS]
+        held_out = list(islice(gold_captions(shards[-1]), HELD_OUT_CAPTIONS))
     else:
         learnt, held_out = captions[: len(captions) // 2], captions[len(captions) // 2 :]
     nlp = _fit(learnt)
@@ -144,7 +156,7 @@ def train_tagger(data_directory: Path, out: Path) -> dict[str, Any]:
 
 def gold_captions(shard: Path) -> Iterator[tuple[list[str], list[str]]]:
     """(words, tags) of every caption of one drawn shard. Raises AnnotationError where they do not go together."""
-    for content in read_scene_facts(shard):
+    for content in read_metadata(shard):
         if "pos" not in content:
             raise AnnotationError(
                 f"{shard}: sample {content['key']} has no gold tags; name an installed tagger, as en_core_web_sm"
@@ -218,32 +230,9 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _annotate_shards(
-    train: Path, shards: list[str], pipeline: str, about: dict[str, Any], processes: int
-) -> list[dict[str, Any]]:
-    """Sidecars of all ``shards``; entries in shard order. Each finished one is noted in a journal at once."""
-    from tqdm import tqdm
-
-    done = _finished(train, about)
-    missing = [name for name in shards if name not in done]
-    seconds = 0.5 if sys.stderr.isatty() else 10
-    bar = tqdm(
-        total=len(shards), initial=len(done), desc="parts of speech", unit="shard", mininterval=seconds
-    )
-    with bar, open(_journal(train), "a", encoding="utf-8") as journal:
-        jobs = [(train / name, pipeline) for name in missing]
-        for entry in in_processes(_annotate_shard, jobs, processes):
-            # The line break first: the last line may have been cut by a kill.
-            journal.write("\n" + json.dumps({"tagger": about, **entry}) + "\n")
-            journal.flush()
-            done[entry["shard"]] = entry
-            bar.update()
-    return [done[name] for name in shards]
-
-
-def _annotate_shard(shard: Path, pipeline: str) -> dict[str, Any]:
-    """Write the sidecar of one shard; returns its manifest entry."""
-    samples = [(content["key"], content["captions"]) for content in read_scene_facts(shard)]
+def _annotate_shard(name: str, shard: Path, pipeline: str) -> tuple[bytes, Entry]:
+    """The sidecar ``name`` of one shard, and its manifest entry."""
+    samples = [(content["key"], content["captions"]) for content in read_metadata(shard)]
     if pipeline == WORLD:
         annotations = gold_captions(shard)
     else:
@@ -252,20 +241,95 @@ def _annotate_shard(shard: Path, pipeline: str) -> dict[str, Any]:
     for key, captions in samples:
         annotated = [{"words": words, "tags": tags} for words, tags in islice(annotations, len(captions))]
         count += sum(len(caption["words"]) for caption in annotated)
-        lines.append(
-            json.dumps({"key": key, "captions": annotated}, ensure_ascii=False, separators=(",", ":")) + "\n"
-        )
-    text = "".join(lines)
-    sidecar = shard.with_suffix(".pos.jsonl")
-    write_text_atomically(sidecar, text)
-    return {
+        row = {"key": key, "captions": annotated}
+        lines.append(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
+    entry = {
         "shard": shard.name,
-        "name": sidecar.name,
+        "name": name,
         "samples": len(samples),
         "captions": sum(len(captions) for _, captions in samples),
         "words": count,
-        "sha256": hashlib.sha256(text.encode()).hexdigest(),
     }
+    return "".join(lines).encode("utf-8"), entry
+
+
+def tagged_captions(pipeline: str, captions: list[str]) -> Iterator[tuple[list[str], list[str]]]:
+    """(words, tags) of each caption, by a spaCy pipeline: an installed one's name, or the folder of a saved one.
+
+    Words are those of :func:`words_of`, tags Universal POS. Raises AnnotationError when it is not installed.
+    """
+    nlp = _load(pipeline)
+    for document in _tagged(nlp, (words_of(caption) for caption in captions)):
+        yield [token.text for token in document], [token.pos_ or token.tag_ for token in document]
+
+
+def describe_pipeline(pipeline: str) -> dict[str, str]:
+    """Name and version of a spaCy pipeline, as :func:`tagged_captions` takes it. Raises AnnotationError likewise."""
+    about = _load(pipeline).meta
+    return {"name": f"{about['lang']}_{about['name']}", "version": about["version"]}
+
+
+@cache
+def _load(pipeline: str) -> Language:
+    import spacy
+
+    _one_thread()
+    try:
+        # Tags are all that is wanted; the parser and the entity recogniser cost three quarters of the time.
+        return spacy.load(pipeline, exclude=["parser", "ner", "lemmatizer"])
+    except OSError:
+        raise _not_installed(pipeline) from None
+
+
+def _installed_version(name: str) -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version(name.replace("_", "-"))
+    except metadata.PackageNotFoundError:
+        raise _not_installed(name) from None
+
+
+def _not_installed(pipeline: str) -> AnnotationError:
+    return AnnotationError(
+        f"spaCy pipeline {pipeline!r} is not installed; install it (python -m spacy download {pipeline})"
+    )
+
+
+# ----------------------------------------------------------------------------------------- entries of a vocabulary
+
+
+def load_entry_parts(vocabulary: Path) -> numpy.ndarray:
+    """What each entry is to syntax masking as released: int64 [V] by id (:mod:`clipa.reductions.texts`).
+
+    Raises VocabularyError where the table is missing, broken, or that of another vocabulary.
+    """
+    path = Path(vocabulary) / ENTRIES
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        tags, tokenizer = table["tags"], table["tokenizer"]
+    except FileNotFoundError:
+        raise VocabularyError(
+            f"{path}: missing: tag the vocabulary's entries first (python -m clipa annotate)"
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise VocabularyError(f"{path}: broken: tag the entries again (python -m clipa annotate)") from None
+    if tokenizer != _tokenizer_sha256(vocabulary):
+        raise VocabularyError(
+            f"{path}: of another vocabulary: tag the entries again (python -m clipa annotate)"
+        )
+    return numpy.array([_part(entry, tag) for entry, tag in tags.items()], numpy.int64)
+
+
+def _part(entry: str, tag: str) -> int:
+    """NOUN, ADJECTIVE, VERB or OTHER."""
+    if tag == "AUX" and entry in MODALS:
+        return texts.OTHER
+    return texts.RELEASED_PARTS_OF_TAGS.get(tag, texts.OTHER)
+
+
+def _tokenizer_sha256(vocabulary: Path) -> str | None:
+    return file_sha256(Path(vocabulary) / "tokenizer.json")
 
 
 def _annotate_entries(
@@ -295,65 +359,32 @@ def _tag_counts(sidecar: Path) -> Counter[tuple[str, str]]:
     return counts
 
 
-def tagged_captions(pipeline: str, captions: list[str]) -> Iterator[tuple[list[str], list[str]]]:
-    """(words, tags) of each caption, by a spaCy pipeline: an installed one's name, or the folder of a saved one.
+def entries_of(tokenizer: Tokenizer) -> list[str]:
+    """The entries of a vocabulary in the order of their ids."""
+    vocabulary = tokenizer.get_vocab()
+    return sorted(vocabulary, key=vocabulary.__getitem__)
 
-    Words are those of :func:`words_of`, tags Universal POS. Raises AnnotationError when it is not installed.
+
+def tags_of_first_pieces(tokenizer: Tokenizer, counts: Mapping[tuple[str, str], int]) -> list[str]:
+    """Each entry's tag: the most frequent one of the words that begin with it, of equals the first by name.
+
+    ``counts``: how often each (word, tag) occurs. Entries that begin no word are UNSEEN.
     """
-    nlp = _load(pipeline)
-    for document in _tagged(nlp, (words_of(caption) for caption in captions)):
-        yield [token.text for token in document], [token.pos_ or token.tag_ for token in document]
+    words = sorted({word for word, _ in counts})
+    encodings = tokenizer.encode_batch(words, add_special_tokens=False)
+    first = {word: encoding.ids[0] for word, encoding in zip(words, encodings, strict=True) if encoding.ids}
+    found = [Counter() for _ in range(tokenizer.get_vocab_size())]
+    for (word, tag), count in counts.items():
+        if word in first:
+            found[first[word]][tag] += count
+    return [min(tags, key=lambda tag: (-tags[tag], tag)) if tags else UNSEEN for tags in found]
 
 
-def describe_pipeline(pipeline: str) -> dict[str, str]:
-    """Name and version of a spaCy pipeline, as :func:`tagged_captions` takes it. Raises AnnotationError likewise."""
-    about = _load(pipeline).meta
-    return {"name": f"{about['lang']}_{about['name']}", "version": about["version"]}
-
-
-@cache
-def _load(pipeline: str) -> Language:
-    import spacy
-
-    _one_thread()
-    try:
-        # Tags are all that is wanted; the parser and the entity recogniser cost three quarters of the time.
-        return spacy.load(pipeline, exclude=["parser", "ner", "lemmatizer"])
-    except OSError:
-        raise AnnotationError(
-            f"spaCy pipeline {pipeline!r} is not installed; install it (python -m spacy download {pipeline})"
-        ) from None
-
-
-def _installed_version(name: str) -> str:
-    from importlib import metadata
-
-    try:
-        return metadata.version(name.replace("_", "-"))
-    except metadata.PackageNotFoundError:
-        raise AnnotationError(
-            f"spaCy pipeline {name!r} is not installed; install it (python -m spacy download {name})"
-        ) from None
-
-
-def _journal(train: Path) -> Path:
-    return train / "annotation.journal.jsonl"
-
-
-def _finished(train: Path, about: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Entries of shards that an interrupted call has finished with the same tagger and whose sidecars are whole."""
-    entries: dict[str, dict[str, Any]] = {}
-    try:
-        lines = _journal(train).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return entries
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except ValueError:  # the line that was being written when the process was killed
-            continue
-        sidecar = train / entry["name"]
-        whole = sidecar.is_file() and hashlib.sha256(sidecar.read_bytes()).hexdigest() == entry["sha256"]
-        if entry.pop("tagger") == about and whole:
-            entries[entry["shard"]] = entry
-    return entries
+def write_entry_tags(
+    vocabulary: Path, about: Mapping[str, Any], entries: Sequence[str], tags: Sequence[str]
+) -> Path:
+    """Write the table of a vocabulary directory; ``about`` describes the tagger. Returns its path."""
+    path = Path(vocabulary) / ENTRIES
+    table = dict(zip(entries, tags, strict=True))
+    write_json_atomically(path, {"tagger": about, "tokenizer": _tokenizer_sha256(vocabulary), "tags": table})
+    return path

@@ -1,11 +1,11 @@
 """ARO's four test sets (Yuksekgonul et al., 2023; Table 14), in the layout of the embedded world's `order` set.
 
 =================== ============ ===================================================== =========================
-set                 items in ARO picture                                               wrong captions
+set                 items in ARO image                                                 wrong captions
 =================== ============ ===================================================== =========================
-vg_relation         23,937       crop of a Visual Genome picture to the two things     subject and object change
+vg_relation         23,937       crop of a Visual Genome image to the two things       subject and object change
 vg_attribution      28,748       the same                                              attributes change places
-coco_order          25,010       COCO's Karpathy test pictures, once for each caption  four orders of its words
+coco_order          25,010       COCO's Karpathy test images, once for each caption    four orders of its words
 flickr30k_order     5,000        Flickr30k's, likewise                                 the same
 =================== ============ ===================================================== =========================
 
@@ -16,7 +16,6 @@ files a person must place, and where our sets are not the very items behind the 
 from __future__ import annotations
 
 import ast
-import hashlib
 import io
 import json
 import re
@@ -31,11 +30,12 @@ from typing import Any
 import numpy
 from PIL import Image
 
+from clipa.data.annotation import describe_pipeline, tagged_captions
+from clipa.data.captions import wrong_orders
 from clipa.data.download import DownloadError, fetch, index_test_set
-from clipa.data.orders import wrong_orders
-from clipa.locks import directory_lock
-from clipa.results import write_bytes_atomically, write_json_atomically, write_text_atomically
-from clipa.runs import fingerprint
+from clipa.data.shards import Entry, Members, file_sha256, progress_bar, tar_bytes, writing
+from clipa.results import write_text_atomically
+from clipa.stages import fingerprint
 
 VERSION = 1
 """Raised when the same files would give other items."""
@@ -57,7 +57,7 @@ DOWNLOADS = {
 }
 """What has a plain address, by the name that it gets in the folder of sources."""
 
-# Folders of pictures may stay in their archives, which are called like them but for this one.
+# Folders of images may stay in their archives, which are called like them but for this one.
 _ARCHIVES = {"images": "vgr_vga_images.zip"}
 _DRIVE = "from ARO's Google Drive, gdown"
 _PLACES = {
@@ -92,16 +92,16 @@ SETS = {
 
 @dataclass(frozen=True)
 class Case:
-    """One item before its picture is read: ``captions`` are right and wrong, or of an order set the right one alone."""
+    """One item before its image is read: ``captions`` are right and wrong, or of an order set the right one alone."""
 
-    picture: str
+    image: str
     captions: tuple[str, ...]
     box: tuple[float, float, float, float] | None = None
     group: str | None = None
 
 
-class Pictures:
-    """Encoded pictures by their paths below a folder, whose top folders may still be archives (``val2014.zip``)."""
+class Images:
+    """Encoded images by their paths below a folder, whose top folders may still be archives (``val2014.zip``)."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -109,14 +109,14 @@ class Pictures:
         self._last: tuple[str, bytes] = ("", b"")
 
     def read(self, name: str) -> bytes:
-        """The bytes of a whole picture. Raises DownloadError when it is missing or broken."""
-        if name != self._last[0]:  # a picture comes as often as it has captions, one after the other
+        """The bytes of a whole image. Raises DownloadError when it is missing or broken."""
+        if name != self._last[0]:  # an image comes as often as it has captions, one after the other
             content = self._content(name)
             try:
                 Image.open(io.BytesIO(content)).load()
             except (OSError, SyntaxError) as error:
                 raise DownloadError(
-                    f"{self._folder / name}: not a whole picture ({error}); get it again"
+                    f"{self._folder / name}: not a whole image ({error}); get it again"
                 ) from None
             self._last = (name, content)
         return self._last[1]
@@ -146,8 +146,8 @@ def convert(
 ) -> Path:
     """Make the set ``name`` of SETS in ``home`` from the files in ``sources``; returns the path of its manifest.
 
-    Shards are written one at a time and noted in ``conversion.json``, the manifest last; an interrupted conversion
-    goes on where it was. ``tagger`` is a spaCy pipeline, for the orders of words. Raises DownloadError in one line for
+    Shards are written one at a time and kept by ``conversion.json``, the manifest is written last; an interrupted
+    conversion is resumed. ``tagger`` is a spaCy pipeline, for the orders of words. Raises DownloadError in one line for
     a file that is missing or broken, AnnotationError without the pipeline, ValueError for an unknown set.
     """
     if name not in SETS:
@@ -155,23 +155,20 @@ def convert(
     source, sources, home = SETS[name], Path(sources), Path(home)
     cases = read_cases(name, sources)
     about = _about(name, sources, tagger, items_per_shard)
-    starts = range(0, len(cases), items_per_shard)
-    with directory_lock(home, f"conversion of ARO's {name}"):
-        shards = [f"{number}.tar" for number in range(len(starts))]
-        done = _begin(home, fingerprint(about), shards)
-        pictures = Pictures(sources)
-        with _bar(name, len(cases), initial=sum(entry["samples"] for entry in done.values())) as bar:
-            for shard, start in zip(shards, starts, strict=True):
-                if shard in done:
-                    continue
-                members: list[tuple[str, bytes]] = []
-                for item in _items(name, cases[start : start + items_per_shard], start, tagger, pictures):
-                    members += item
-                    bar.update()
-                done[shard] = _write(home / "test" / shard, members)
-                entries = [done[one] for one in shards if one in done]
-                note = {"fingerprint": fingerprint(about), **about, "shards": entries}
-                write_json_atomically(home / CONVERSION, note)
+    header = {"fingerprint": fingerprint(about), **about}
+    images = Images(sources)
+    jobs = {
+        f"{number}.tar": (name, cases[start : start + items_per_shard], start, tagger, images)
+        for number, start in enumerate(range(0, len(cases), items_per_shard))
+    }
+    with writing(home / CONVERSION, f"conversion of ARO's {name}", home / "test") as parts:
+        write_text_atomically(home / "dataset_type.txt", "order\n")
+        write_text_atomically(home / "test" / "nshards.txt", f"{len(jobs)}\n")
+        if not parts.resume(header):
+            (home / "manifest.json").unlink(missing_ok=True)
+            with progress_bar(f"converting {name}", len(cases), "item") as bar:
+                shards = parts.write(_convert_shard, jobs, report=lambda entry: bar.update(entry["samples"]))
+            parts.finish({**header, "shards": shards})
     if len(cases) != source.items:
         print(f"{home.name}: {len(cases)} items, ARO has {source.items}", file=sys.stderr, flush=True)
     return index_test_set(home)
@@ -231,36 +228,35 @@ def _json(path: Path) -> Any:
 
 
 def _about(name: str, sources: Path, tagger: str, items_per_shard: int) -> dict[str, Any]:
-    """Everything that the items depend on but the pictures."""
-    from clipa.data.annotation import describe_pipeline
-
+    """Everything that the items depend on but the images."""
     texts = {SETS[name].listing, *(file for file in SETS[name].downloads if not file.endswith(".zip"))}
     about = {
         "set": name,
         "version": VERSION,
         "items_per_shard": items_per_shard,
-        "sha256": {file: hashlib.sha256((sources / file).read_bytes()).hexdigest() for file in sorted(texts)},
+        "sha256": {file: file_sha256(sources / file) for file in sorted(texts)},
     }
     if SETS[name].kind == "order":
         about |= {"seed": ORDER_SEED, "tagger": describe_pipeline(tagger)}
     return about
 
 
-def _begin(home: Path, mark: str, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Clear ``home`` of what is not of this conversion; returns the entries of its finished shards, by name."""
-    from clipa.data.shards import sound_shards
-
-    folder = home / "test"
-    folder.mkdir(exist_ok=True)
-    done = sound_shards(folder, mark, (home / CONVERSION,))
-    if set(done) != set(wanted):
-        (home / "manifest.json").unlink(missing_ok=True)
-    for path in [*folder.glob("*.tar"), *folder.glob(".*.tmp")]:
-        if path.name not in done:
-            path.unlink()
-    write_text_atomically(home / "dataset_type.txt", "order\n")
-    write_text_atomically(folder / "nshards.txt", f"{len(wanted)}\n")
-    return done
+def _convert_shard(
+    shard: str, name: str, cases: Sequence[Case], first: int, tagger: str, images: Images
+) -> tuple[bytes, Entry]:
+    """Items ``first``, ``first`` + 1, …: of each its image and ``{"kind", "captions", perhaps "group"}``."""
+    options = _options(name, cases, first, tagger)
+    members: Members = []
+    for index, (case, captions) in enumerate(zip(cases, options, strict=True), first):
+        content, suffix = images.read(case.image), "jpg"
+        if case.box is not None:
+            content, suffix = crop(content, case.box, case.image), "png"
+        facts: dict[str, Any] = {"kind": SETS[name].kind, "captions": captions}
+        if case.group is not None:
+            facts["group"] = case.group
+        text = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
+        members += [(f"{index:06d}.{suffix}", content), (f"{index:06d}.json", text.encode("utf-8"))]
+    return tar_bytes(members), {"name": shard, "samples": len(cases)}
 
 
 def _options(name: str, cases: Sequence[Case], first: int, tagger: str) -> Iterator[list[str]]:
@@ -272,8 +268,6 @@ def _options(name: str, cases: Sequence[Case], first: int, tagger: str) -> Itera
     if SETS[name].kind != "order":
         yield from (list(case.captions) for case in cases)
         return
-    from clipa.data.annotation import tagged_captions
-
     own = zlib.crc32(name.encode())
     tagged = tagged_captions(tagger, [case.captions[0] for case in cases])
     for index, (words, tags) in enumerate(tagged, first):
@@ -286,45 +280,13 @@ def _options(name: str, cases: Sequence[Case], first: int, tagger: str) -> Itera
         ]
 
 
-def _items(
-    name: str, cases: Sequence[Case], first: int, tagger: str, pictures: Pictures
-) -> Iterator[list[tuple[str, bytes]]]:
-    """The two files of each item, its picture and ``{"kind", "captions", perhaps "group"}``."""
-    options = _options(name, cases, first, tagger)
-    for index, (case, captions) in enumerate(zip(cases, options, strict=True), first):
-        content, suffix = pictures.read(case.picture), "jpg"
-        if case.box is not None:
-            content, suffix = crop(content, case.box, case.picture), "png"
-        facts: dict[str, Any] = {"kind": SETS[name].kind, "captions": captions}
-        if case.group is not None:
-            facts["group"] = case.group
-        said = json.dumps(facts, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
-        yield [(f"{index:06d}.{suffix}", content), (f"{index:06d}.json", said)]
-
-
-def _write(path: Path, members: list[tuple[str, bytes]]) -> dict[str, Any]:
-    """Write one shard; returns its name, number of samples and sha256."""
-    from clipa.data.shards import tar_bytes
-
-    content = tar_bytes(members)
-    write_bytes_atomically(path, content)
-    return {"name": path.name, "samples": len(members) // 2, "sha256": hashlib.sha256(content).hexdigest()}
-
-
 def crop(content: bytes, box: tuple[float, float, float, float], name: str) -> bytes:
-    """The part of an encoded picture inside ``box`` (left, top, right, bottom), as PNG: no pixel changes.
+    """The part of an encoded image inside ``box`` (left, top, right, bottom), as PNG: no pixel changes.
 
-    As in ARO, what lies outside the picture is black. Raises DownloadError for an empty box.
+    As in ARO, what lies outside the image is black. Raises DownloadError for an empty box.
     """
     if box[2] <= box[0] or box[3] <= box[1]:
         raise DownloadError(f"{name}: the box {box} is empty; get the listing again")
     written = io.BytesIO()
     Image.open(io.BytesIO(content)).convert("RGB").crop(box).save(written, "PNG")
     return written.getvalue()
-
-
-def _bar(name: str, items: int, initial: int) -> Any:
-    from tqdm import tqdm
-
-    seconds = 0.5 if sys.stderr.isatty() else 10
-    return tqdm(total=items, initial=initial, desc=f"converting {name}", unit="item", mininterval=seconds)

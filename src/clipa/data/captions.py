@@ -3,7 +3,8 @@
 A caption is a core sentence that says what is in the picture, among zero to four pieces of filler such as
 web shops and stock sites write, in some letter case. Words are what BERT's basic tokenizer would give (runs
 of letters and digits, and single punctuation marks), so ``split_words(caption.text) == caption.words``
-always, and tags (Universal POS) go with them one to one.
+always, and tags (Universal POS) go with them one to one. Wrong captions in ARO's four ways are made here, too, of
+these captions and of ARO's own (:mod:`clipa.data.aro`).
 """
 
 from __future__ import annotations
@@ -157,6 +158,7 @@ POSITIONS = {
     ("bottom", "left"): ("in the bottom/ADJ left/ADJ corner", "at the bottom left/NOUN"),
     ("bottom", "right"): ("in the bottom/ADJ right/ADJ corner", "at the bottom right/NOUN"),
 }
+_ORDER_TRIES = 50
 
 
 @dataclass(frozen=True)
@@ -306,3 +308,47 @@ def draw(
             tokens.append((".", "PUNCT", False))
         captions.append(_render(tokens, int(generator.integers(8))))
     return captions
+
+
+def reordered(
+    words: Sequence[str], slots: Sequence[Sequence[int]], way: int, generator: numpy.random.Generator
+) -> list[str]:
+    """``words`` in another order, in one of ARO's four ways; chance may give the same order again.
+
+    0: the words at each of ``slots`` (groups of positions) change places among themselves; 1: the words at all other
+    positions do; 2: words inside each group of three; 3: the groups of three.
+    """
+    moved = list(words)
+    if way < 2:
+        taken = {position for group in slots for position in group}
+        rest = [position for position in range(len(words)) if position not in taken]
+        for group in slots if way == 0 else [rest]:
+            for position, source in zip(group, generator.permutation(group), strict=True):
+                moved[position] = words[int(source)]
+        return moved
+    groups = [moved[i : i + 3] for i in range(0, len(moved), 3)]
+    if way == 2:
+        return [group[int(i)] for group in groups for i in generator.permutation(len(group))]
+    return [word for i in generator.permutation(len(groups)) for word in groups[int(i)]]
+
+
+def wrong_orders(
+    right: str, words: Sequence[str], slots: Sequence[Sequence[int]], generator: numpy.random.Generator
+) -> list[str]:
+    """Four wrong orders of ``words``, joined by spaces, that differ from ``right`` and from one another.
+
+    A way that does not change the caption gives a full shuffle. A caption that has fewer than four other orders gives
+    one of them more than once, and one that has none gives itself.
+    """
+    wrong: list[str] = []
+    for way in range(4):
+        moved = reordered(words, slots, way, generator)
+        for _ in range(_ORDER_TRIES):
+            text = " ".join(moved)
+            if text != right and text not in wrong:
+                break
+            moved = [words[int(i)] for i in generator.permutation(len(words))]
+        else:
+            text = wrong[0] if wrong else text
+        wrong.append(text)
+    return wrong

@@ -1,33 +1,36 @@
-"""Downloads of single files, and manifests of downloaded data: what the embedded world's drawing writes by itself.
+"""Downloads: single files, COCO's captions as a list of images, and manifests of what other tools have downloaded.
 
-A manifest is written last and names every shard with its number of samples and sha256; loading and evaluation
+A manifest is written last and names every shard with its number of samples and sha256; training and evaluation
 start from it, so a truncated download is noticed here and not in the middle of a training.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
 import os
-import sys
 import tarfile
-from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
+import zipfile
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from clipa.data.shards import Entry, file_sha256, in_processes, progress_bar
 from clipa.locks import directory_lock
-from clipa.results import write_json_atomically
-from clipa.runs import fingerprint
+from clipa.results import write_json_atomically, write_text_atomically
+from clipa.stages import fingerprint
 
-END = bytes(2 * tarfile.BLOCKSIZE)
-_BLOCK, _TIMEOUT_SECONDS = 1 << 20, 60
+COCO_CAPTIONS = "annotations/captions_train2014.json"
 LAYOUT = ("classnames.txt", "zeroshot_classification_templates.txt", "dataset_type.txt")
+_END = bytes(2 * tarfile.BLOCKSIZE)
+_BLOCK, _TIMEOUT_SECONDS = 1 << 20, 60
 
 
 class DownloadError(ValueError):
-    """A download is missing or cut short; one line that says where and what to do."""
+    """A download is missing, cut short or another file; one line that says where and what to do."""
+
+
+# ----------------------------------------------------------------------------------------------------- manifests
 
 
 def index_training(directory: Path, processes: int = 1) -> Path:
@@ -38,8 +41,7 @@ def index_training(directory: Path, processes: int = 1) -> Path:
     """
     directory = Path(directory)
     with directory_lock(directory, "manifest of the training shards"):
-        shards = _entries(sorted(directory.glob("*.tar")), directory, processes)
-        content = {"world": None, "shards": shards}
+        content = {"world": None, "shards": _entries(directory, directory, processes)}
         return _write(directory / "manifest.json", {"fingerprint": fingerprint(content), **content})
 
 
@@ -50,14 +52,54 @@ def index_test_set(directory: Path) -> Path:
     """
     directory = Path(directory)
     with directory_lock(directory, f"manifest of the test set {directory.name}"):
-        shards = _entries(sorted((directory / "test").glob("*.tar")), directory / "test", 1)
-        said = _text(directory / "test" / "nshards.txt")
-        if said is not None and int(said) != len(shards):
-            raise DownloadError(f"{directory}: {len(shards)} shards of {said.strip()}; download it again")
+        shards = _entries(directory / "test", directory, 1)
+        announced = _text(directory / "test" / "nshards.txt")
+        if announced is not None and int(announced) != len(shards):
+            raise DownloadError(
+                f"{directory}: {len(shards)} shards of {announced.strip()}; download it again"
+            )
         files = {name: text for name in LAYOUT if (text := _text(directory / name)) is not None}
         content = {"name": directory.name, "n": sum(shard["samples"] for shard in shards), "shards": shards}
         mark = fingerprint({**content, "files": files})
         return _write(directory / "manifest.json", {"fingerprint": mark, **content, "files": sorted(files)})
+
+
+def _entries(folder: Path, directory: Path, processes: int) -> list[Entry]:
+    shards = sorted(folder.glob("*.tar"))
+    if not shards:
+        raise DownloadError(
+            f"{directory}: no shards; download the data first (snakemake data --config scale=…)"
+        )
+    entries = in_processes(_entry, [(shard,) for shard in shards], processes)
+    return sorted(entries, key=lambda entry: entry["name"])
+
+
+def _entry(path: Path) -> Entry:
+    """Name, number of samples (images) and sha256 of one shard."""
+    digest = file_sha256(path)
+    with open(path, "rb") as file:
+        # tarfile takes a header that is cut short for the end; a whole archive ends with two blocks of zeros.
+        file.seek(-min(path.stat().st_size, len(_END)), os.SEEK_END)
+        if file.read() != _END:
+            raise DownloadError(f"{path}: not a whole tar file (no end mark); delete it and download again")
+    try:
+        with tarfile.open(path) as archive:
+            samples = sum(member.name.endswith((".jpg", ".jpeg", ".png", ".webp")) for member in archive)
+    except (tarfile.TarError, EOFError) as error:
+        raise DownloadError(f"{path}: not a whole tar file ({error}); delete it and download again") from None
+    return {"name": path.name, "samples": samples, "sha256": digest}
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def _write(path: Path, content: dict[str, Any]) -> Path:
+    write_json_atomically(path, content)
+    return path
+
+
+# ------------------------------------------------------------------------------------------------- single files
 
 
 def fetch(url: str, path: Path) -> Path:
@@ -81,7 +123,7 @@ def fetch(url: str, path: Path) -> Path:
                 _get(url, partial)
         except OSError as error:  # of the network, most often
             raise DownloadError(
-                f"{url}: not downloaded ({error}); try again (it goes on where it was), or put it at {path}"
+                f"{url}: not downloaded ({error}); try again (the download is resumed), or put the file at {path}"
             ) from None
         os.replace(partial, path)
     return path
@@ -89,8 +131,6 @@ def fetch(url: str, path: Path) -> Path:
 
 def _get(url: str, partial: Path) -> None:
     """Add to ``partial`` what it lacks of ``url``. OSError, HTTPError among them, when that fails."""
-    from tqdm import tqdm
-
     have = partial.stat().st_size if partial.exists() else 0
     request = Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     with urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
@@ -98,15 +138,7 @@ def _get(url: str, partial: Path) -> None:
             have = 0
         announced = answer.headers["Content-Length"]
         total = have + int(announced) if announced else None
-        seconds = 0.5 if sys.stderr.isatty() else 10
-        bar = tqdm(
-            total=total,
-            initial=have,
-            desc=url.rpartition("/")[2],
-            unit="B",
-            unit_scale=True,
-            mininterval=seconds,
-        )
+        bar = progress_bar(url.rpartition("/")[2], total, "B", initial=have, unit_scale=True)
         with bar, open(partial, "ab" if have else "wb") as file:
             while block := answer.read(_BLOCK):
                 file.write(block)
@@ -117,41 +149,48 @@ def _get(url: str, partial: Path) -> None:
                 raise OSError(f"the connection ended after {file.tell()} of {total} bytes")
 
 
-def _entries(paths: list[Path], directory: Path, processes: int) -> list[dict[str, Any]]:
-    if not paths:
-        raise DownloadError(
-            f"{directory}: no shards; download the data first (snakemake data --config scale=…)"
-        )
-    if processes <= 1:
-        return [_entry(path) for path in paths]
-    with ProcessPoolExecutor(processes) as pool:
-        return list(pool.map(_entry, paths, chunksize=8))
+# --------------------------------------------------------------------------------------------------------- COCO
 
 
-def _entry(path: Path) -> dict[str, Any]:
-    """Name, number of samples (images) and sha256 of one shard."""
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        # tarfile takes a header that is cut short for the end; a whole archive ends with two blocks of zeros.
-        file.seek(-min(path.stat().st_size, len(END)), os.SEEK_END)
-        if file.read() != END:
-            raise DownloadError(f"{path}: not a whole tar file (no end mark); delete it and download again")
+def write_image_list(annotations: Path, out: Path) -> Path:
+    """COCO's images as the list that img2dataset downloads: NegCLIP's training set at the paper's scale.
+
+    ``annotations`` is ``annotations_trainval2014.zip``, which holds ``annotations/captions_train2014.json``: 82,783
+    images, five captions each or more. Written to ``out``: one image a line, in the order of their numbers, as
+    ``{"url", "caption", "captions", "image_id"}``; ``captions`` in the order of their numbers (NegCLIP draws among
+    them), ``caption`` the first. Images without a caption are left out. Returns ``out``. Raises DownloadError.
+    """
+    content = _coco_captions(Path(annotations))
+    captions: dict[int, list[str]] = {}
+    for annotation in sorted(content["annotations"], key=lambda one: one["id"]):
+        caption = " ".join(annotation["caption"].split())  # some end with a line break
+        if caption:
+            captions.setdefault(annotation["image_id"], []).append(caption)
+    rows = [
+        {
+            "url": image["coco_url"],
+            "caption": captions[image["id"]][0],
+            "captions": captions[image["id"]],
+            "image_id": image["id"],
+        }
+        for image in sorted(content["images"], key=lambda one: one["id"])
+        if image["id"] in captions
+    ]
+    write_text_atomically(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return Path(out)
+
+
+def _coco_captions(annotations: Path) -> dict[str, Any]:
     try:
-        with tarfile.open(path) as archive:
-            samples = _images(archive)
-    except (tarfile.TarError, EOFError) as error:
-        raise DownloadError(f"{path}: not a whole tar file ({error}); delete it and download again") from None
-    return {"name": path.name, "samples": samples, "sha256": digest}
-
-
-def _images(members: Iterable[tarfile.TarInfo]) -> int:
-    return sum(os.path.splitext(member.name)[1] in (".jpg", ".jpeg", ".png", ".webp") for member in members)
-
-
-def _text(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.is_file() else None
-
-
-def _write(path: Path, content: dict[str, Any]) -> Path:
-    write_json_atomically(path, content)
-    return path
+        with zipfile.ZipFile(annotations) as archive:
+            return json.loads(archive.read(COCO_CAPTIONS))  # the zip's own checksum is compared
+    except FileNotFoundError:
+        raise DownloadError(
+            f"{annotations}: missing; download COCO's annotations_trainval2014.zip first"
+        ) from None
+    except KeyError:
+        raise DownloadError(
+            f"{annotations}: holds no {COCO_CAPTIONS}; expected COCO's annotations_trainval2014.zip"
+        ) from None
+    except (zipfile.BadZipFile, EOFError, ValueError) as error:
+        raise DownloadError(f"{annotations}: not whole ({error}); delete it and download it again") from None

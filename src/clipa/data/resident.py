@@ -1,9 +1,9 @@
-"""The loader of one GPU: the whole world on the device as bytes, batches made there, in the stream's order.
+"""The data loader of one GPU: the whole training set on the device as bytes, batches made there, in the stream's order.
 
-At 17 image tokens a GPU trains on tens of thousands of pictures a second, more than any processor decodes and resizes.
-So each picture is decoded once, and every caption is cut into word pieces once. What a batch holds is the stream's
-(:mod:`clipa.data.stream`), position by position: the same samples, captions, crops and, to the last id, tokens. Pixels
-are those of PIL's resize, too, weights rounded as there; no two libraries promise it, so 1 of 255 is what is relied on.
+At 17 image tokens a GPU trains on tens of thousands of images a second, more than any processor decodes and resizes.
+So each image is decoded once, and every caption is cut into word pieces once. A batch equals the stream's
+(:mod:`clipa.data.stream`), position by position: the same samples, captions, crops and token ids. Resizing rounds as
+PIL does; a pixel may still differ by 1 of 255.
 """
 
 from __future__ import annotations
@@ -22,25 +22,22 @@ from torch import Tensor
 
 from clipa.config import Augmentation
 from clipa.data import stream
-from clipa.data.annotation import MANIFEST
-from clipa.data.entries import load_entry_parts
-from clipa.data.processes import in_processes
-from clipa.data.stream import ShardError, StreamSpec, lane_windows, mask_key, sample_noise
+from clipa.data.annotation import MANIFEST, load_entry_parts
+from clipa.data.shards import ShardError, captions_of, in_processes
+from clipa.data.stream import StreamSpec, crop_boxes, lane_windows, mask_key, sample_noise
 from clipa.data.vocabulary import CLASS, begins_words, load_tokenizer, word_pieces
 from clipa.reductions import texts
 from clipa.reductions.noise import uniform
-from clipa.runs import FULL_TEXT_TOKENS
+from clipa.study import FULL_TEXT_TOKENS
 
-_CROP_TRIES = 10
-_ONE = (
-    1 << 22
-)  # PIL's weights are whole numbers of this; sums of rational weights are often exactly half a byte
-_PICTURES_A_PROCESS = 5000  # fewer are decoded before a second process has started
+# PIL's weights are whole numbers of 1 / 2^22; sums of rational weights are often exactly half a byte.
+_ONE = 1 << 22
+_IMAGES_PER_PROCESS = 5000  # fewer are decoded before a second process has started
 
 
 @dataclass(frozen=True)
 class World:
-    """A training set on a device: N pictures, C captions (each picture's side by side) of at most L word pieces."""
+    """A training set on a device: N images, C captions (each image's side by side) of at most L word pieces."""
 
     images: Tensor  # uint8 [N, 3, H, W]
     pieces: Tensor  # int32 [C, L], without [CLS], zeros after the end
@@ -69,7 +66,7 @@ def batches(
     data that the stream would refuse.
     """
     if spec.kind == stream.NEGCLIP:
-        raise ValueError("data.resident makes no pairs of pictures: negclip reads clipa.data.stream")
+        raise ValueError("data.resident makes no pairs of images: negclip reads clipa.data.stream")
     if spec.augmentation.color_jitter or spec.augmentation.grayscale_probability:
         raise ValueError(
             "data.resident makes crops, and neither colour jitter nor grey: set resident: false for this model"
@@ -131,40 +128,19 @@ def _tokens(
     return torch.cat([first, pieces.gather(1, kept)], dim=1)
 
 
-# ------------------------------------------------------------------------------------------------------- pictures
-
-
-def crop_boxes(width: int, height: int, augmentation: Augmentation, noise: numpy.ndarray) -> numpy.ndarray:
-    """Left, upper, right, lower of each sample's crop, int64 [b, 4]: :func:`clipa.data.augmentation.crop_box`, row by
-    row of ``noise`` [b, 32].
-    """
-    low, high = numpy.log(augmentation.crop_ratio)
-    area_low, area_high = augmentation.crop_area
-    areas = width * height * (area_low + (area_high - area_low) * noise[:, 1 : 1 + _CROP_TRIES])
-    ratios = numpy.exp(low + (high - low) * noise[:, 1 + _CROP_TRIES : 1 + 2 * _CROP_TRIES])
-    widths = numpy.rint(numpy.sqrt(areas * ratios)).astype(int)  # [b, tries]
-    heights = numpy.rint(numpy.sqrt(areas / ratios)).astype(int)
-    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
-    row, chosen = numpy.arange(len(noise)), fits.argmax(1)  # the first that fits
-    w, h = widths[row, chosen], heights[row, chosen]
-    left, upper = (noise[:, 21] * (width - w + 1)).astype(int), (noise[:, 22] * (height - h + 1)).astype(int)
-    none = ~fits.any(1)  # then the largest centred crop within the ratio's bounds
-    w[none] = min(width, round(height * augmentation.crop_ratio[1]))
-    h[none] = min(height, round(width / augmentation.crop_ratio[0]))
-    left[none], upper[none] = (width - w[none]) // 2, (height - h[none]) // 2
-    return numpy.stack([left, upper, left + w, upper + h], axis=1)
+# --------------------------------------------------------------------------------------------------------- images
 
 
 def cropped(images: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """Each picture's box, resized to ``size`` with anti-aliased bilinear weights (§3.2): uint8 [b, 3, size, size].
+    """Each image's box, resized to ``size`` with anti-aliased bilinear weights (§3.2): uint8 [b, 3, size, size].
 
     ``images`` uint8 [b, 3, H, W], ``boxes`` [b, 4]. Like PIL: columns first, rounded to bytes, then rows; the filter
-    reaches over the edge of the box, not of the picture.
+    reaches over the edge of the box, not of the image.
     """
     left, upper, right, lower = boxes.double().unbind(1)
     across = _weights(left, right, images.shape[3], size)  # [b, size, W]
     down = _weights(upper, lower, images.shape[2], size)  # [b, size, H]
-    # [b, 3·H, W] · [b, W, size]: a product of matrices for each picture, all three colours in one.
+    # [b, 3·H, W] · [b, W, size]: a product of matrices for each image, all three colours in one.
     rows = _to_bytes(images.double().flatten(1, 2) @ across.mT)
     return _to_bytes(down[:, None] @ rows.unflatten(1, images.shape[1:3])).to(torch.uint8)
 
@@ -242,19 +218,19 @@ def load_world(spec: StreamSpec, device: str | torch.device = "cpu") -> World:
 def _load_world(reading: StreamSpec, device: torch.device) -> World:
     sizes = [samples for _, samples in reading.shards]
     first_sample = numpy.cumsum([0, *sizes])
-    processes = min(len(os.sched_getaffinity(0)), int(first_sample[-1]) // _PICTURES_A_PROCESS)
+    processes = min(len(os.sched_getaffinity(0)), int(first_sample[-1]) // _IMAGES_PER_PROCESS)
     jobs = [(reading, index) for index in range(len(sizes))]
     images, captions = None, {}
-    for index, pictures, *captions[index] in in_processes(_read_shard, jobs, processes):
-        if images is None and len(pictures):
-            shape = (int(first_sample[-1]), *pictures.shape[1:])
+    for index, pixels, *captions[index] in in_processes(_read_shard, jobs, processes):
+        if images is None and len(pixels):
+            shape = (int(first_sample[-1]), *pixels.shape[1:])
             images = torch.zeros(shape, dtype=torch.uint8, device=device)
-        if len(pictures):
-            if pictures.shape[1:] != images.shape[1:]:
+        if len(pixels):
+            if pixels.shape[1:] != images.shape[1:]:
                 raise _several_sizes(reading, index)
-            images[first_sample[index] : first_sample[index + 1]] = torch.from_numpy(pictures).to(device)
+            images[first_sample[index] : first_sample[index + 1]] = torch.from_numpy(pixels).to(device)
     if images is None:
-        raise ShardError(f"{reading.directory}: no picture can be decoded; draw or download them again")
+        raise ShardError(f"{reading.directory}: no image can be decoded; draw or download them again")
     pieces, parts, counts = zip(*(captions[index] for index in range(len(sizes))), strict=True)
     tokenizer = load_tokenizer(reading.vocabulary)
     longest = max(FULL_TEXT_TOKENS - 1, *(rows.shape[1] for rows in pieces))
@@ -282,32 +258,32 @@ def _joined(rows: Sequence[numpy.ndarray], length: int, fill: int) -> Tensor:
 
 def _several_sizes(reading: StreamSpec, index: int) -> ShardError:
     return ShardError(
-        f"{reading.directory / reading.shards[index][0]}: pictures of several sizes, but data.resident needs one: "
+        f"{reading.directory / reading.shards[index][0]}: images of several sizes, but data.resident needs one: "
         "set resident: false"
     )
 
 
 def _read_shard(reading: StreamSpec, index: int) -> tuple[int, numpy.ndarray, ...]:
-    """Index, pictures uint8 [n, 3, H, W], pieces int32 [c, L], parts uint8 [c, L], number of captions a sample [n]."""
+    """Index, images uint8 [n, 3, H, W], pieces int32 [c, L], parts uint8 [c, L], number of captions a sample [n]."""
     samples = stream._ShardReader(reading, index).window(0, reading.shards[index][1])
     decoded = [_decoded(raw) for raw in samples]
     known = [entry for entry in decoded if entry is not None]
     if len({entry[0].shape for entry in known}) > 1:
         raise _several_sizes(reading, index)
     blank = numpy.zeros_like(known[0][0]) if known else None
-    pictures = numpy.stack([blank if entry is None else entry[0] for entry in decoded]) if known else ()
+    pixels = numpy.stack([blank if entry is None else entry[0] for entry in decoded]) if known else ()
     counts = numpy.array([0 if entry is None else len(entry[1]) for entry in decoded])
     sentences = [sentence for entry in known for sentence in entry[1]]
     tags = [words for entry in known for words in entry[2]] if reading.text_reduction == "syntax" else None
-    pieces, parts = word_pieces(load_tokenizer(reading.vocabulary), sentences, tags)
-    return index, pictures, pieces.astype(numpy.int32), parts.astype(numpy.uint8), counts
+    pieces, parts, _ = word_pieces(load_tokenizer(reading.vocabulary), sentences, tags)
+    return index, pixels, pieces.astype(numpy.int32), parts.astype(numpy.uint8), counts
 
 
 def _decoded(raw: dict[str, Any]) -> tuple[numpy.ndarray, list[str], list[list[str]]] | None:
     """Pixels [3, H, W], captions and their words' tags of a sample; None where the stream would take another one."""
     try:
         image = Image.open(io.BytesIO(raw["jpg"])).convert("RGB")
-        captions = stream.captions_of(raw)
+        captions = captions_of(raw)
         tags = [caption["tags"] for caption in raw.get("pos", ())]
         return numpy.asarray(image).transpose(2, 0, 1), captions, tags
     except (OSError, KeyError, ValueError):

@@ -1,9 +1,9 @@
-"""Shards and test sets on disk: drawn by any number of processes, written atomically, always the same bytes.
+"""Shards on disk: how they are read, and how they are written so that an interrupted call can be resumed.
 
-Under the world's folder (``results/data/<slug>``): ``train/00000.tar`` … with ``train/manifest.json``, and
-``test/<set>/`` in CLIP_benchmark's local webdataset layout with ``test/<set>/manifest.json``. A manifest is
-written last and names every file's sha256; while drawing, ``manifest.partial.json`` keeps what is done, so an
-interrupted drawing goes on where it was. One lock file per folder (``.lock``) keeps two writers apart.
+A data set is a folder of parts (tars of samples, or sidecar files of them) and a manifest, which names every part with
+its sha256 and is written last. While parts are written, ``<manifest>.partial.json`` names the finished ones; the next
+call keeps them. One lock file per folder (``.lock``) keeps two writers apart. The same input gives the same bytes, in
+any number of processes.
 """
 
 from __future__ import annotations
@@ -11,26 +11,95 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import sys
 import tarfile
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
-from clipa.data import TEST_SETS, WORLD, WorldParameters, testsets, world_fingerprint
-from clipa.data.pictograms import encode, layout, render, scene_captions
-from clipa.data.processes import in_processes
 from clipa.locks import directory_lock
-from clipa.results import write_bytes_atomically
+from clipa.results import write_bytes_atomically, write_json_atomically
 
-Progress = Callable[[int, int], None]
 Members = list[tuple[str, bytes]]
+Entry = dict[str, Any]
+"""What a manifest says of a part: its name, its sha256 and more."""
+
+_NOTE_SECONDS = 5  # how much work a kill may cost; at tens of thousands of shards each note takes a moment
 
 
-def to_json(value: object) -> bytes:
-    """Canonical JSON of a manifest: sorted keys, one line per entry, newline at the end."""
-    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode("utf-8")
+class ShardError(RuntimeError):
+    """A shard that cannot be read as it was written, or too many undecodable images."""
+
+
+# ------------------------------------------------------------------------------------------------------- reading
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """The manifest of a training set, shards with their sample counts among it. ShardError when there is none."""
+    path = directory / "manifest.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ShardError(
+            f"{path} is missing: draw or download the data first (python -m clipa draw --help)"
+        ) from None
+
+
+def file_sha256(path: Path) -> str | None:
+    """The sha256 of a file; None where there is none."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+
+
+def samples_of(archive: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
+    """Key and members by ending of every sample of a shard, as webdataset groups them."""
+    key, members = None, {}
+    for member in archive:
+        if not member.isfile():
+            continue
+        ending = member.name.rpartition("/")[2].partition(".")[2]
+        name = member.name.removesuffix(f".{ending}")
+        if name != key and members:
+            yield key, members
+            members = {}
+        key = name
+        members[ending] = member
+    if members:
+        yield key, members
+
+
+def captions_of(sample: dict[str, bytes]) -> list[str]:
+    """All captions of a sample: those of its metadata, or the one of its text."""
+    captions = json.loads(sample["json"]).get("captions") if "json" in sample else None
+    return captions or [sample["txt"].decode("utf-8")]
+
+
+def read_metadata(shard: Path) -> Iterator[dict[str, Any]]:
+    """The .json members of one shard, in order, each with its sample's key added as ``key``.
+
+    ``captions`` are there also where img2dataset wrote only one ``caption``, or none: then the empty one.
+    """
+    with (
+        open(shard, "rb") as file,
+        tarfile.open(fileobj=io.BufferedReader(file, 1 << 20), mode="r:") as archive,
+    ):
+        for key, members in samples_of(archive):
+            if "json" in members:
+                content = json.loads(archive.extractfile(members["json"]).read())
+                captions = content.get("captions") or [content.get("caption") or ""]
+                yield {**content, "captions": captions, "key": key}
+
+
+# ------------------------------------------------------------------------------------------------------- writing
 
 
 def tar_bytes(members: Members) -> bytes:
@@ -44,51 +113,113 @@ def tar_bytes(members: Members) -> bytes:
     return buffer.getvalue()
 
 
-def train_members(parameters: WorldParameters, index: int) -> Members:
-    """Files of one training sample: <key>.jpg, <key>.txt (first caption), <key>.json (all of it)."""
-    scene = layout(parameters, "train", index)
-    captions = scene_captions(parameters, scene)
-    facts = scene.facts()
-    meta = {
-        "captions": [caption.text for caption in captions],
-        "pos": [list(caption.tags) for caption in captions],
-        "label": scene.label,
-        "figures": [asdict(figure) for figure in facts.figures],
-        "boxes": [[f.left, f.top, f.width, f.height] for f in scene.figures],
-        "texture": facts.texture,
-        "position": list(facts.position) if facts.position else None,
-        "relation": facts.relation,
-    }
-    key = f"{index:09d}"
-    return [
-        (f"{key}.jpg", encode(render(parameters, scene))),
-        (f"{key}.txt", captions[0].text.encode("utf-8")),
-        (f"{key}.json", json.dumps(meta, separators=(",", ":")).encode("utf-8")),
-    ]
+class PartWriter:
+    """Writes the parts of a data set and its manifest; what an earlier call has finished is kept.
 
+    ``resume`` first, then ``write``, then ``finish``, all inside :func:`writing`.
+    """
 
-def _draw_shard(parameters: WorldParameters, split: str, path: Path, start: int, stop: int) -> dict:
-    """Draw samples start..stop of a split into one shard (in a worker process); returns its manifest entry."""
-    members: Members = []
-    for index in range(start, stop):
-        if split == "train":
-            members += train_members(parameters, index)
+    def __init__(self, manifest: Path, folder: Path, pattern: str, key: str) -> None:
+        self.manifest, self.folder, self.pattern, self.key = manifest, folder, pattern, key
+        self.partial = manifest.with_name(f"{manifest.stem}.partial.json")
+        self.header: dict[str, Any] = {}
+        self.done: dict[str, Entry] = {}
+
+    def resume(self, header: dict[str, Any]) -> bool:
+        """Keep the parts of earlier calls with the same ``header`` that still have their sha256.
+
+        The header is what a manifest says besides its parts: what they are made from. True if the data set is finished
+        and whole, so that nothing is left to do.
+        """
+        self.header = json.loads(json.dumps(header))
+        finished = False
+        for path in (self.manifest, self.partial):
+            earlier = _read(path)
+            if any(earlier.get(name) != value for name, value in self.header.items()):
+                continue
+            entries = earlier.get(self.key, [])
+            for entry in entries:
+                if (
+                    entry["name"] not in self.done
+                    and file_sha256(self.folder / entry["name"]) == entry["sha256"]
+                ):
+                    self.done[entry["name"]] = entry
+            finished |= path == self.manifest and all(entry["name"] in self.done for entry in entries)
+        if finished:
+            self.partial.unlink(missing_ok=True)
+        return finished
+
+    def write(
+        self,
+        make: Callable[..., tuple[bytes, Entry]],
+        jobs: Mapping[str, tuple],
+        processes: int = 1,
+        report: Callable[[Entry], object] = lambda entry: None,
+    ) -> list[Entry]:
+        """Write the parts that are missing; returns the entries of all, in the order of ``jobs``.
+
+        ``make(name, *job)`` runs in a worker process and gives the content of a part and its entry, without sha256;
+        ``jobs``: a job for every part. ``report`` gets the entry of every part, of kept ones first. Parts that are not
+        asked for are deleted, and so is the manifest of before.
+        """
+        self.done = {name: self.done[name] for name in jobs if name in self.done}
+        self.manifest.unlink(missing_ok=True)
+        for path in self.folder.glob(self.pattern):
+            if path.name not in self.done:
+                path.unlink()
+        for entry in self.done.values():
+            report(entry)
+        missing = [(make, self.folder / name, job) for name, job in jobs.items() if name not in self.done]
+        noted = -_NOTE_SECONDS
+        try:
+            for entry in in_processes(_write_part, missing, processes):
+                self.done[entry["name"]] = entry
+                report(entry)
+                if time.monotonic() - noted >= _NOTE_SECONDS:
+                    self._note()
+                    noted = time.monotonic()
+        finally:
+            self._note()
+        return [self.done[name] for name in jobs]
+
+    def finish(self, content: bytes | dict[str, Any]) -> Path:
+        """Write the manifest, last of all; returns its path."""
+        if isinstance(content, bytes):
+            write_bytes_atomically(self.manifest, content)
         else:
-            members += testsets.members(parameters, split, index)
-    content = tar_bytes(members)
+            write_json_atomically(self.manifest, content)
+        self.partial.unlink(missing_ok=True)
+        return self.manifest
+
+    def _note(self) -> None:
+        write_json_atomically(self.partial, {**self.header, self.key: list(self.done.values())})
+
+
+@contextmanager
+def writing(
+    manifest: Path, what: str, folder: Path | None = None, pattern: str = "*.tar", key: str = "shards"
+) -> Iterator[PartWriter]:
+    """A writer of parts in ``folder`` (default: the manifest's own), which holds the lock of the manifest's folder.
+
+    ``pattern``: the names of parts; ``key``: what the manifest calls them; ``what``: told to a process that waits.
+    """
+    folder = folder or manifest.parent
+    with directory_lock(manifest.parent, what):
+        folder.mkdir(exist_ok=True)
+        for leftover in (*folder.glob(".*.tmp"), *manifest.parent.glob(".*.tmp")):
+            leftover.unlink(missing_ok=True)
+        yield PartWriter(manifest, folder, pattern, key)
+
+
+def _write_part(make: Callable[..., tuple[bytes, Entry]], path: Path, job: tuple) -> Entry:
+    """Write one part (in a worker process); returns its manifest entry."""
+    content, entry = make(path.name, *job)
     write_bytes_atomically(path, content)
-    return {"name": path.name, "samples": stop - start, "sha256": hashlib.sha256(content).hexdigest()}
+    return {**entry, "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def _sha256(path: Path) -> str | None:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return None
-
-
-def _read_manifest(path: Path) -> dict:
+def _read(path: Path) -> dict[str, Any]:
+    """A manifest, or nothing where there is none or it is cut."""
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         return manifest if isinstance(manifest, dict) else {}
@@ -96,126 +227,42 @@ def _read_manifest(path: Path) -> dict:
         return {}
 
 
-def sound_shards(folder: Path, mark: str, manifests: tuple[Path, ...]) -> dict[str, dict]:
-    """Entries of earlier manifests of fingerprint ``mark`` whose files still have their sha256, by name."""
-    sound: dict[str, dict] = {}
-    for path in manifests:
-        manifest = _read_manifest(path)
-        if manifest.get("fingerprint") != mark:
-            continue
-        for entry in manifest.get("shards", []):
-            if entry["name"] not in sound and _sha256(folder / entry["name"]) == entry["sha256"]:
-                sound[entry["name"]] = entry
-    return sound
+# ----------------------------------------------------------------------------------------- processes and progress
 
 
-class _Report:
-    """Progress of a drawing: tqdm with an ETA on a terminal, else one line at most every ten seconds."""
-
-    def __init__(self, title: str, total: int) -> None:
-        self.title, self.started, self.said = title, time.monotonic(), time.monotonic()
-        self.bar = None
-        if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self.bar = tqdm(total=total, desc=title, unit="image")
-
-    def __call__(self, done: int, total: int) -> None:
-        if self.bar is not None:
-            self.bar.update(done - self.bar.n)
-            if done >= total:
-                self.bar.close()
-            return
-        now = time.monotonic()
-        if now - self.said >= 10.0 or done >= total:
-            self.said = now
-            left = (now - self.started) / max(done, 1) * (total - done)
-            print(f"{self.title}: {done}/{total} images, {left:.0f} s left", file=sys.stderr, flush=True)
+def in_processes(function: Callable[..., Any], jobs: Sequence[tuple], processes: int) -> Iterator[Any]:
+    """``function(*job)`` of every job, as they get ready (in order when one process does all)."""
+    if processes <= 1 or len(jobs) <= 1:
+        for job in jobs:
+            yield function(*job)
+        return
+    # spawn, not fork: the parent may hold threads or a lock that a fork would copy.
+    with ProcessPoolExecutor(
+        min(processes, len(jobs)), get_context("spawn"), initializer=_end_with_parent, initargs=(os.getpid(),)
+    ) as pool:
+        futures = [pool.submit(function, *job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
-def _prepare(home: Path, split: str, shards: int) -> dict[str, str]:
-    """Write the small files of a test set's layout that are not there as they should be; sha256 by name."""
-    names = {}
-    for name, content in ({} if split == "train" else testsets.layout_files(split, shards)).items():
-        names[name] = hashlib.sha256(content).hexdigest()
-        if _sha256(home / name) != names[name]:
-            write_bytes_atomically(home / name, content)
-    return names
+def _end_with_parent(parent: int) -> None:
+    """Worker start-up: end when the parent is killed, since nobody would collect the work."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
-def _manifest(parameters: WorldParameters, split: str, files: dict[str, str], shards: list[dict]) -> dict:
-    """A manifest without anything of the moment, so that two drawings write the same bytes."""
-    mark = world_fingerprint(WORLD, parameters)
-    manifest = {"world": WORLD, "fingerprint": mark, "parameters": parameters.model_dump()}
-    if split != "train":
-        joined = "".join([*files.values(), *(entry["sha256"] for entry in shards)])
-        manifest |= {"name": split, "n": parameters.test_count(split), "files": files}
-        manifest |= {"sha256": hashlib.sha256(joined.encode("ascii")).hexdigest()}
-    return manifest | {"shards": shards}
+def progress_bar(what: str, total: int, unit: str, **options: Any) -> Any:
+    """A tqdm bar with an estimate of the time left: twice a second on a terminal, every ten seconds in a log."""
+    from tqdm import tqdm
 
-
-def _draw_split(
-    parameters: WorldParameters, split: str, home: Path, processes: int, progress: Progress | None
-) -> Path:
-    """Draw one split into ``home`` (its folder), or return at once when all of it is there and sound."""
-    train = split == "train"
-    folder = home if train else home / "test"
-    count = parameters.training_images if train else parameters.test_count(split)
-    starts = range(0, count, parameters.images_per_shard)
-    wanted = {f"{i:05d}.tar" if train else f"{i}.tar": start for i, start in enumerate(starts)}
-    final, partial = home / "manifest.json", home / "manifest.partial.json"
-    with directory_lock(home, f"draw {split}"):
-        folder.mkdir(exist_ok=True)
-        for leftover in folder.glob(".*.tmp"):
-            leftover.unlink()
-        files = _prepare(home, split, len(wanted))
-        done = sound_shards(folder, world_fingerprint(WORLD, parameters), (final, partial))
-
-        def content() -> bytes:
-            return to_json(
-                _manifest(parameters, split, files, [done[name] for name in wanted if name in done])
-            )
-
-        missing = [name for name in wanted if name not in done]
-        if missing:
-            final.unlink(missing_ok=True)
-            say = progress or _Report(f"drawing {split}", count)
-            ends = {name: min(start + parameters.images_per_shard, count) for name, start in wanted.items()}
-            jobs = [(parameters, split, folder / name, wanted[name], ends[name]) for name in missing]
-            for entry in in_processes(_draw_shard, jobs, processes):
-                done[entry["name"]] = entry
-                write_bytes_atomically(partial, content())
-                say(sum(done[name]["samples"] for name in wanted if name in done), count)
-        if not final.exists() or final.read_bytes() != content():
-            write_bytes_atomically(final, content())
-        partial.unlink(missing_ok=True)
-    return final
-
-
-def draw_train(
-    parameters: WorldParameters, directory: Path, processes: int = 1, progress: Progress | None = None
-) -> Path:
-    """Draw the training shards into ``directory/train``; returns the path of their manifest.
-
-    directory is the world's folder (``results/data/<slug>``). What is there and sound is kept. progress gets
-    (images done, images in all); without one, a bar or lines go to standard error.
-    """
-    return _draw_split(parameters, "train", Path(directory) / "train", processes, progress)
-
-
-def draw_test(
-    parameters: WorldParameters,
-    directory: Path,
-    names: tuple[str, ...] = TEST_SETS,
-    processes: int = 1,
-    progress: Progress | None = None,
-) -> list[Path]:
-    """Draw test sets into ``directory/test/<name>``; returns the paths of their manifests.
-
-    Raises ValueError for a name that is not in TEST_SETS.
-    """
-    for name in names:
-        if name not in TEST_SETS:
-            raise ValueError(f"test set {name!r} is unknown: choose from {', '.join(TEST_SETS)}")
-    home = Path(directory) / "test"
-    return [_draw_split(parameters, name, home / name, processes, progress) for name in names]
+    seconds = 0.5 if sys.stderr.isatty() else 10
+    return tqdm(total=total, desc=what, unit=unit, mininterval=seconds, **options)

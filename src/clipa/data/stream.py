@@ -4,12 +4,21 @@ Order of samples (docs/design.md): each epoch's seeded permutation of the shards
 canonical *lanes*; inside a lane, windows of consecutive samples are permuted; lanes are interleaved, so global
 position ``p`` belongs to lane ``p % lanes``. Ranks and workers own whole lanes. Hence sequential reads only,
 memory independent of the number of samples, the same order for every number of ranks and workers, and a resume
-that re-reads at most one shard per lane. NegCLIP's batches (kind ``negclip``) have two pictures and four captions a
-position (:mod:`clipa.data.pairs`), in the same order.
+that re-reads at most one shard per lane.
+
+What is random about a sample is drawn from its position's row of noise (:func:`sample_noise`): number 0 chooses the
+caption, 1 to 22 place the crop, 23 to 29 change the colours.
+
+A position of NegCLIP's batches (kind ``negclip``) is two images and four captions of a sample of ``negclip/``
+(:mod:`clipa.data.negclip`): one of its captions and one of that caption's negatives, one of its three neighbours, and
+the same of this neighbour. A batch of B positions is 2B images, own ones first, and 4B texts: own captions, neighbours'
+captions, own negatives, neighbours' negatives (:func:`clipa.losses.negclip_loss`). Each image has a row of noise of its
+own; number 30 chooses the negative, and 31 of the first row the neighbour.
 """
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 from collections.abc import Iterator
@@ -19,25 +28,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageEnhance
 
 from clipa.config import Augmentation
-from clipa.data.augmentation import augmented
-from clipa.data.entries import load_entry_parts
-from clipa.data.pairs import by_role, pair_of
+from clipa.data.annotation import load_entry_parts
+from clipa.data.shards import ShardError, captions_of
 from clipa.data.vocabulary import encode, encode_reduced, load_tokenizer
 from clipa.reductions.noise import uniform
 from clipa.reductions.texts import RECIPES
 
 NOISE_PER_SAMPLE = 32
-"""Uniform draws that every picture of a sample owns, by position: caption, crop, colours."""
+"""Uniform draws that every image of a sample owns, by position."""
 NEGCLIP = "negclip"
-"""The kind of stage whose positions are pairs of pictures."""
+"""The kind of stage whose positions are pairs of images."""
+_CROP_TRIES = 10
+_HUE_SHARE = 0.25  # SimCLR's jitter of strength s: brightness, contrast, saturation 0.8 s, hue 0.2 s
 _STREAMS = {"order": 1, "augmentation": 2, "image mask": 3, "text mask": 4, "neighbour": 5}
 _STAGES = {"pretrain": 0, "finetune": 1, NEGCLIP: 2}
-
-
-class ShardError(RuntimeError):
-    """A shard that cannot be read as it was written, or too many undecodable images."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ class StreamSpec:
     """What a stage reads: everything here, with the position, determines a sample bit for bit.
 
     ``kind`` is ``pretrain``, ``finetune`` or ``negclip``; for the last, ``directory`` is what
-    :func:`clipa.data.negatives.write_negatives` made and ``batch_size`` counts positions.
+    :func:`clipa.data.negclip.write_negatives` made and ``batch_size`` counts positions.
     """
 
     directory: Path
@@ -83,19 +90,11 @@ class StreamSpec:
 
     @property
     def needs_entries(self) -> bool:
-        """Whether the parts of speech of the vocabulary's entries are read (:mod:`clipa.data.entries`)."""
+        """Whether the parts of speech of the vocabulary's entries are read (:mod:`clipa.data.annotation`)."""
         return self.text_reduction == "syntax" and self.text_recipe == "released"
 
 
-def read_manifest(directory: Path) -> dict[str, Any]:
-    """The shards of a training set with their sample counts; one clear line when there is none."""
-    path = directory / "manifest.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ShardError(
-            f"{path} is missing: draw or download the data first (python -m clipa draw --help)"
-        ) from None
+# --------------------------------------------------------------------------------------------------------- order
 
 
 def generator(seed: int, stream: str, *path: int) -> np.random.Generator:
@@ -106,7 +105,7 @@ def generator(seed: int, stream: str, *path: int) -> np.random.Generator:
 def sample_noise(seed: int, kind: str, first: int, count: int, stream: str = "augmentation") -> np.ndarray:
     """Uniform draws in [0, 1) of the samples at positions ``first … first + count - 1``: float64 [count, 32].
 
-    ``stream`` "neighbour": the draws of the second picture that NegCLIP's samples have.
+    ``stream`` "neighbour": the draws of the second image that NegCLIP's samples have.
     """
     key = np.random.SeedSequence([seed, _STREAMS[stream], _STAGES[kind]]).generate_state(2, np.uint64)
     blocks = NOISE_PER_SAMPLE // 4  # Philox makes four numbers per step of its counter
@@ -128,9 +127,8 @@ def lane_windows(spec: StreamSpec, lane: int) -> Iterator[tuple[int, int, int, n
         order = generator(spec.seed, "order", epoch).permutation(len(spec.shards))
         for shard in order[lane :: spec.lanes]:
             samples = spec.shards[shard][1]
-            count = -(
-                -samples // spec.shuffle_window
-            )  # of windows: near-equal, so that none is a lone sample
+            # Windows are near-equal, so that none is a lone sample.
+            count = -(-samples // spec.shuffle_window)
             for first, end in itertools.pairwise(index * samples // count for index in range(count + 1)):
                 window = generator(spec.seed, "order", epoch, int(shard), first)
                 yield epoch, int(shard), first, window.permutation(end - first)
@@ -191,7 +189,7 @@ class Lane:
 
 
 def _noise(spec: StreamSpec, position: int) -> np.ndarray:
-    """The rows of noise of the pictures at a position: float64 [1, 32], NegCLIP [2, 32]."""
+    """The rows of noise of the images at a position: float64 [1, 32], NegCLIP [2, 32]."""
     own = sample_noise(spec.seed, spec.kind, position, 1)
     if spec.kind != NEGCLIP:
         return own
@@ -251,10 +249,109 @@ def _caption(raw: dict[str, Any], draw: float) -> tuple[str, list[str] | None]:
     return captions[chosen], raw["pos"][chosen]["tags"] if "pos" in raw else None
 
 
-def captions_of(raw: dict[str, Any]) -> list[str]:
-    """All captions of a sample: those of its facts, or the one of its text."""
-    captions = json.loads(raw["json"]).get("captions") if "json" in raw else None
-    return captions or [raw["txt"].decode("utf-8")]
+# ------------------------------------------------------------------------------------------------ images and captions
+
+
+def augmented(jpeg: bytes, size: int, augmentation: Augmentation, noise: np.ndarray) -> np.ndarray:
+    """Random resized crop (§3.1), bilinear with anti-aliasing (§3.2): uint8 [3, size, size].
+
+    The crop is sampled as torchvision's RandomResizedCrop does: up to ten tries of area and log-uniform ratio,
+    then a centred crop within the ratio bounds. Resizing straight from the crop to the reduced size *is* the
+    ``resize`` reduction. Colours are changed after it.
+    """
+    image = Image.open(io.BytesIO(jpeg)).convert("RGB")
+    box = crop_box(image.width, image.height, augmentation, noise)
+    resized = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(recoloured(resized, augmentation, noise)).transpose(2, 0, 1)
+
+
+def crop_box(
+    width: int, height: int, augmentation: Augmentation, noise: np.ndarray
+) -> tuple[int, int, int, int]:
+    """Left, upper, right, lower of the crop, in pixels; ``noise`` is the sample's row of :func:`sample_noise`."""
+    return tuple(crop_boxes(width, height, augmentation, noise[None])[0].tolist())
+
+
+def crop_boxes(width: int, height: int, augmentation: Augmentation, noise: np.ndarray) -> np.ndarray:
+    """:func:`crop_box` of b images of one size, row by row of ``noise`` [b, 32]: int64 [b, 4]."""
+    low, high = np.log(augmentation.crop_ratio)
+    area_low, area_high = augmentation.crop_area
+    areas = width * height * (area_low + (area_high - area_low) * noise[:, 1 : 1 + _CROP_TRIES])
+    ratios = np.exp(low + (high - low) * noise[:, 1 + _CROP_TRIES : 1 + 2 * _CROP_TRIES])
+    widths = np.rint(np.sqrt(areas * ratios)).astype(int)  # [b, tries]
+    heights = np.rint(np.sqrt(areas / ratios)).astype(int)
+    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
+    row, chosen = np.arange(len(noise)), fits.argmax(1)  # the first that fits
+    w, h = widths[row, chosen], heights[row, chosen]
+    left, upper = (noise[:, 21] * (width - w + 1)).astype(int), (noise[:, 22] * (height - h + 1)).astype(int)
+    none = ~fits.any(1)
+    if none.any():  # then the largest centred crop within the ratio's bounds
+        w[none] = min(width, round(height * augmentation.crop_ratio[1]))
+        h[none] = min(height, round(width / augmentation.crop_ratio[0]))
+        left[none], upper[none] = (width - w[none]) // 2, (height - h[none]) // 2
+    return np.stack([left, upper, left + w, upper + h], axis=1)
+
+
+def recoloured(image: Image.Image, augmentation: Augmentation, noise: np.ndarray) -> Image.Image:
+    """Colour jitter and grey of an RGB image (§4.3, A.2), as torchvision defines them.
+
+    Jitter changes brightness, contrast, saturation and hue in a drawn order, each by a drawn factor.
+    """
+    strength = augmentation.color_jitter
+    if strength and noise[23] < augmentation.color_jitter_probability:
+        factors = 1 + strength * (2 * noise[24:27] - 1)
+        shift = round(255 * _HUE_SHARE * strength * (2 * noise[27] - 1))
+        orders = list(itertools.permutations(range(4)))
+        for change in orders[int(noise[28] * len(orders))]:
+            if change == 3:
+                image = _hue_shifted(image, shift) if shift else image
+            else:
+                enhance = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)[change]
+                image = enhance(image).enhance(float(factors[change]))
+    if noise[29] < augmentation.grayscale_probability:
+        image = image.convert("L").convert("RGB")
+    return image
+
+
+def _hue_shifted(image: Image.Image, shift: int) -> Image.Image:
+    """The image with its hue turned by ``shift`` of 255 steps."""
+    hue, saturation, value = image.convert("HSV").split()
+    turned = Image.fromarray((np.asarray(hue).astype(np.int16) + shift).astype(np.uint8))
+    return Image.merge("HSV", (turned, saturation, value)).convert("RGB")
+
+
+def pair_of(
+    raw: dict[str, bytes], size: int, augmentation: Augmentation, noise: np.ndarray
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Images uint8 [2, 3, size, size] and the four texts of a raw sample; ``noise`` [2, 32]: own, neighbour's.
+
+    Raises KeyError, ValueError or OSError where the sample is none of ``negclip/`` or cannot be decoded.
+    """
+    facts = json.loads(raw["json"])
+    chosen = int(noise[0, 31] * len(facts["neighbours"]))
+    images = [
+        augmented(jpeg, size, augmentation, row)
+        for jpeg, row in zip((raw["jpg"], raw[f"neighbour{chosen}.jpg"]), noise, strict=True)
+    ]
+    (own, own_negative), (other, other_negative) = (
+        _texts(of, row) for of, row in zip((facts, facts["neighbours"][chosen]), noise, strict=True)
+    )
+    return np.stack(images), (own, other, own_negative, other_negative)
+
+
+def _texts(facts: dict[str, Any], noise: np.ndarray) -> tuple[str, str]:
+    """A caption of an image, and one of this caption's negatives."""
+    which = int(noise[0] * len(facts["captions"]))
+    negatives = facts["negatives"][which]
+    return facts["captions"][which], negatives[int(noise[30] * len(negatives))]
+
+
+def by_role(values: np.ndarray) -> np.ndarray:
+    """What b positions have k of, [b, k, …], in k blocks of b: [k × b, …]."""
+    return np.moveaxis(values, 1, 0).reshape(-1, *values.shape[2:])
+
+
+# ------------------------------------------------------------------------------------------------------ batches
 
 
 def batches(

@@ -8,17 +8,14 @@ same folder) and, written last, ``vocabulary.json`` (identity and statistics).
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import os
-import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy
 
+from clipa.data.shards import file_sha256, read_metadata
 from clipa.locks import directory_lock
 from clipa.reductions import texts
 from clipa.results import write_json_atomically, write_text_atomically
@@ -76,14 +73,10 @@ def adopt_bert_vocabulary(vocab_txt: Path, out: Path) -> Path:
         ) from None
     vocabulary = {piece: i for i, piece in enumerate(pieces)}
     absent = [token for token in (*SPECIAL_TOKENS, "[SEP]") if token not in vocabulary]
+    reason = (
+        f"no {absent[0]}" if absent else f"{PAD} is not 0" if vocabulary[PAD] != 0 else "repeated entries"
+    )
     if absent or len(vocabulary) != len(pieces) or vocabulary[PAD] != 0:
-        reason = (
-            f"no {absent[0]}"
-            if absent
-            else "repeated entries"
-            if vocabulary.get(PAD) == 0
-            else f"{PAD} is not 0"
-        )
         raise VocabularyError(
             f"{vocab_txt}: not a BERT vocabulary ({reason}); expected bert-base-uncased's vocab.txt"
         )
@@ -136,54 +129,42 @@ def encode_reduced(
     """Like :func:`encode`, with ``reduction`` choosing the pieces of captions that are too long (§3.3).
 
     ``tags`` gives the part of speech of every word (syntax); ``noise(L)`` the first L uniform numbers of each
-    caption, [N, L] (random, block). With the ``recipe`` "released" (:mod:`clipa.reductions.texts`) syntax goes by
-    ``entry_parts`` [V], that of every entry (:func:`clipa.data.entries.load_entry_parts`), and not by ``tags``.
-    Raises VocabularyError where words and tags do not go together, or what syntax goes by is not given.
+    caption, [N, L] (random, block). With the variant "released" (:mod:`clipa.reductions.texts`) syntax goes by
+    ``entry_parts`` [V], that of every entry (:func:`clipa.data.annotation.load_entry_parts`), and not by ``tags``.
+    Raises VocabularyError where there are too few tags, or ``entry_parts`` are needed and not given.
     """
-    words = None
-    if recipe == "released":
-        pieces, parts, words = numbered_pieces(tokenizer, captions, length - 1)
-        if reduction == "syntax":
-            if entry_parts is None:
-                raise VocabularyError("syntax masking as released needs the part of speech of every entry")
-            parts = numpy.where(parts == texts.PADDING, parts, entry_parts[pieces])
-    else:
-        pieces, parts = word_pieces(tokenizer, captions, tags, length - 1)
-    longest = pieces.shape[1]
-    kept = texts.keep(reduction, parts, length, noise and noise(longest), recipe, words)
+    released = recipe == "released"
+    pieces, parts, words = word_pieces(tokenizer, captions, None if released else tags, length - 1)
+    if released and reduction == "syntax":
+        if entry_parts is None:
+            raise VocabularyError("syntax masking as released needs the part of speech of every entry")
+        parts = numpy.where(parts == texts.PADDING, parts, entry_parts[pieces])
+    kept = texts.keep(reduction, parts, length, noise and noise(pieces.shape[1]), recipe, words)
     first = tokenizer.token_to_id(CLASS)
     return numpy.insert(numpy.take_along_axis(pieces, kept, 1), 0, first, axis=1)
 
 
 def word_pieces(
     tokenizer: Tokenizer, captions: list[str], tags: list[list[str]] | None = None, length: int = 1
-) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """Word pieces of ``captions`` and the part of speech of each one's word: two int64 [N, L], without [CLS].
-
-    Pieces are padded with zeros, parts with PADDING (:mod:`clipa.reductions.texts`), to the longest caption, and at
-    least to ``length``. Without ``tags`` every word is OTHER. Raises VocabularyError for a caption of too few tags.
-    """
-    encodings = tokenizer.encode_batch(captions)
-    pieces, parts = _padded(encodings, length)
-    for row, encoding in enumerate(encodings if tags is not None else ()):
-        words = encoding.word_ids[1:]
-        if words and max(words) >= len(tags[row]):
-            raise VocabularyError(f"{captions[row]!r}: {max(words) + 1} words, {len(tags[row])} tags")
-        parts[row, : len(words)] = [texts.PARTS_OF_TAGS.get(tags[row][word], texts.OTHER) for word in words]
-    return pieces, parts
-
-
-def numbered_pieces(
-    tokenizer: Tokenizer, captions: list[str], length: int = 1
 ) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
-    """Pieces and parts as :func:`word_pieces` gives them without tags, and the number of each piece's word: int64
-    [N, L], zeros after the end.
+    """Word pieces of ``captions``, and of each piece's word the part of speech and the number: three int64 [N, L],
+    without [CLS].
+
+    Pieces and numbers are padded with zeros, parts with PADDING (:mod:`clipa.reductions.texts`), to the longest
+    caption, and at least to ``length``. Without ``tags`` (of every word) every part is OTHER. Raises VocabularyError
+    for a caption of too few tags.
     """
     encodings = tokenizer.encode_batch(captions)
-    pieces, parts = _padded(encodings, length)
-    words = numpy.zeros_like(pieces)
-    for row, encoding in zip(words, encodings, strict=True):
-        row[: len(encoding.ids) - 1] = encoding.word_ids[1:]
+    longest = max([length, *(len(encoding.ids) - 1 for encoding in encodings)])
+    pieces, words = (numpy.zeros((len(encodings), longest), numpy.int64) for _ in range(2))
+    parts = numpy.full((len(encodings), longest), texts.PADDING)
+    for row, encoding in enumerate(encodings):
+        count, numbers = len(encoding.ids) - 1, encoding.word_ids[1:]
+        pieces[row, :count], words[row, :count], parts[row, :count] = encoding.ids[1:], numbers, texts.OTHER
+        if tags is not None:
+            if numbers and max(numbers) >= len(tags[row]):
+                raise VocabularyError(f"{captions[row]!r}: {max(numbers) + 1} words, {len(tags[row])} tags")
+            parts[row, :count] = [texts.PARTS_OF_TAGS.get(tags[row][word], texts.OTHER) for word in numbers]
     return pieces, parts, words
 
 
@@ -194,39 +175,11 @@ def begins_words(tokenizer: Tokenizer) -> numpy.ndarray:
     return begins
 
 
-def _padded(encodings: list[Any], length: int) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """Pieces and parts, all OTHER, of captions that begin with [CLS]."""
-    longest = max([length, *(len(encoding.ids) - 1 for encoding in encodings)])
-    pieces = numpy.zeros((len(encodings), longest), numpy.int64)
-    parts = numpy.full((len(encodings), longest), texts.PADDING)
-    for row, encoding in enumerate(encodings):
-        count = len(encoding.ids) - 1
-        pieces[row, :count] = encoding.ids[1:]
-        parts[row, :count] = texts.OTHER
-    return pieces, parts
-
-
 def training_captions(data_directory: Path) -> Iterator[str]:
     """Every caption of the shards of ``<data_directory>/train``, in shard order."""
     for shard in sorted((data_directory / "train").glob("*.tar")):
-        for content in read_scene_facts(shard):
+        for content in read_metadata(shard):
             yield from content["captions"]
-
-
-def read_scene_facts(shard: Path) -> Iterator[dict[str, Any]]:
-    """The .json members of one shard, in order, each with its sample's key added as ``key``.
-
-    ``captions`` are there also where img2dataset wrote only one ``caption``, or none: then the empty one.
-    """
-    with (
-        open(shard, "rb") as file,
-        tarfile.open(fileobj=io.BufferedReader(file, 1 << 20), mode="r:") as archive,
-    ):
-        for member in archive:
-            if member.isfile() and member.name.endswith(".json"):
-                content = json.loads(archive.extractfile(member).read())
-                captions = content.get("captions") or [content.get("caption") or ""]
-                yield {**content, "captions": captions, "key": member.name.removesuffix(".json")}
 
 
 def caption_statistics(tokenizer: Tokenizer, captions: list[str]) -> dict[str, Any]:
@@ -271,7 +224,9 @@ def _learn_pieces(captions: Iterable[str], count: int) -> list[str]:
 
 
 def _marked_words(captions: Iterable[str]) -> Iterator[str]:
-    normaliser, splitter = _normaliser(), _splitter()
+    from tokenizers import normalizers, pre_tokenizers
+
+    normaliser, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
     for caption in captions:
         words = [word for word, _ in splitter.pre_tokenize_str(normaliser.normalize_str(caption))]
         yield " ".join(chr(ord(word[0]) + _WORD_START) + word[1:] for word in words)
@@ -283,25 +238,13 @@ def _unmarked(piece: str) -> str:
     return chr(ord(piece[0]) - _WORD_START) + piece[1:]
 
 
-def _normaliser() -> Any:
-    from tokenizers import normalizers
-
-    return normalizers.BertNormalizer(lowercase=True)
-
-
-def _splitter() -> Any:
-    from tokenizers import pre_tokenizers
-
-    return pre_tokenizers.BertPreTokenizer()
-
-
 def _build(vocabulary: dict[str, int]) -> Tokenizer:
     """A lower-casing BERT tokenizer that puts [CLS] first and nothing last."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, processors
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     tokenizer = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token=UNKNOWN))
-    tokenizer.normalizer = _normaliser()
-    tokenizer.pre_tokenizer = _splitter()
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{CLASS} $A", special_tokens=[(CLASS, vocabulary[CLASS])]
@@ -328,10 +271,7 @@ def _write(tokenizer: Tokenizer, out: Path, separator: str, statistics: dict[str
     }
     write_text_atomically(out / "tokenizer.json", tokenizer.to_str(pretty=True) + "\n")
     write_json_atomically(out / "tokenizer_config.json", configuration)
-    digests = {
-        name: hashlib.sha256((out / name).read_bytes()).hexdigest()
-        for name in ("tokenizer.json", "tokenizer_config.json")
-    }
+    digests = {name: file_sha256(out / name) for name in ("tokenizer.json", "tokenizer_config.json")}
     manifest = {
         "kind": "wordpiece",
         "size": tokenizer.get_vocab_size(),

@@ -18,9 +18,9 @@ from clipa.cost import image_tower_size
 from clipa.locks import directory_lock
 from clipa.outcomes import encode_outcomes, percent_and_error
 from clipa.provenance import describe, now
-from clipa.recipes import STUDY
 from clipa.results import SCHEMA_VERSION, record_id, write_records
-from clipa.runs import Stage, data_slug, evaluation_directory, fingerprint, measured_stages
+from clipa.stages import Stage, data_slug, evaluation_directory, fingerprint, measured_stages
+from clipa.study import STUDY
 
 
 def evaluate_run(stages: list[Stage], project: Project, suite: bool = False) -> Path:

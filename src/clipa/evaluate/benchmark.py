@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from clipa.config import Augmentation
 from clipa.provenance import packages
-from clipa.runs import fingerprint
+from clipa.stages import fingerprint
 
 # One line per benchmark is reported by the caller; CLIP_benchmark's bars per class and batch would bury it.
 _silent = functools.partial(tqdm, disable=True)

@@ -103,7 +103,7 @@ def _measured_gflops(row: Any, frame: pandas.DataFrame) -> float:
 def _towers(scale: str, model: str) -> cost.Towers:
     from clipa.config import CONFIG_DIRECTORY, load_scale
     from clipa.results import ROOT
-    from clipa.runs import MODEL_CONFIG_DIRECTORY
+    from clipa.stages import MODEL_CONFIG_DIRECTORY
 
     name = load_scale(scale, ROOT / CONFIG_DIRECTORY).models[model].config
     return cost.towers_of(json.loads((MODEL_CONFIG_DIRECTORY / f"{name}.json").read_text(encoding="utf-8")))

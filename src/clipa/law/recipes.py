@@ -8,8 +8,8 @@ from pathlib import Path
 
 from clipa.law.statistics import Estimate, estimate, item_drops, over_what
 from clipa.outcomes import correct_items
-from clipa.recipes import STUDY
 from clipa.results import Record, RecordError, load_records
+from clipa.study import STUDY
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy
 
-from clipa.cost import FULL_TEXT_TOKENS
 from clipa.law.statistics import (
     MINIMAL_MODELS,
     MINIMAL_SEEDS,
@@ -20,6 +19,7 @@ from clipa.law.statistics import (
 )
 from clipa.outcomes import correct_items
 from clipa.results import Record, RecordError, parameters_of
+from clipa.study import FULL_TEXT_TOKENS
 
 TEXT_REDUCTIONS = ("truncation", "random", "block", "syntax")
 Runs = dict[tuple[str, int], Record]

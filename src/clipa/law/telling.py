@@ -6,10 +6,10 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from clipa.cost import FULL_TEXT_TOKENS
 from clipa.law.statistics import Estimate, over_what
 from clipa.law.summary import Length, Summary, summarise
 from clipa.results import load_records, of_the_study
+from clipa.study import FULL_TEXT_TOKENS
 
 WIDTH = 96
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from clipa import __version__
-from clipa.grid import filling
+from clipa.plan import filling
 from clipa.results import Record
 
 PAPER = "Xianhang Li, Zeyu Wang, Cihang Xie: An Inverse Scaling Law for CLIP Training. NeurIPS 2023, arXiv:2305.07017"

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from clipa.cost import CONFIGURATIONS, FULL_TEXT_TOKENS, Towers, Transformer
+from clipa.cost import CONFIGURATIONS, Towers, Transformer
 from clipa.published.quantities import (
     FormulaError,
     Published,
@@ -37,6 +37,7 @@ from clipa.published.quantities import (
     smallest,
     total,
 )
+from clipa.study import FULL_TEXT_TOKENS
 
 FULL_TEXT = exact(FULL_TEXT_TOKENS)
 NO_DIGITS = exact(0)

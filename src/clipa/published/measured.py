@@ -1,8 +1,8 @@
 """Measured numbers beside the paper's: means over seeds, verdicts on claims, and what measuring a claim costs.
 
-A scale-free claim is a matter of sign or order, so its own formula can be evaluated on measured records. Every published
-record in it stands for the measured ones of the same run, stage, benchmark and metric, whatever its table. The
-formula is evaluated once per seed, with plain values, and each of its elementary comparisons gives one margin per
+A scale-free claim is a matter of sign or order, so its own formula can be evaluated on measured records. Every
+published record in it stands for the measured ones of the same run, stage, benchmark and metric, whatever its table.
+The formula is evaluated once per seed, with plain values, and each of its elementary comparisons gives one margin per
 seed, positive where the comparison holds. With :data:`clipa.stats.MINIMAL_SEEDS` complete seeds or more, a margin has
 a two-sided Student interval over the seeds (:func:`clipa.stats.estimate`), and
 
@@ -29,14 +29,15 @@ from typing import Any
 
 from clipa.config import CONFIG_DIRECTORY, load_scale
 from clipa.cost import TRAINING_PASSES, stage_macs
-from clipa.estimate.throughput import UNIT, calibrated
-from clipa.grid import filling
+from clipa.estimate import UNIT, calibrated
+from clipa.plan import filling
 from clipa.published.claims import CONTRADICTED, Claim, ClaimError, Evaluation, Result
 from clipa.published.formulas import baseline_of, evaluate
 from clipa.published.quantities import FormulaError, Published, Quantity, Statement, exact
 from clipa.results import RECORDED_DIRECTORY, ROOT, Record, RecordError, run_name
-from clipa.runs import Stage, measured_stages, parse_run, stages_of
+from clipa.stages import Stage, measured_stages, stages_of
 from clipa.stats import MINIMAL_SEEDS, Estimate, estimate
+from clipa.study import parse_run
 
 REPRODUCED = "reproduced"
 CONSISTENT = "consistent"
@@ -325,7 +326,7 @@ class Trainings:
 
     @functools.cached_property
     def multiply_adds(self) -> float:
-        """Of the forward passes of all samples, in :data:`clipa.estimate.throughput.UNIT`."""
+        """Of the forward passes of all samples, in :data:`clipa.estimate.UNIT`."""
         return sum(stage_macs(stage) / TRAINING_PASSES for stage in self.stages) / UNIT
 
 

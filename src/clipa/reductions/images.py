@@ -1,18 +1,20 @@
-"""Image tokens (§3.2): which patches of a picture the image encoder sees in pre-training.
+"""Image tokens (§3.2): which patches of an image the image encoder sees in pre-training.
 
 | reduction | kept patches                                              | the paper                              |
 |-----------|-----------------------------------------------------------|----------------------------------------|
 | random    | those with the smallest noise                             | "random masking strategy from MAE"     |
 | grid      | of each 2×2 window one (two at 50 %, three at 25 %)       | "one patch in each 2×2 grid window"    |
 | block     | one rectangle of patches                                  | "removes large blocks from the input"  |
-| resize    | all: the picture is made smaller before it is cut up      | "anti-aliasing bilinear interpolation" |
+| resize    | all: the image is made smaller before it is cut up        | "anti-aliasing bilinear interpolation" |
 
 A count is a number of patches, never a ratio: int(196 × (1 − r)) is 15 for the r that means 16. The class token is
 not among the patches; it is always kept, so 49 patches are the 50 image tokens of Table 11. Evaluation reduces nothing.
 
 Shapes: B samples; L = rows × columns patches in reading order; K patches kept of them. `shape` is (rows, columns).
 Grid and block masking have no released code. Where the paper's words leave a choice, each choice is a named reading;
-the first in READINGS is the default, and the function says why.
+the first in the registry (``clipa.study``) is the default, and the function says why.
+
+A rule takes (noise [B, L] uniform in [0, 1), shape, kept, reading) and returns the indices [B, kept], ascending.
 """
 
 from __future__ import annotations
@@ -21,23 +23,20 @@ from functools import reduce
 from typing import TYPE_CHECKING
 
 from clipa.reductions import ReductionError, arrays_of, first
+from clipa.study import IMAGE_REDUCTIONS, rule_of
 
 if TYPE_CHECKING:
     from clipa.reductions import Array
 
 Shape = tuple[int, int]
 
-READINGS = {
-    "grid": ("diagonal", "row", "shifted", "drawn"),
-    "block": ("keep-one", "keep-centre", "remove-several"),
-}
 WIDEST = 2  # a kept rectangle is at most this many times as long as wide, where the count allows it
 
 
 def keep(reduction: str, noise: Array, shape: Shape, kept: int, reading: str | None = None) -> Array:
     """Indices (B, kept) of the patches that `reduction` keeps, ascending, from `noise` (B, L) uniform in [0, 1).
 
-    `reduction` is a word of the vocabulary: none, resize (both keep all of `shape`), random, grid, block.
+    `reduction` is none or a name in `clipa.study.IMAGE_REDUCTIONS`; none and resize keep all of `shape`.
     Raises ReductionError if the reduction cannot keep exactly `kept` patches of this shape, or has no such reading.
     """
     rows, columns = shape
@@ -47,27 +46,26 @@ def keep(reduction: str, noise: Array, shape: Shape, kept: int, reading: str | N
         )
     if not 1 <= kept <= rows * columns:
         raise ReductionError(f"{reduction} masking cannot keep {kept} of {rows}×{columns} patches")
-    if reduction == "grid":
-        return grid(noise, shape, kept, reading)
-    if reduction == "block":
-        return block(noise, shape, kept, reading)
-    if reading is not None:
-        raise ReductionError(f"image reduction {reduction!r} has no readings, so not {reading!r}")
-    if reduction == "random":
-        return random(noise, kept)
-    if reduction in ("none", "resize"):
+    known = IMAGE_REDUCTIONS.get(reduction)
+    if known is None and reduction != "none":
+        raise ReductionError(f"no image reduction {reduction!r} (known: none, {', '.join(IMAGE_REDUCTIONS)})")
+    readings = known.readings if known else ()
+    if reading is not None and reading not in readings:
+        named = f"no reading {reading!r} (known: {', '.join(readings)})" if readings else "no readings"
+        raise ReductionError(f"image reduction {reduction!r} has {named}")
+    if known is None or not known.mask:
         if kept != rows * columns:
             raise ReductionError(f"{reduction} keeps all {rows}×{columns} patches, not {kept}")
         return first(noise, kept)
-    raise ReductionError(f"no image reduction {reduction!r} (known: none, resize, random, grid, block)")
+    return rule_of(known.rule)(noise, shape, kept, reading or next(iter(readings), None))
 
 
-def random(noise: Array, kept: int) -> Array:
+def random(noise: Array, shape: Shape, kept: int, reading: str | None = None) -> Array:
     """Random masking: the `kept` patches with the smallest noise, drawn for each sample."""
     return first(noise, kept)
 
 
-def grid(noise: Array, shape: Shape, kept: int, reading: str | None = None) -> Array:
+def grid(noise: Array, shape: Shape, kept: int, reading: str | None = "diagonal") -> Array:
     """Grid masking: the same number of patches, one to three, in every 2×2 window.
 
     Which of the four (the first two readings need no noise):
@@ -77,10 +75,9 @@ def grid(noise: Array, shape: Shape, kept: int, reading: str | None = None) -> A
     `drawn`: drawn for each window by itself.
 
     The default keeps a fixed corner because the paper's Figure 2 shows one, and MAE's grid is a regular one; the random
-    crop before it moves the picture under the grid anyway. Two patches per window (Table 11's 98 of 196) are nowhere
+    crop before it moves the image under the grid anyway. Two patches per window (Table 11's 98 of 196) are nowhere
     described; on the diagonal they are evenly spread in both directions, as the single one is.
     """
-    reading = _named("grid", reading)
     arrays, (rows, columns) = arrays_of(noise), shape
     if rows % 2 or columns % 2 or kept % (rows * columns // 4):
         possible = ", ".join(str(rows * columns // 4 * k) for k in (1, 2, 3))
@@ -103,10 +100,10 @@ def grid(noise: Array, shape: Shape, kept: int, reading: str | None = None) -> A
     return first(arrays.broadcast_to(rank, noise.shape), kept)
 
 
-def block(noise: Array, shape: Shape, kept: int, reading: str | None = None) -> Array:
+def block(noise: Array, shape: Shape, kept: int, reading: str | None = "keep-one") -> Array:
     """Block masking: patches are kept, or removed, as whole rectangles.
 
-    `keep-one` (default): one rectangle (see `block_shape`) stays, anywhere in the picture, drawn for each sample.
+    `keep-one` (default): one rectangle (see `block_shape`) stays, anywhere in the image, drawn for each sample.
     `keep-centre`: the same rectangle, always in the middle.
     `remove-several`: square blocks are removed, drawn one after the other, until `kept` patches are left.
 
@@ -116,7 +113,6 @@ def block(noise: Array, shape: Shape, kept: int, reading: str | None = None) -> 
     can be expected if one piece of 64×64 pixels is all it sees. The figure's block lies in the middle; if it always
     did, the outer positions would never be trained, so the default draws the place, as other masks draw theirs.
     """
-    reading = _named("block", reading)
     arrays, (rows, columns) = arrays_of(noise), shape
     if reading == "remove-several":
         return first(-_removal_time(noise, shape), kept)
@@ -133,13 +129,6 @@ def block(noise: Array, shape: Shape, kept: int, reading: str | None = None) -> 
     row, column = patch // columns, patch % columns
     inside = (row >= top) & (row < top + height) & (column >= left) & (column < left + width)
     return first(arrays.broadcast_to((~inside) * 1, noise.shape), kept)
-
-
-def _named(reduction: str, reading: str | None) -> str:
-    if reading is not None and reading not in READINGS[reduction]:
-        known = ", ".join(READINGS[reduction])
-        raise ReductionError(f"{reduction} masking has no reading {reading!r} (known: {known})")
-    return reading or READINGS[reduction][0]
 
 
 def block_shape(shape: Shape, kept: int) -> Shape:
@@ -177,7 +166,7 @@ def _removal_time(noise: Array, shape: Shape) -> Array:
 
 
 def resized_grid(image_size: int, patch_size: int) -> Shape:
-    """Rows and columns of patches of a square picture resized to `image_size` pixels: 112 at 16 is 7×7.
+    """Rows and columns of patches of a square image resized to `image_size` pixels: 112 at 16 is 7×7.
 
     Only the count: the loader resizes, with the anti-aliased bilinear interpolation of §3.2.
     """

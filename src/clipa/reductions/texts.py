@@ -42,6 +42,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clipa.reductions import ReductionError, arrays_of, first
+from clipa.study import TEXT_REDUCTIONS, rule_of
 
 if TYPE_CHECKING:
     from clipa.reductions import Array
@@ -50,7 +51,7 @@ RECIPES = ("paper", "released")
 NOUN, ADJECTIVE, VERB, OTHER, PADDING = range(5)  # in the order of syntax masking
 PARTS_OF_TAGS = {"NOUN": NOUN, "PROPN": NOUN, "ADJ": ADJECTIVE}  # Universal POS; every other tag is OTHER
 # The released code sorts by Penn tags NN*, JJ* and VB*. VB* is be, have and do as well, which Universal POS calls AUX;
-# but so it calls the modals, Penn's MD, which are "other" (see clipa.data.entries).
+# but so it calls the modals, Penn's MD, which are "other" (see clipa.data.annotation).
 RELEASED_PARTS_OF_TAGS = {**PARTS_OF_TAGS, "VERB": VERB, "AUX": VERB}
 
 
@@ -76,30 +77,23 @@ def keep(
             f"{text_tokens} text tokens with [CLS]: captions must be padded to at least {max(1, kept)} word pieces, "
             f"not {parts.shape[1]}"
         )
-    if reduction in ("random", "block"):
-        if noise is None or noise.shape != parts.shape:
-            raise ReductionError(
-                f"{reduction} masking needs a uniform number for each of {tuple(parts.shape)} pieces"
-            )
-    elif reduction not in ("truncation", "syntax"):
-        raise ReductionError(f"no text reduction {reduction!r} (known: truncation, random, block, syntax)")
-    if reduction == "truncation":
-        return truncation(parts, kept)
-    if recipe == "released":
-        if words is None or words.shape != parts.shape:
-            raise ReductionError(
-                f"{reduction} masking as released needs the number of the word of each of {tuple(parts.shape)} pieces"
-            )
-        if reduction == "syntax":
-            return released_syntax(parts, words, kept)
-        rule = released_random if reduction == "random" else released_block
-        return rule(parts, words, kept, noise)
-    if reduction == "syntax":
-        return syntax(parts, kept)
-    return random(parts, kept, noise) if reduction == "random" else block(parts, kept, noise)
+    known = TEXT_REDUCTIONS.get(reduction)
+    if known is None:
+        raise ReductionError(f"no text reduction {reduction!r} (known: {', '.join(TEXT_REDUCTIONS)})")
+    if known.noise and (noise is None or noise.shape != parts.shape):
+        raise ReductionError(
+            f"{reduction} masking needs a uniform number for each of {tuple(parts.shape)} pieces"
+        )
+    if recipe == "paper" or not known.released:
+        return rule_of(known.rule)(parts, kept, noise)
+    if words is None or words.shape != parts.shape:
+        raise ReductionError(
+            f"{reduction} masking as released needs the number of the word of each of {tuple(parts.shape)} pieces"
+        )
+    return rule_of(known.released)(parts, words, kept, noise)
 
 
-def truncation(parts: Array, kept: int) -> Array:
+def truncation(parts: Array, kept: int, noise: Array | None = None) -> Array:
     """Truncation: the first pieces."""
     return first((parts == PADDING) * 1, kept)
 
@@ -119,7 +113,7 @@ def block(parts: Array, kept: int, noise: Array) -> Array:
     return start + place[:kept]
 
 
-def syntax(parts: Array, kept: int) -> Array:
+def syntax(parts: Array, kept: int, noise: Array | None = None) -> Array:
     """Syntax masking: nouns, then adjectives, then other words; of each kind the first ones."""
     return first(parts, kept)
 
@@ -141,7 +135,7 @@ def released_block(parts: Array, words: Array, kept: int, noise: Array) -> Array
     return start + place[:kept]
 
 
-def released_syntax(parts: Array, words: Array, kept: int) -> Array:
+def released_syntax(parts: Array, words: Array, kept: int, noise: Array | None = None) -> Array:
     """Syntax masking as released: whole words by the part of their first piece, then the first of their pieces."""
     arrays = arrays_of(parts)
     place, padded = _places(parts), parts == PADDING

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy
 
 from clipa import __version__
-from clipa.estimate.throughput import calibrated
-from clipa.grid import filling
+from clipa.estimate import calibrated
+from clipa.plan import filling
 from clipa.published import citation, errata
 from clipa.published.claims import CONTRADICTED, Evaluation, Result
 from clipa.published.errata import CLAIM, ROUNDING, Erratum

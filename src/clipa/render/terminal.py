@@ -7,12 +7,13 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from clipa.cost import CONFIGURATIONS, CONVNETS, FULL_TEXT_TOKENS, full_patches
+from clipa.cost import CONFIGURATIONS, CONVNETS, full_patches
 from clipa.published import citation
 from clipa.published.claims import CONTRADICTED, VERDICTS, WITHIN, Claim, Evaluation, Result
 from clipa.published.errata import CLAIM, about, errata_of
 from clipa.published.search import MENTIONED, Found, nearest, search
 from clipa.results import Record, published_records
+from clipa.study import FULL_TEXT_TOKENS
 
 if TYPE_CHECKING:
     from clipa.published.measured import Measured  # imported where it is used: NumPy comes with it

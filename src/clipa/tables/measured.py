@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clipa.grid import filling
+from clipa.plan import filling
 from clipa.results import Record, run_name
 from clipa.tables.latex import TableError, escape
 

@@ -1,4 +1,7 @@
-"""The eight test sets of pictograms v1, counterparts of the paper's, in CLIP_benchmark's local layout.
+"""The drawn world on disk: its training set, and eight test sets, counterparts of the paper's.
+
+Below the world's folder (``results/data/<slug>``): ``train/00000.tar`` … with ``train/manifest.json``, and
+``test/<set>/`` in CLIP_benchmark's local webdataset layout with ``test/<set>/manifest.json``.
 
 ====================== ==================== ============================================================
 set                    counterpart          what is different from training
@@ -16,16 +19,17 @@ order                  aro                  right and wrong captions of the same
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from clipa.data import TEST_SETS, WorldParameters
-from clipa.data.captions import Caption, Facts, core
-from clipa.data.orders import wrong_orders
+from clipa.data import TEST_SETS, WORLD, WorldParameters, world_fingerprint
+from clipa.data.captions import Caption, Facts, core, wrong_orders
 from clipa.data.pictograms import (
     CLASS_NAMES,
     COLOURS,
@@ -42,6 +46,8 @@ from clipa.data.pictograms import (
     render,
     scene_captions,
 )
+from clipa.data.shards import Entry, Members, file_sha256, progress_bar, tar_bytes, writing
+from clipa.results import write_bytes_atomically
 
 # Worded like training captions; without articles, which would have to agree with the noun.
 TEMPLATES = (
@@ -221,13 +227,10 @@ def _render_clutter(parameters: WorldParameters, scene: Scene) -> numpy.ndarray:
     mask = _coverage(_fine_glyph(figure.label, size))
     colour = figure_colour(figure.colour, generator)
     paint(picture, mask, figure.left - BORDER, figure.top - BORDER, colour + fade * (backdrop - colour))
-    for _ in range(1):
-        x = figure.left + figure.width * generator.uniform(0.25, 0.75)
-        y = figure.top + figure.height * generator.uniform(0.25, 0.75)
-        bar = _bar(
-            side, (x, y), generator.uniform(0, numpy.pi), size * generator.uniform(0.1, 0.16), 3.0 * side
-        )
-        paint(picture, bar, 0, 0, backdrop - generator.uniform(0, 60))
+    x = figure.left + figure.width * generator.uniform(0.25, 0.75)
+    y = figure.top + figure.height * generator.uniform(0.25, 0.75)
+    bar = _bar(side, (x, y), generator.uniform(0, numpy.pi), size * generator.uniform(0.1, 0.16), 3.0 * side)
+    paint(picture, bar, 0, 0, backdrop - generator.uniform(0, 60))
     return picture
 
 
@@ -237,12 +240,6 @@ _RENDER: dict[str, Callable[[WorldParameters, Scene], numpy.ndarray]] = {
     "clutter": _render_clutter,
     "odd": _render_odd,
 }
-
-
-def _wrong_orders(right: Caption, generator: numpy.random.Generator) -> list[str]:
-    """Four wrong orders of a caption; its nouns and adjectives change places with one another (in ARO apart)."""
-    content = [position for position, tag in enumerate(right.tags) if tag in ("NOUN", "ADJ")]
-    return wrong_orders(right.text, right.words, [content], generator)
 
 
 def order_item(parameters: WorldParameters, scene: Scene) -> dict:
@@ -269,11 +266,103 @@ def order_item(parameters: WorldParameters, scene: Scene) -> dict:
         swapped = (replace(first, colour=second.colour), replace(second, colour=first.colour))
         wrong = [say(replace(facts, figures=swapped)).text]
     else:
-        wrong = _wrong_orders(right, generator)
+        # Nouns and adjectives change places with one another (in ARO each among themselves).
+        content = [position for position, tag in enumerate(right.tags) if tag in ("NOUN", "ADJ")]
+        wrong = wrong_orders(right.text, right.words, [content], generator)
     return {"kind": kind, "captions": [right.text, *wrong]}
 
 
-def members(parameters: WorldParameters, name: str, index: int) -> list[tuple[str, bytes]]:
+# --------------------------------------------------------------------------------------------------------- files
+
+
+def draw_train(parameters: WorldParameters, directory: Path, processes: int = 1) -> Path:
+    """Draw the training shards into ``directory/train``; returns the path of their manifest.
+
+    ``directory`` is the world's folder (``results/data/<slug>``). What is there and whole is kept.
+    """
+    return _draw(parameters, "train", Path(directory) / "train", processes)
+
+
+def draw_test(
+    parameters: WorldParameters, directory: Path, names: tuple[str, ...] = TEST_SETS, processes: int = 1
+) -> list[Path]:
+    """Draw test sets into ``directory/test/<name>``; returns the paths of their manifests.
+
+    Raises ValueError for a name that is not in TEST_SETS.
+    """
+    for name in names:
+        if name not in TEST_SETS:
+            raise ValueError(f"test set {name!r} is unknown: choose from {', '.join(TEST_SETS)}")
+    return [_draw(parameters, name, Path(directory) / "test" / name, processes) for name in names]
+
+
+def _draw(parameters: WorldParameters, split: str, home: Path, processes: int) -> Path:
+    """Draw one split into ``home`` (its folder), or return at once when all of it is there and whole."""
+    train, each = split == "train", parameters.images_per_shard
+    count = parameters.training_images if train else parameters.test_count(split)
+    jobs = {
+        f"{number:05d}.tar" if train else f"{number}.tar": (
+            parameters,
+            split,
+            start,
+            min(start + each, count),
+        )
+        for number, start in enumerate(range(0, count, each))
+    }
+    header = {
+        "world": WORLD,
+        "fingerprint": world_fingerprint(WORLD, parameters),
+        "parameters": parameters.model_dump(),
+    }
+    with writing(home / "manifest.json", f"draw {split}", home if train else home / "test") as parts:
+        if not train:
+            header |= {"name": split, "n": count, "files": _write_layout(home, split, len(jobs))}
+        if parts.resume(header):
+            return parts.manifest
+        with progress_bar(f"drawing {split}", count, "image") as bar:
+            shards = parts.write(_draw_shard, jobs, processes, lambda entry: bar.update(entry["samples"]))
+        content = header | {"shards": shards}
+        if not train:
+            joined = "".join([*header["files"].values(), *(entry["sha256"] for entry in shards)])
+            content["sha256"] = hashlib.sha256(joined.encode("ascii")).hexdigest()
+        return parts.finish((json.dumps(content, indent=1, sort_keys=True) + "\n").encode("utf-8"))
+
+
+def _draw_shard(
+    name: str, parameters: WorldParameters, split: str, start: int, stop: int
+) -> tuple[bytes, Entry]:
+    members: Members = []
+    for index in range(start, stop):
+        members += (
+            train_members(parameters, index) if split == "train" else item_members(parameters, split, index)
+        )
+    return tar_bytes(members), {"name": name, "samples": stop - start}
+
+
+def train_members(parameters: WorldParameters, index: int) -> Members:
+    """Files of one training sample: <key>.jpg, <key>.txt (first caption), <key>.json (all of it)."""
+    scene = layout(parameters, "train", index)
+    captions = scene_captions(parameters, scene)
+    facts = scene.facts()
+    meta = {
+        "captions": [caption.text for caption in captions],
+        "pos": [list(caption.tags) for caption in captions],
+        "label": scene.label,
+        "figures": [asdict(figure) for figure in facts.figures],
+        "boxes": [[f.left, f.top, f.width, f.height] for f in scene.figures],
+        "texture": facts.texture,
+        "position": list(facts.position) if facts.position else None,
+        "relation": facts.relation,
+    }
+    key = f"{index:09d}"
+    return [
+        (f"{key}.jpg", encode(render(parameters, scene))),
+        (f"{key}.txt", captions[0].text.encode("utf-8")),
+        (f"{key}.json", json.dumps(meta, separators=(",", ":")).encode("utf-8")),
+    ]
+
+
+def item_members(parameters: WorldParameters, name: str, index: int) -> Members:
     """Files of one item of a test set: .jpg and .cls (classification), .txt (retrieval) or .json (order)."""
     scene, picture = draw_item(parameters, name, index)
     if name == "captions":
@@ -287,15 +376,21 @@ def members(parameters: WorldParameters, name: str, index: int) -> list[tuple[st
     return [(f"{key}.jpg", encode(picture)), (f"{key}.{said[0]}", said[1].encode("utf-8"))]
 
 
-def layout_files(name: str, shards: int) -> dict[str, bytes]:
-    """Small files of CLIP_benchmark's layout beside the shards of a test set: content by path."""
+def _write_layout(home: Path, name: str, shards: int) -> dict[str, str]:
+    """Write the small files of CLIP_benchmark's layout beside the shards of a test set; sha256 by name."""
     files = {"dataset_type.txt": _TYPES.get(name, "classification"), "test/nshards.txt": str(shards)}
     if name not in _TYPES:
         files |= {
             "classnames.txt": "\n".join(CLASS_NAMES),
             "zeroshot_classification_templates.txt": "\n".join(TEMPLATES),
         }
-    return {path: f"{text}\n".encode() for path, text in sorted(files.items())}
+    digests = {}
+    for path, text in sorted(files.items()):
+        content = f"{text}\n".encode()
+        digests[path] = hashlib.sha256(content).hexdigest()
+        if file_sha256(home / path) != digests[path]:
+            write_bytes_atomically(home / path, content)
+    return digests
 
 
 def draw_item(parameters: WorldParameters, name: str, index: int) -> tuple[Scene, numpy.ndarray]:

@@ -1,19 +1,37 @@
-"""How fast stages are: device-hours from what was measured, else from Table 1, each with its spread."""
+"""What a plan costs before anything is launched: device-hours, wall-clock, disk, and whether a budget holds.
+
+A device is what a stage trains on: a GPU, or at a CPU scale a core. Its speed comes from stages measured at the scale
+(accepted records, stages finished on disk); failing these, for CPUs from another scale measured on CPUs, for GPUs from
+the hours that the paper's Table 1 gives for three runs on A100s. Every estimate has the spread of what it comes from.
+Ground floor: neither torch nor pandas.
+"""
 
 from __future__ import annotations
 
+import heapq
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipa.config import CONFIG_DIRECTORY, ConfigError, Scale, load_scale
-from clipa.cost import TRAINING_PASSES, full_patches, stage_macs, training_total
+from clipa.config import CONFIG_DIRECTORY, ConfigError, Data, Scale, load_scale
+from clipa.cost import (
+    CONVNETS,
+    TRAINING_PASSES,
+    Transformer,
+    full_patches,
+    stage_macs,
+    towers_of,
+    training_total,
+)
 from clipa.plan import Plan
 from clipa.results import PUBLISHED_DIRECTORY, RECORDED_DIRECTORY, Record, run_name
-from clipa.runs import Stage, measured_stages, parse_run, stages_of
+from clipa.stages import Stage, data_slug, measured_stages, stages_of
+from clipa.study import parse_run
+
+# ------------------------------------------------------------------------------------------------------- throughput
 
 UNIT = 1e21
 """Multiply-adds in the paper's "1e12 GFLOPs"."""
@@ -201,14 +219,12 @@ def _table1(root: Path) -> dict[str, Record]:
 
 def _fitted(measured: list[_Measured], about: str, exact: bool) -> Throughput:
     """Device-seconds per sample = a · multiply-adds + b, by least squares of relative errors, neither below zero."""
-    rows = [(one.macs / one.device_seconds, 1 / one.device_seconds) for one in measured]
-    xx, xy, yy = (sum(row[i] * row[j] for row in rows) for i, j in ((0, 0), (0, 1), (1, 1)))
-    x, y = (sum(row[i] for row in rows) for i in (0, 1))
-    determinant = xx * yy - xy * xy
-    line = (x / xx, 0.0)
-    if determinant > 1e-9 * xx * yy:
-        both = (x * yy - y * xy) / determinant, (y * xx - x * xy) / determinant
-        line = both if min(both) >= 0 else line if both[1] < 0 else (0.0, y / yy)
+    import numpy
+    from scipy.optimize import nnls
+
+    rows = numpy.array([(one.macs / one.device_seconds, 1 / one.device_seconds) for one in measured])
+    size = rows.max(axis=0)  # of columns that differ by many powers of ten
+    line = tuple((nnls(rows / size, numpy.ones(len(rows)))[0] / size).tolist())
     ratios = [1 / (line[0] * row[0] + line[1] * row[1]) for row in rows]
     if len(measured) < FEW:
         ratios += [1 / FACTOR_OF_FEW, FACTOR_OF_FEW]
@@ -221,3 +237,102 @@ def _fitted(measured: list[_Measured], about: str, exact: bool) -> Throughput:
         f"{spread.low:.1f} to {spread.high:.1f} times that"
     )
     return Throughput("measured", about, line, spread, seconds)
+
+
+# ------------------------------------------------------------------------------------------- wall-clock and budget
+
+
+def wall_clock(stages: Sequence[Stage], hours: Callable[[Stage], float], slots: int) -> tuple[float, float]:
+    """Hours until all are trained, `slots` at a time, the longest way first, a parent before its child; and the
+    longest way itself, which no number of devices shortens.
+
+    `hours`: of one stage. A parent that is not among `stages` is there already.
+    """
+    here = {stage.directory: stage for stage in stages}
+    children: dict[Path, list[Path]] = {}
+    for directory, stage in here.items():
+        if stage.parent is not None and stage.parent.directory in here:
+            children.setdefault(stage.parent.directory, []).append(directory)
+
+    way: dict[Path, float] = {}
+
+    def measure(directory: Path) -> float:
+        if directory not in way:
+            way[directory] = hours(here[directory]) + max(
+                map(measure, children.get(directory, ())), default=0.0
+            )
+        return way[directory]
+
+    waiting = {child for several in children.values() for child in several}
+    ready = [(-measure(directory), directory) for directory in here if directory not in waiting]
+    heapq.heapify(ready)
+    running: list[tuple[float, Path]] = []
+    now = 0.0
+    while ready or running:
+        while ready and len(running) < slots:
+            directory = heapq.heappop(ready)[1]
+            heapq.heappush(running, (now + hours(here[directory]), directory))
+        now, directory = heapq.heappop(running)
+        for child in children.get(directory, ()):
+            heapq.heappush(ready, (-measure(child), child))
+    return now, max(way.values(), default=0.0)
+
+
+def over_budget(plan: Plan, pending: Sequence[Stage]) -> str | None:
+    """Why `pending` must not be started, in one line; None where the budget (or no budget) allows it."""
+    budget = plan.project.budget_gpu_hours
+    if budget is None or not pending:
+        return None
+    hours = throughput_of(plan).total(pending)
+    if hours.mean <= budget:
+        return None
+    needed, over = math.ceil(hours.mean), hours.mean - budget
+    return (
+        f"budget_gpu_hours: {len(pending)} pending stages at scale {plan.scale.name} need about {short(hours.mean)} "
+        f"{device_name(plan.scale)}-hours ({short(hours.low)} to {short(hours.high)}), {short(over)} more than the "
+        f"{budget:,g} allowed; nothing was started. To allow it: --config budget_gpu_hours={needed}, or the key in "
+        "config/config.yaml; `clipa plan` shows what costs how much"
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- disk
+
+CHECKPOINTS_KEPT = 2  # by clipa.checkpoint, which this floor cannot import
+CHECKPOINT_BYTES = 12  # per parameter: weights and AdamW's two moments in fp32
+EXPORT_BYTES = 4
+LAION_BYTES, LAION_SHARDS = 10e12, 41408  # docs/data.md: "about ten terabytes" for the authors' shards
+PICTOGRAM_BYTES = 1.4  # per stored pixel of a training image, captions and tar headers included; measured
+
+
+def parameters(model_config: Mapping[str, Any]) -> int:
+    """Trainable parameters of an open_clip configuration, to within one per cent, without building it."""
+    vision, text, embedding = model_config["vision_cfg"], model_config["text_cfg"], model_config["embed_dim"]
+    rows = text["vocab_size"] + text["context_length"] + embedding
+    count = Transformer(text["layers"], text["width"]).parameters() + rows * text["width"]
+    if "timm_model_name" in vision:
+        net = CONVNETS[vision["timm_model_name"]]
+        return count + net.parameters() + net.widths[-1] * embedding
+    return count + towers_of(dict(model_config)).vision_parameters(positions=False, projection=True)
+
+
+def disk(plan: Plan, stages: Sequence[Stage]) -> dict[str, float]:
+    """Bytes that training `stages` leaves: checkpoints, exports, and the data set where it is not there yet."""
+    counts = [parameters(stage.model_config) for stage in stages]
+    return {
+        "checkpoints": float(CHECKPOINTS_KEPT * CHECKPOINT_BYTES * sum(counts)),
+        "exports": float(EXPORT_BYTES * sum(counts)),
+        "data": sum(_data_bytes(plan, data) for data in _sources(stages)),
+    }
+
+
+def _sources(stages: Sequence[Stage]) -> list[Data]:
+    """The training data of `stages`, each once."""
+    return list({data_slug(stage.data): stage.data for stage in stages}.values())
+
+
+def _data_bytes(plan: Plan, data: Data) -> float:
+    if (plan.root / plan.data_of(data) / "train" / "manifest.json").is_file():
+        return 0.0
+    if data.world is None:
+        return LAION_BYTES * (data.shards or LAION_SHARDS) / LAION_SHARDS
+    return data.world.training_images * data.world.image_size**2 * PICTOGRAM_BYTES

@@ -1,119 +1,28 @@
-"""The experiment grid as data: runs, stages, and the fingerprints that identify them.
+"""Stages: what is trained, and the fingerprints that identify it.
 
-A *run* is what a table cell names, always in the paper's coordinates; a *stage* is what is trained, and the unit
-of identity. A fingerprint covers everything that changes the weights and nothing else, and is known without
-training anything, so a plan can tell what exists, what is recorded and what is missing.
+A stage is a run's pre-training, a fine-tuning of it, or NegCLIP, at one scale and seed. Its fingerprint covers
+everything that changes the weights and nothing else, and is known before anything is trained, so a plan can tell what
+exists, what is recorded and what is missing.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from clipa.config import (
-    MODELS,
-    Augmentation,
-    ConfigError,
-    Data,
-    Scale,
-    Schedule,
-    WorldParameters,
-)
-from clipa.recipes import STUDY, Recipe, chain
+from clipa.config import Augmentation, ConfigError, Data, Project, Scale, Schedule, WorldParameters
+from clipa.recipes import Recipe, chain
+from clipa.resolved import SEMANTICS, ResolvedStage, fingerprint
+from clipa.study import FULL_TEXT_TOKENS, STUDY, TEXT_REDUCTIONS, Run, patch_size
 
-SEMANTICS = 1
-"""Raised whenever the same configuration would train other weights (that is: when the golden loss curve changes)."""
-
-FINGERPRINT_LENGTH = 12
-FULL_IMAGE_SIZE = 224
-FULL_TEXT_TOKENS = 32
 MODEL_CONFIG_DIRECTORY = Path(__file__).parent / "model_configs"
 
 TRAINING_SETS = {"pretrain": "train", "finetune": "train", "negclip": "negclip"}
 """Folder of a kind of stage's training set, below its data."""
-
-_SLUG = re.compile(
-    r"(?P<model>[A-Za-z]+-?[A-Z]?\d*)-(?P<image>none|(?P<reduction>resize|random|grid|block)(?P<setting>\d+))"
-    r"-(?P<text>truncation|random|block|syntax)(?P<tokens>\d+)(-(?P<recipe>[A-Za-z0-9][A-Za-z0-9.-]*))?"
-)
-
-
-def fingerprint(content: Any) -> str:
-    """Hexadecimal digest of ``content`` (anything JSON can hold), independent of key order."""
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:FINGERPRINT_LENGTH]
-
-
-@dataclass(frozen=True, order=True)
-class Run:
-    """A pre-training and what comes after it, in the paper's coordinates (Tables 11 and 12).
-
-    ``image_size`` is the paper's pixels; for a mask it stays 224 and ``kept_patches`` says how many of the 196
-    patches are kept. ``text_tokens`` counts [CLS]. ``recipe`` names the last of its stages (:mod:`clipa.recipes`).
-    """
-
-    model: str
-    image_reduction: str = "none"
-    image_size: int = FULL_IMAGE_SIZE
-    kept_patches: int | None = None
-    text_reduction: str = "truncation"
-    text_tokens: int = FULL_TEXT_TOKENS
-    recipe: str = STUDY
-
-    @property
-    def slug(self) -> str:
-        """``L16-resize64-truncation32``, ``B16-resize112-truncation16-clipa``: the run's name on the command line, in
-        ids and in the folder of its evaluation.
-        """
-        return self.coordinates if self.recipe == STUDY else f"{self.coordinates}-{self.recipe}"
-
-    @property
-    def coordinates(self) -> str:
-        """The name without the recipe. Stages lie below it, so that the runs of several recipes share them."""
-        setting = {"none": "", "resize": self.image_size}.get(self.image_reduction, self.kept_patches)
-        model = self.model.replace("/", "")
-        return f"{model}-{self.image_reduction}{setting}-{self.text_reduction}{self.text_tokens}"
-
-    @property
-    def patches(self) -> int | None:
-        """Patches that the image tower sees in pre-training, at the paper's scale; None for a ConvNeXt."""
-        if "/" not in self.model:
-            return None
-        return self.kept_patches or (self.image_size // int(self.model.split("/")[1])) ** 2
-
-    @property
-    def is_full_length(self) -> bool:
-        """The baseline: full resolution, full text; it has no fine-tuning (docs/design.md, "The baseline")."""
-        return self.image_reduction == "none" and self.text_tokens == FULL_TEXT_TOKENS
-
-
-def parse_run(slug: str) -> Run:
-    """The run that ``slug`` names; ``ValueError`` with an example when it names none."""
-    match = _SLUG.fullmatch(slug)
-    models = {model.replace("/", ""): model for model in MODELS}
-    if not match or match["model"] not in models:
-        raise ValueError(
-            f"{slug!r} names no run: expected <model>-<image reduction>-<text reduction>[-<recipe>], as in "
-            f"L16-resize64-truncation32 or S16-none-truncation32 (models: {', '.join(models)})"
-        )
-    reduction = match["reduction"] or "none"
-    setting = int(match["setting"] or FULL_IMAGE_SIZE)
-    is_mask = reduction in ("random", "grid", "block")
-    return Run(
-        model=models[match["model"]],
-        image_reduction=reduction,
-        image_size=FULL_IMAGE_SIZE if is_mask else setting,
-        kept_patches=setting if is_mask else None,
-        text_reduction=match["text"],
-        text_tokens=int(match["tokens"]),
-        recipe=match["recipe"] or STUDY,
-    )
 
 
 @dataclass(frozen=True)
@@ -156,7 +65,7 @@ class Stage:
 
     @property
     def resident(self) -> bool:
-        """Whether all pictures stay on the device; NegCLIP's rows have four of them each, and are always streamed."""
+        """Whether all images stay on the device; NegCLIP's rows have several each, and are always streamed."""
         return self.data.resident and self.kind != "negclip"
 
     @property
@@ -194,7 +103,7 @@ class Stage:
             return None if self.run.kept_patches is None else self.scale.kept_patches[self.run.kept_patches]
         if self.recipe.mask is None:
             return None
-        whole = (self._paper_pixels // int(self.run.model.split("/")[1])) ** 2
+        whole = (self._paper_pixels // patch_size(self.run.model)) ** 2
         return round(self.recipe.mask.kept_patches * self.patches / whole)
 
     @property
@@ -224,7 +133,7 @@ class Stage:
 
     @property
     def base_lr(self) -> float:
-        return self.schedule.base_lr[self.run.model] * self.recipe.base_lr_factor
+        return self.scale.base_lr(self.run.model, self.kind) * self.recipe.base_lr_factor
 
     @property
     def peak_lr(self) -> float:
@@ -256,7 +165,7 @@ class Stage:
             if self.reading is not None:
                 image["reading"] = self.reading
         text: dict[str, Any] = {"reduction": self.text_reduction, "tokens": self.text_tokens}
-        if self.text_reduction == "syntax":
+        if TEXT_REDUCTIONS[self.text_reduction].tags:
             text["tagger"] = self.scale.tagger
         if self.text_recipe != "paper" and self.text_reduction != "truncation":
             text["recipe"] = self.text_recipe
@@ -271,7 +180,7 @@ class Stage:
             "augmentation": _augmentation_content(self.augmentation),
             "precision": self.scale.precision,
             "threads": self.scale.threads,
-            # A sharded stage may go on with another number of processes; rounding then differs, and only that.
+            # A sharded stage may resume with another world size; only rounding differs then.
             "processes": "any" if self.sharded else self.scale.processes,
             "device": self.scale.device,
             "vocabulary_size": self.scale.vocabulary_size,
@@ -346,7 +255,8 @@ def measured_stages(stages: Sequence[Stage]) -> list[Stage]:
 def _check_buildable(run: Run, scale: Scale, recipes: Sequence[Recipe]) -> None:
     file = _file(scale)
     if run.model not in scale.models:
-        raise ConfigError(f"{file}: models: {run.model} is not built at this scale")
+        known = ", ".join(scale.models)
+        raise ConfigError(f"{file}: models: {run.model} is not built at this scale (it has {known})")
     for pixels in (run.image_size, *(recipe.image_size for recipe in recipes)):
         if pixels not in scale.image_sizes:
             raise ConfigError(f"{file}: image_sizes: no entry for {pixels} pixels")
@@ -355,8 +265,8 @@ def _check_buildable(run: Run, scale: Scale, recipes: Sequence[Recipe]) -> None:
             raise ConfigError(
                 f"{run.slug}: {scale.image_sizes[pixels]} pixels cannot be cut into patches of {patch}"
             )
-    rated = scale.negclip.base_lr if scale.negclip else {}
-    if run.model not in rated and any(recipe.kind == "negclip" for recipe in recipes):
+    tuned = any(recipe.kind == "negclip" for recipe in recipes)
+    if tuned and (scale.negclip is None or scale.base_lr(run.model, "negclip") is None):
         raise ConfigError(f"{file}: negclip: no schedule, or no rate in it, for {run.model}")
     masked = run.kept_patches is not None or any(recipe.mask for recipe in recipes)
     if masked and run.patches is None:
@@ -365,7 +275,9 @@ def _check_buildable(run: Run, scale: Scale, recipes: Sequence[Recipe]) -> None:
         raise ConfigError(f"{file}: kept_patches: no entry for {run.kept_patches} of 196 patches")
     wrong = [name for recipe in recipes for name in recipe.reading if name != run.image_reduction]
     if wrong:
-        raise ConfigError(f"{run.slug}: its recipe reads {wrong[0]} masking, which the run does not have")
+        raise ConfigError(
+            f"{run.slug}: its recipe sets a reading of {wrong[0]} masking, which the run does not have"
+        )
     if scale.data.resident and any(recipe.color_jitter for recipe in recipes):
         raise ConfigError(
             f"{run.slug}: colours are not changed by a resident loader; {file}: data.resident: false does it"
@@ -377,19 +289,39 @@ def _file(scale: Scale) -> str:
     return f"{scale.config_directory.as_posix()}/scales/{scale.name}.yaml"
 
 
-def evaluation_directory(stages: list[Stage]) -> Path:
+def evaluation_directory(stages: Sequence[Stage]) -> Path:
     """Below ``results/runs``: where the records of a run with these stages are written."""
     last = stages[-1]
     return Path(last.scale.name, last.run.slug, "evaluation", f"seed{last.seed}-{last.fingerprint}")
 
 
-def recorded_path(stages: list[Stage]) -> Path:
+def recorded_path(stages: Sequence[Stage]) -> Path:
     """Below ``results/recorded``: where the accepted records of a run with these stages are kept."""
     last = stages[-1]
     return Path(last.scale.name, last.run.slug, f"seed{last.seed}-{last.fingerprint}.json")
 
 
-def recorded_suite_path(stages: list[Stage]) -> Path:
+def recorded_suite_path(stages: Sequence[Stage]) -> Path:
     """Likewise for the whole test suite on the run's last stage; a folder deeper, so that no figure takes it in."""
     path = recorded_path(stages)
     return path.parent / "suite" / path.name
+
+
+def resolve(stage: Stage, project: Project) -> ResolvedStage:
+    """What the training of ``stage`` starts from (:mod:`clipa.resolved`), in the places of ``project``."""
+    runs, data = Path(project.runs_directory), Path(project.data_directory)
+    return ResolvedStage(
+        fingerprint=stage.fingerprint,
+        scale=stage.scale.name,
+        run=stage.run.coordinates,
+        directory=runs / stage.directory,
+        training_data=data / data_slug(stage.data) / TRAINING_SETS[stage.kind],
+        vocabulary=data / data_slug(stage.scale.data) / "vocabulary",  # one for all data of a scale
+        parent=runs / stage.parent.directory if stage.parent else None,
+        processes=stage.scale.processes,
+        cpus=stage.scale.resources.cpus,
+        workers=stage.data.workers,
+        checkpoint_every=stage.scale.checkpoint_every,
+        log_every=stage.scale.log_every,
+        content=stage.content,
+    )

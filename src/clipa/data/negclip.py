@@ -1,0 +1,392 @@
+"""NegCLIP's training set (Table 14; Yuksekgonul et al. 2023): hard negative captions, and similar images.
+
+From a training set and its parts of speech (:mod:`clipa.data.annotation`) a second one is made, ``negclip/``: shards
+that the loader reads in sequence like all others (:mod:`clipa.data.stream`), since every sample carries all that may
+be drawn with it. A sample is ``<key>.jpg``, ``<key>.neighbour0.jpg`` … ``neighbour2.jpg`` and ``<key>.json``::
+
+    {"captions": [c, …], "negatives": [[n, …], …], "neighbours": [{"key", "captions", "negatives"}, …]}
+
+with one to five negatives for every caption: the caption with two of its words exchanged. Left out are captions without
+a negative, images without such a caption, and images that cannot be decoded; neighbours are images that are in the set.
+
+For neighbours the original takes the cosine of CLIP ViT-B/32 image features. Any open_clip model with its weights does
+(``ViT-B-32/openai``); ``pixels`` needs no model: colours averaged over 8 × 8 fields, each of the 192 numbers less its
+mean over the set and divided by its deviation.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain, pairwise, repeat, zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from clipa.data.annotation import MANIFEST as ANNOTATED
+from clipa.data.annotation import word_spans, words_of
+from clipa.data.shards import (
+    Entry,
+    Members,
+    captions_of,
+    in_processes,
+    progress_bar,
+    read_manifest,
+    samples_of,
+    tar_bytes,
+    writing,
+)
+from clipa.stages import fingerprint
+
+FOLDER = "negclip"
+NEIGHBOURS = 3
+AT_MOST = 5
+KINDS = (("NOUN", "PROPN"), ("ADJ",), ("VERB",), ("ADV",))
+"""Universal POS tags of words that may change places with one another."""
+
+PIXELS = "pixels"
+FIELDS = 8
+
+_VERSION = 1  # raised when the same captions, tags and images would give other shards
+_ROWS_PER_SHARD = 256
+_SHARDS = 64  # at least, where there are as many rows: the loader needs one a lane
+_ENCODED_AT_ONCE = 64
+_CHUNK = 256  # images whose cosines with all others are in memory at once
+_LONGEST = 4096  # a vector of whole numbers: two such have products whose sums are below 2²⁴
+
+Encoder = Callable[[Iterable[bytes]], np.ndarray]
+"""JPEGs of N images → float64 [N, D], one row an image."""
+
+
+class NegclipError(ValueError):
+    """What the set is made from is missing or does not fit; one line that says where and what to do."""
+
+
+# ----------------------------------------------------------------------------------------------------- captions
+
+
+def negative_captions(caption: str, tags: Sequence[str]) -> list[str]:
+    """At most five texts that are ``caption`` with two different words of one kind in each other's place.
+
+    ``tags`` has the Universal POS tag of every word (:func:`clipa.data.annotation.words_of`). Words carry their
+    letter case along; spaces and punctuation stay. Words that the text tower cannot tell apart (it sees neither case
+    nor accents) are not exchanged. Order: the first exchange of each kind (nouns, adjectives, verbs, adverbs), then
+    the second of each, …; within a kind, words with fewer others of the kind between them first, then from left to
+    right. So the five are of many kinds, and change the text in many places. Raises NegclipError for another number
+    of tags than words.
+    """
+    words, spans = words_of(caption), word_spans(caption)
+    if len(words) != len(tags):
+        raise NegclipError(f"{len(words)} words but {len(tags)} tags in {caption!r}")
+    negatives: list[str] = []
+    by_turns = zip_longest(*(_exchanges(words, tags, kind) for kind in KINDS))
+    for i, j in filter(None, chain.from_iterable(by_turns)):
+        exchanged = list(words)
+        exchanged[i], exchanged[j] = words[j], words[i]
+        (a, b), (c, d) = spans[i], spans[j]
+        negative = caption[:a] + caption[c:d] + caption[b:c] + caption[a:b] + caption[d:]
+        # What touches its neighbour without a space (#tag, a Chinese sign) may be another word in another place.
+        if words_of(negative) == exchanged:
+            negatives.append(negative)
+        if len(negatives) == AT_MOST:
+            break
+    return negatives
+
+
+def _exchanges(words: list[str], tags: Sequence[str], kind: tuple[str, ...]) -> Iterator[tuple[int, int]]:
+    """Places i < j of different words of one kind: those next to one another first."""
+    places = [place for place, tag in enumerate(tags) if tag in kind]
+    for distance in range(1, len(places)):
+        for i, j in zip(places, places[distance:], strict=False):
+            if _seen(words[i]) != _seen(words[j]):
+                yield i, j
+
+
+def _seen(word: str) -> str:
+    """The word as the text tower's vocabulary reads it: without case and accents."""
+    return _uncased().normalize_str(word)
+
+
+@cache
+def _uncased() -> Any:
+    from tokenizers import normalizers
+
+    return normalizers.BertNormalizer()
+
+
+# ------------------------------------------------------------------------------------------------- the training set
+
+
+@dataclass(frozen=True)
+class Row:
+    """An image of the set: where its JPEG lies in the training shards, its colours, captions and their negatives."""
+
+    shard: str
+    key: str
+    offset: int
+    size: int
+    fields: bytes
+    captions: list[str]
+    negatives: list[list[str]]
+
+    def texts(self) -> dict[str, Any]:
+        return {"captions": self.captions, "negatives": self.negatives}
+
+    def jpeg(self, train: Path) -> bytes:
+        with open(train / self.shard, "rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+def write_negatives(
+    data_directory: Path, processes: int, neighbours: str = PIXELS, rows: int | None = None
+) -> Path:
+    """Make ``<data_directory>/negclip`` from ``train`` and its parts of speech; returns its ``manifest.json``.
+
+    ``neighbours``: ``pixels``, or an open_clip model and its weights, ``ViT-B-32/openai``. ``rows``: only the first so
+    many images that can be in the set, in the order of the shards. The manifest has the form of ``train``'s. What an
+    earlier call has made from the same input and is whole is kept. Raises NegclipError, or ShardError where ``train``
+    has no manifest.
+    """
+    train, out = Path(data_directory) / "train", Path(data_directory) / FOLDER
+    if rows is not None and rows <= NEIGHBOURS:
+        raise NegclipError(f"rows {rows}: with {NEIGHBOURS} neighbours each, {NEIGHBOURS + 1} are needed")
+    manifest = read_manifest(train)
+    made_from = {
+        "version": _VERSION,
+        "train": fingerprint(manifest),
+        "parts_of_speech": fingerprint(_sidecars(train)),
+        "neighbours": neighbours,
+        "rows": rows,
+    }
+    header = {"world": manifest.get("world"), "made_from": made_from}
+    with writing(out / "manifest.json", "negatives") as parts:
+        if parts.resume(header):
+            return parts.manifest
+        encoder = encoder_of(neighbours)  # first: it may not be there
+        chosen = _rows(train, manifest["shards"], processes, rows)
+        if len(chosen) <= NEIGHBOURS:
+            raise NegclipError(
+                f"{train}: {len(chosen)} images have a caption with two words to exchange; "
+                f"with {NEIGHBOURS} neighbours each, {NEIGHBOURS + 1} are needed"
+            )
+        jobs = _jobs(train, chosen, nearest(_features(train, chosen, encoder), NEIGHBOURS))
+        with progress_bar("images and neighbours", len(jobs), "shard") as bar:
+            shards = parts.write(_shard_of, jobs, processes, lambda entry: bar.update())
+        content = header | {"shards": shards}
+        return parts.finish({"fingerprint": fingerprint(content), **content})
+
+
+def _sidecars(train: Path) -> list[dict[str, Any]]:
+    try:
+        return json.loads((train / ANNOTATED).read_text(encoding="utf-8"))["sidecars"]
+    except FileNotFoundError:
+        raise NegclipError(
+            f"{train / ANNOTATED}: missing: tag the captions first (python -m clipa annotate)"
+        ) from None
+
+
+def _rows(train: Path, shards: list[dict[str, Any]], processes: int, limit: int | None) -> list[Row]:
+    """The images of the set, in the order of the shards, ``limit`` at most. Shards beyond it are not read."""
+    found: list[Row] = []
+    at_once = len(shards) if limit is None else max(1, processes)
+    with progress_bar("negative captions", len(shards), "shard") as bar:
+        for first in range(0, len(shards), at_once):
+            jobs = [
+                (train / shard["name"], shard["samples"], limit) for shard in shards[first : first + at_once]
+            ]
+            by_shard = {}
+            for name, rows in in_processes(_rows_of_shard, jobs, processes):
+                by_shard[name] = rows
+                bar.update()
+            found += chain.from_iterable(by_shard[path.name] for path, _, _ in jobs)
+            if limit is not None and len(found) >= limit:
+                break
+    return found[:limit]
+
+
+def _rows_of_shard(shard: Path, samples: int, limit: int | None) -> tuple[str, list[Row]]:
+    """The shard's name, and the first ``limit`` of its images that can be in the set (in a worker process)."""
+    rows: list[Row] = []
+    read = 0
+    try:
+        for row in _rows_in(shard):
+            read += 1
+            if row:
+                rows.append(row)
+            if len(rows) == limit:
+                return shard.name, rows
+    except (tarfile.TarError, EOFError) as error:
+        raise NegclipError(f"{shard}: unreadable after {read} samples ({error}); make it again") from None
+    if read != samples:
+        raise NegclipError(f"{shard}: {read} samples, the manifest says {samples}; make it again")
+    return shard.name, rows
+
+
+def _rows_in(shard: Path) -> Iterator[Row | None]:
+    """Every sample of a shard as a row, None for one that cannot be in the set."""
+    sidecar = shard.with_suffix(".pos.jsonl")
+    with open(sidecar, encoding="utf-8") as lines, tarfile.open(shard, "r:") as archive:
+        for (key, members), line in zip(samples_of(archive), chain(lines, repeat(None)), strict=False):
+            tagged = json.loads(line) if line else {"key": "the end"}
+            if tagged["key"] != key:
+                raise NegclipError(
+                    f"{sidecar}: {tagged['key']} where {key} is expected: tag the captions again"
+                )
+            yield _row(shard.name, key, archive, members, tagged["captions"])
+
+
+def _row(
+    shard: str,
+    key: str,
+    archive: tarfile.TarFile,
+    members: dict[str, tarfile.TarInfo],
+    tagged: list[dict[str, Any]],
+) -> Row | None:
+    """The row of one sample; None if it cannot be in the set."""
+    raw = {ending: archive.extractfile(member).read() for ending, member in members.items()}
+    captions, negatives = [], []
+    for caption, words in zip(captions_of(raw), tagged, strict=True):
+        made = negative_captions(caption, words["tags"])
+        if made:
+            captions.append(caption)
+            negatives.append(made)
+    if not captions or "jpg" not in raw:
+        return None
+    try:
+        fields = pooled(raw["jpg"])
+    except OSError:
+        return None
+    place = members["jpg"]
+    return Row(shard, key, place.offset_data, place.size, fields, captions, negatives)
+
+
+def _features(train: Path, rows: list[Row], encoder: Encoder | None) -> np.ndarray:
+    """Features of all images, float64 [N, D]."""
+    if encoder is None or not rows:
+        return pixel_features(row.fields for row in rows)
+    parts = []
+    with progress_bar("image features", len(rows), "image") as bar:
+        for first in range(0, len(rows), _ENCODED_AT_ONCE):
+            some = rows[first : first + _ENCODED_AT_ONCE]
+            parts.append(encoder(row.jpeg(train) for row in some))
+            bar.update(len(some))
+    return np.concatenate(parts)
+
+
+def _jobs(train: Path, rows: list[Row], neighbours: np.ndarray) -> dict[str, tuple]:
+    """What each shard is made of, by name; shards are of nearly equal length."""
+    count = min(len(rows), max(_SHARDS, -(-len(rows) // _ROWS_PER_SHARD)))
+    ends = [index * len(rows) // count for index in range(count + 1)]
+    groups = [[row, *(rows[other] for other in near)] for row, near in zip(rows, neighbours, strict=True)]
+    return {
+        f"{index:05d}.tar": (train, groups[first:end]) for index, (first, end) in enumerate(pairwise(ends))
+    }
+
+
+def _shard_of(name: str, train: Path, groups: list[list[Row]]) -> tuple[bytes, Entry]:
+    members: Members = []
+    for own, *others in groups:
+        facts = {**own.texts(), "neighbours": [{"key": other.key, **other.texts()} for other in others]}
+        text = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
+        members.append((f"{own.key}.jpg", own.jpeg(train)))
+        members += [(f"{own.key}.neighbour{i}.jpg", other.jpeg(train)) for i, other in enumerate(others)]
+        members.append((f"{own.key}.json", text.encode("utf-8")))
+    return tar_bytes(members), {"name": name, "samples": len(groups)}
+
+
+# ------------------------------------------------------------------------------------------------------ neighbours
+
+
+def encoder_of(name: str) -> Encoder | None:
+    """The encoder behind ``<model>/<pretrained tag>`` of open_clip, loaded; None for ``pixels``, which need none.
+
+    In place of the tag there may be a file of weights. Raises NegclipError for another name, or without weights.
+    """
+    if name == PIXELS:
+        return None
+    model, slash, weights = name.partition("/")
+    if not (model and slash and weights):
+        raise NegclipError(
+            f"neighbours {name!r}: expected pixels, or an open_clip model and its weights, as ViT-B-32/openai"
+        )
+    return _open_clip_encoder(model, weights)
+
+
+def _open_clip_encoder(name: str, weights: str) -> Encoder:
+    import open_clip
+    import torch
+
+    known = open_clip.get_pretrained_cfg(name, weights) or {}
+    logging.disable(logging.CRITICAL)  # what it logs is what it raises, and is said below
+    try:
+        model, _, prepared = open_clip.create_model_and_transforms(
+            name, pretrained=weights, force_quick_gelu=bool(known.get("quick_gelu"))
+        )
+    except Exception as error:  # of the network, the hub, the file: in any case there are no weights
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise NegclipError(
+            f"neighbours {name}/{weights}: open_clip has no such model or cannot get its weights ({reason}); "
+            "name another, or pixels, which need none"
+        ) from None
+    finally:
+        logging.disable(logging.NOTSET)
+    model.eval()
+
+    def encode(jpegs: Iterable[bytes]) -> np.ndarray:
+        images = [prepared(Image.open(io.BytesIO(jpeg)).convert("RGB")) for jpeg in jpegs]
+        with torch.inference_mode():
+            return model.encode_image(torch.stack(images)).double().numpy()
+
+    return encode
+
+
+def pooled(jpeg: bytes) -> bytes:
+    """Colours of an image averaged over 8 × 8 fields, row by row: 192 bytes. OSError where it cannot be decoded."""
+    with Image.open(io.BytesIO(jpeg)) as image:
+        return image.convert("RGB").resize((FIELDS, FIELDS), Image.Resampling.BOX).tobytes()
+
+
+def pixel_features(fields: Iterable[bytes]) -> np.ndarray:
+    """Standardised colours float64 [N, 192] of what :func:`pooled` gives for N images."""
+    values = np.frombuffer(b"".join(fields), np.uint8).reshape(-1, FIELDS * FIELDS * 3).astype(np.float64)
+    deviation = values.std(axis=0)
+    return (values - values.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
+
+
+def nearest(features: np.ndarray, count: int) -> np.ndarray:
+    """The ``count`` other rows of ``features`` [N, D] with the largest cosine, best first: int64 [N, count].
+
+    Every pair is looked at. Unit vectors are rounded to whole numbers of length at most 4096 (a thousandth of their
+    length is lost), so that float32 holds every product and every partial sum exactly: the same neighbours whatever
+    the processor, its threads and the chunks; equal cosines go by index. Raises NegclipError if N ≤ count.
+    """
+    if len(features) <= count:
+        raise NegclipError(f"{len(features)} images: each needs {count} others as its neighbours")
+    whole = whole_numbers(features)
+    found = np.empty((len(whole), count), np.int64)
+    for first in range(0, len(whole), _CHUNK):
+        cosines = whole[first : first + _CHUNK] @ whole.T
+        row = np.arange(len(cosines))
+        cosines[row, first + row] = -np.inf
+        for place in range(count):
+            best = cosines.argmax(axis=1)  # of equal ones the first
+            found[first + row, place] = best
+            cosines[row, best] = -np.inf
+    return found
+
+
+def whole_numbers(features: np.ndarray) -> np.ndarray:
+    """Rows of ``features`` [N, D] at (almost) length 4096, rounded: float32 [N, D] of whole numbers."""
+    values = np.asarray(features, np.float64)
+    length = np.linalg.norm(values, axis=1, keepdims=True)
+    # Rounding adds at most half to every number, so at most √D / 2 to the length.
+    scale = _LONGEST - np.sqrt(values.shape[1]) / 2
+    return np.rint(values / np.where(length > 0, length, 1.0) * scale).astype(np.float32)

@@ -1,0 +1,182 @@
+"""A stage's resolved configuration: one JSON file, ``stage.resolved.json``, from which ``clipa train`` starts.
+
+What changes the weights is read from ``content``, which the fingerprint covers; so training cannot depend on anything
+that the fingerprint does not cover. Beside it stand names, places and how the work is executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from clipa.config import Augmentation, ConfigError, Schedule, Strict, validated
+from clipa.results import write_json_atomically
+
+SEMANTICS = 1
+"""Raised whenever the same configuration would train other weights (that is: when the golden loss curve changes)."""
+
+FINGERPRINT_LENGTH = 12
+FILE_NAME = "stage.resolved.json"
+
+
+def fingerprint(content: Any) -> str:
+    """Hexadecimal digest of ``content`` (anything JSON can hold), independent of key order."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:FINGERPRINT_LENGTH]
+
+
+class StageSchedule(Schedule):
+    """The schedule of one stage, with the base learning rate of its model."""
+
+    base_lr: float
+
+    @property
+    def peak_lr(self) -> float:
+        """Base lr × batch size / 256 (Table 5's base lr; the released configurations apply it so)."""
+        return self.base_lr * self.batch_size / 256
+
+
+class ImageReduction(Strict):
+    """How the image is reduced (§3.2); its pixels are in the model's configuration."""
+
+    reduction: str
+    kept_patches: int | None = Field(default=None, gt=0, description="of a mask")
+    reading: str | None = Field(
+        default=None,
+        description="of a mask that §3.2 leaves open (clipa.reductions.images); None: the default",
+    )
+
+
+class TextReduction(Strict):
+    """How the text is reduced (§3.3)."""
+
+    reduction: str
+    tokens: int = Field(gt=0, description="with [CLS]")
+    tagger: str | None = Field(default=None, description="of syntax masking")
+    recipe: str = Field(default="paper", description="of captions that are too long (clipa.reductions.texts)")
+
+
+class Order(Strict):
+    """The order of samples (docs/design.md, "Order of samples")."""
+
+    lanes: int = Field(gt=0)
+    shuffle_window: int = Field(gt=0)
+
+
+class Content(Strict):
+    """Everything that changes the weights. What is absent in the file has the default here."""
+
+    semantics: int
+    kind: Literal["pretrain", "finetune", "negclip"]
+    seed: int
+    model: dict[str, Any] = Field(
+        description="open_clip's configuration, at this image size and context length"
+    )
+    image: ImageReduction
+    text: TextReduction
+    schedule: StageSchedule
+    augmentation: Augmentation
+    precision: Literal["fp32", "bf16"]
+    threads: int | None = Field(gt=0, description="torch threads per process (None: leave to torch)")
+    processes: int | Literal["any"] = Field(description="any: sharded, may resume with another number")
+    device: Literal["cpu", "cuda"]
+    vocabulary_size: int | None
+    data: dict[str, Any]
+    order: Order
+    parent: str | None = Field(description="fingerprint of the stage whose weights this one starts from")
+    loader: Literal["stream", "resident"] = "stream"
+    negatives: dict[str, Any] | None = None
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """As in the file: what the fingerprint is the digest of."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class ResolvedStage(Strict):
+    """One training, ready to start. Paths are relative to the working directory."""
+
+    fingerprint: str
+    scale: str
+    run: str = Field(description="the run's coordinates, without a recipe's name")
+    directory: Path = Field(description="of this stage: checkpoints, the exported model, stage.json")
+    training_data: Path
+    vocabulary: Path
+    parent: Path | None = Field(description="the parent stage's directory")
+    processes: int = Field(gt=0, description="data-parallel processes")
+    cpus: int = Field(gt=0, description="of the whole job; its processes share them")
+    workers: int = Field(ge=0, description="data loader processes; they do not change the order of samples")
+    checkpoint_every: int = Field(gt=0, description="steps")
+    log_every: int = Field(gt=0, description="steps")
+    content: Content
+
+    @model_validator(mode="after")
+    def _fits(self) -> ResolvedStage:
+        content = self.content
+        if content.semantics != SEMANTICS:
+            raise ValueError(
+                f"semantics is {content.semantics}, but this code has {SEMANTICS}: resolve it again"
+            )
+        found = fingerprint(content.plain)
+        if found != self.fingerprint:
+            raise ValueError(
+                f"fingerprint is {self.fingerprint}, but its content gives {found}: resolve it again"
+            )
+        if content.processes not in ("any", self.processes):
+            raise ValueError(f"processes is {self.processes}, but its content says {content.processes}")
+        if (content.parent is None) != (self.parent is None):
+            raise ValueError("parent: the directory and the fingerprint in content go together")
+        places = [
+            ("directory", self.directory, self.fingerprint),
+            ("parent", self.parent, content.parent),
+            ("training_data", self.training_data.parent, fingerprint(content.data)),
+        ]
+        for name, place, expected in places:
+            if place is not None and not place.name.endswith(f"-{expected}"):
+                raise ValueError(f"{name}: {place} should end in -{expected}: it belongs to other content")
+        return self
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"{self.run} {self.content.kind} seed {self.content.seed}"
+
+    @property
+    def sharded(self) -> bool:
+        """Whether parameters and optimizer are split over the processes."""
+        return self.content.processes == "any"
+
+    @property
+    def image_size(self) -> int:
+        """Pixels."""
+        return self.content.model["vision_cfg"]["image_size"]
+
+    @property
+    def patch_grid(self) -> tuple[int, int]:
+        """Patches of the whole image by row and column; KeyError for a ConvNeXt, which has none."""
+        side = self.image_size // self.content.model["vision_cfg"]["patch_size"]
+        return side, side
+
+
+def write(stage: ResolvedStage) -> Path:
+    """Write ``stage.resolved.json`` into the stage's directory, atomically, and return its path."""
+    stage.directory.mkdir(parents=True, exist_ok=True)
+    path = stage.directory / FILE_NAME
+    values = stage.model_dump(mode="json", exclude={"content"}) | {"content": stage.content.plain}
+    write_json_atomically(path, values)
+    return path
+
+
+def read(path: Path) -> ResolvedStage:
+    """The stage in the file ``path``; ConfigError (one line) where it is missing, damaged or does not fit."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); `clipa resolve` writes it") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not valid JSON ({error}); resolve it again") from None
+    return validated(ResolvedStage, values, path)
