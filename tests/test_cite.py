@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clipa import cite
-from clipa.cite import telling
-from clipa.cite.words import REWRITES, matches, record_terms, terms_of
+from clipa.published import citation
+from clipa.published.search import REWRITES, matches, record_terms, search, terms_of
+from clipa.render.terminal import LISTED, cite_report
 from clipa.results import published_records
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,7 +85,7 @@ def records():
     ],
 )
 def test_a_guessable_query_leads_to_its_number(records, query, identity, value):
-    hits = cite.find(query.split(), records)
+    hits = search(query.split(), records).hits
     assert [hit["id"] for hit in hits] == [identity]
     assert hits[0]["value"] == value
 
@@ -96,24 +96,24 @@ def test_every_record_is_found_by_its_id_and_every_valued_one_by_its_words(recor
     of_table = [record for record in records if record["table"] == number]
     assert of_table
     for record in of_table:
-        assert [hit["id"] for hit in cite.find([record["id"]], of_table)] == [record["id"]]
+        assert [hit["id"] for hit in search([record["id"]], of_table).hits] == [record["id"]]
         have = record_terms(record)
         assert all(matches(term, have, record["id"].lower()) for term in have)
         assert not any(re.search(r"\s", term) for term in have)
 
 
 def test_a_number_printed_in_several_tables_is_one_hit(records):
-    hits = cite.find(["S/16", "resize", "112", "truncation", "32", "finetune"], records)
+    hits = search(["S/16", "resize", "112", "truncation", "32", "finetune"], records).hits
     assert [hit["id"] for hit in hits] == ["table11.S16-resize112-truncation32.finetune.imagenet1k.acc1"]
-    text, _ = cite.main(["S/16", "resize", "112", "truncation", "32", "finetune"])
+    text, _ = cite_report(["S/16", "resize", "112", "truncation", "32", "finetune"])
     for other in hits[0]["same_as"]:
         assert f"also printed: {other}" in text
-    in_13 = cite.find(["table", "13", "S/16", "resize", "112", "finetune"], records)
+    in_13 = search(["table", "13", "S/16", "resize", "112", "finetune"], records).hits
     assert [hit["id"] for hit in in_13] == ["table13.S16-resize112-truncation32.finetune.imagenet1k.acc1"]
 
 
 def test_several_hits_are_listed_with_their_count():
-    text, code = cite.main(["gpu", "hours"])
+    text, code = cite_report(["gpu", "hours"])
     assert code == 0
     lines = text.splitlines()
     assert lines[0].startswith("9 numbers")
@@ -121,44 +121,44 @@ def test_several_hits_are_listed_with_their_count():
     assert any(
         line.startswith("    628 GPU hours  table1.L16-resize64-truncation16.gpu_hours ") for line in lines
     )
-    long, _ = cite.main(["table", "15"])
-    assert len(long.splitlines()) == cite.LISTED + 2
-    assert long.startswith(f"420 numbers have table15; the first {cite.LISTED}")
+    long, _ = cite_report(["table", "15"])
+    assert len(long.splitlines()) == LISTED + 2
+    assert long.startswith(f"420 numbers have table15; the first {LISTED}")
 
 
 def test_what_words_leave_open_is_listed(records):
-    both = [hit["id"] for hit in cite.find(["L/16", "random", "masking", "16", "fine-tuned"], records)]
+    both = [hit["id"] for hit in search(["L/16", "random", "masking", "16", "fine-tuned"], records).hits]
     assert both[:2] == [
         "table11.L16-random16-truncation32.finetune.imagenet1k.acc1",
         "table12.L16-resize112-random16.finetune.imagenet1k.acc1",
     ]
-    models = {hit["model"] for hit in cite.find(["compute", "G/14"], records)}
+    models = {hit["model"] for hit in search(["compute", "G/14"], records).hits}
     assert models == {"OpenCLIP-G/14", "G/14"}
-    stages = [hit["stage"] for hit in cite.find(["table11", "L/16", "resize", "64"], records)]
+    stages = [hit["stage"] for hit in search(["table11", "L/16", "resize", "64"], records).hits]
     assert stages == ["pretrain", "finetune"]
-    benchmarks = {hit["benchmark"] for hit in cite.find(["table15", "L/16", "syntax", "8"], records)}
+    benchmarks = {hit["benchmark"] for hit in search(["table15", "L/16", "syntax", "8"], records).hits}
     assert benchmarks == {"imagenet1k"}
 
 
 def test_digits_are_not_read_in_the_standard_setting(records):
-    hits = cite.find(["67.8"], records)
+    hits = search(["67.8"], records).hits
     assert len(hits) > 3
     assert {hit["value"] for hit in hits} == {67.8}
 
 
 def test_cells_without_a_number_are_found_only_by_themselves(records):
-    assert all(hit["value"] is not None for hit in cite.find(["grid"], records))
-    hits = cite.find(["L/16", "grid16", "finetune", "table11"], records)
+    assert all(hit["value"] is not None for hit in search(["grid"], records).hits)
+    hits = search(["L/16", "grid16", "finetune", "table11"], records).hits
     assert len(hits) == 1
     assert hits[0]["value"] is None
-    text, code = cite.main([hits[0]["id"]])
+    text, code = cite_report([hits[0]["id"]])
     assert code == 0
     assert text.startswith("none")
     assert "“N/A”" in text
 
 
 @pytest.mark.parametrize(
-    ("query", "told"),
+    ("query", "parts"),
     [
         ("L/16 resize 65 finetune", ["resize65: in no record; near it: resize64", RESIZE64]),
         ("L/16 trunctation", ["near it: truncation"]),
@@ -170,23 +170,23 @@ def test_cells_without_a_number_are_found_only_by_themselves(records):
         ("quantum", ["quantum: in no record"]),
     ],
 )
-def test_nothing_found_suggests_the_nearest(query, told):
-    text, code = cite.main(query.split())
+def test_nothing_found_suggests_the_nearest(query, parts):
+    text, code = cite_report(query.split())
     assert code == 1
     assert text.startswith("clipa cite: ")
-    for part in told:
+    for part in parts:
         assert part in text
 
 
 def test_what_differs_from_the_print_is_said():
-    text, _ = cite.main(["299"])
+    text, _ = cite_report(["299"])
     assert text.startswith("29.9 %")
     assert "printed:      “299”" in text
     assert "the decimal point is lost" in text
 
 
 def test_json_holds_the_record_and_how_to_cite_it(records):
-    text, code = cite.main(["L/16", "resize", "64", "finetune"], as_json=True)
+    text, code = cite_report(["L/16", "resize", "64", "finetune"], as_json=True)
     answer = json.loads(text)
     assert code == 0
     assert answer["found"] == 1
@@ -196,7 +196,7 @@ def test_json_holds_the_record_and_how_to_cite_it(records):
     assert "arXiv:2305.07017, Table 11" in hit["cite_as"]
     assert RESIZE64 in hit["cite_as"]
     assert all(identity != RESIZE64 for identity in answer["further"])
-    nothing, code = cite.main(["quantum"], as_json=True)
+    nothing, code = cite_report(["quantum"], as_json=True)
     assert code == 1
     assert json.loads(nothing)["found"] == 0
 
@@ -213,7 +213,7 @@ def entries(bibtex: str) -> dict[str, dict[str, str]]:
 
 
 def test_bibtex_names_paper_artifact_and_record():
-    text, _ = cite.main(["coco", "image", "OpenCLIP", "B/16"], bibtex=True)
+    text, _ = cite_report(["coco", "image", "OpenCLIP", "B/16"], bibtex=True)
     found = entries(text)
     assert found["li2023inverse"]["kind"] == "inproceedings"
     assert found["li2023inverse"]["author"] == "Li, Xianhang and Wang, Zeyu and Xie, Cihang"
@@ -224,25 +224,25 @@ def test_bibtex_names_paper_artifact_and_record():
 
 def test_artifact_is_cited_as_citation_cff_says():
     cff = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    artifact = entries(telling.bibtex())["clipa_artifact"]
+    artifact = entries(citation.bibtex())["clipa_artifact"]
     assert artifact["version"] == cff["version"]
     assert artifact["year"] == str(cff["date-released"].year)
     assert artifact["title"].replace("{", "").replace("}", "") == cff["title"]
     preferred = cff["preferred-citation"]
     names = ", ".join(f"{person['given-names']} {person['family-names']}" for person in preferred["authors"])
-    assert telling.PAPER.startswith(f"{names}: {preferred['title']}.")
-    assert preferred["identifiers"][0]["value"] in telling.PAPER
+    assert citation.PAPER.startswith(f"{names}: {preferred['title']}.")
+    assert preferred["identifiers"][0]["value"] in citation.PAPER
 
 
 def test_readme_shows_the_same_entry():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert entries(readme)["li2023inverse"] == entries(telling.bibtex())["li2023inverse"]
+    assert entries(readme)["li2023inverse"] == entries(citation.bibtex())["li2023inverse"]
 
 
 def test_answers_load_nothing_heavy():
     code = (
-        "import sys; from clipa import cite;"
-        "cite.main(['L/16', 'resize', '64', 'finetune'], bibtex=True); cite.main(['resise'], as_json=True);"
+        "import sys; from clipa.render.terminal import cite_report;"
+        "cite_report(['L/16', 'resize', '64', 'finetune'], bibtex=True); cite_report(['resise'], as_json=True);"
         "heavy = {'pandas', 'numpy', 'torch', 'matplotlib', 'jsonschema', 'jinja2'} & set(sys.modules);"
         "print(*heavy); sys.exit(bool(heavy))"
     )

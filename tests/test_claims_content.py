@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clipa.claims import CONTRADICTED, NOT_CHECKABLE, WITHIN, evaluate_all, load, settle
-from clipa.claims.numbers import Published
-from clipa.results import published_records
+from clipa.published.claims import CONTRADICTED, NOT_CHECKABLE, WITHIN, Evaluation
 
 PAPER_NUMBERS: dict[str, list[str]] = yaml.safe_load(
     (Path(__file__).parent / "paper_numbers.yaml").read_text(encoding="utf-8")
@@ -95,13 +93,18 @@ def unquoted(census: list[str], quotes: set[str]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def content():
-    return load()
+def evaluation():
+    return Evaluation()
 
 
 @pytest.fixture(scope="module")
-def results():
-    return {result.claim.id: result for result in evaluate_all()}
+def content(evaluation):
+    return evaluation.content
+
+
+@pytest.fixture(scope="module")
+def results(evaluation):
+    return {result.claim.id: result for result in evaluation.results}
 
 
 def quotes_at(content, place: str) -> set[str]:
@@ -196,15 +199,14 @@ def test_known_conflicts_are_named_with_their_kind(content):
         assert {kinds.get(name) for name in names} == {kind}, names
 
 
-def test_evidence_is_computed(content):
-    numbers = Published(published_records())
-    settled = {conflict.id: " ".join(settle(conflict, numbers).evidence) for conflict in content.conflicts}
-    assert "12.6 times" in settled["unit-of-25-times"]
-    assert "16.1 times, or 9.7 times" in settled["compute-of-OpenCLIP-G14"]
-    assert "difference of -0.5" in settled["which-FLIP-H14"]
-    for conflict in content.conflicts:
+def test_evidence_is_computed(evaluation):
+    evidence = {found.conflict.id: " ".join(found.evidence) for found in evaluation.conflicts}
+    assert "12.6 times" in evidence["unit-of-25-times"]
+    assert "16.1 times, or 9.7 times" in evidence["compute-of-OpenCLIP-G14"]
+    assert "difference of -0.5" in evidence["which-FLIP-H14"]
+    for conflict in evaluation.content.conflicts:
         if conflict.kind in ("cell", "compute"):
-            assert settled[conflict.id], conflict.id
+            assert evidence[conflict.id], conflict.id
 
 
 def test_conflicts_with_the_released_code_say_so(content):

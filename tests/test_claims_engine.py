@@ -12,24 +12,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipa.claims import CONTRADICTED, HOLDS, NOT_CHECKABLE, WITHIN, ClaimError, check, evaluate_all, load
-from clipa.claims.content import Claim
-from clipa.claims.formulas import evaluate
-from clipa.claims.numbers import FormulaError, Published, half_width
-from clipa.claims.quantities import (
+from claim_mutations import with_value
+from clipa.published.claims import (
+    CONTRADICTED,
+    HOLDS,
+    NOT_CHECKABLE,
+    WITHIN,
+    Claim,
+    ClaimError,
+    Evaluation,
+    check,
+    load,
+    verdict_of,
+)
+from clipa.published.formulas import evaluate
+from clipa.published.quantities import (
     FALSE,
     TRUE,
     WITHIN_ROUNDING,
-    QuantityError,
+    FormulaError,
+    Published,
     all_of,
     any_of,
     compare,
+    describe,
     exact,
     fact,
+    half_width,
     printed,
-    said,
 )
-from clipa.claims.verdicts import judge
 from clipa.results import published_records
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,7 +80,7 @@ def test_what_rounding_leaves_open_holds_every_true_value(expression, values, of
     quantities = [printed(value, half, f"cell{i}") for i, value in enumerate(values)]
     try:
         computed = expression(quantities)
-    except QuantityError:
+    except FormulaError:
         return
     assert computed.value == expression(values)
     assert (
@@ -80,17 +91,17 @@ def test_what_rounding_leaves_open_holds_every_true_value(expression, values, of
 
 
 def test_a_difference_of_two_numbers_printed_to_a_tenth_carries_a_tenth():
-    assert said(printed("56.7", "0.05", "a") - printed("50.5", "0.05", "b")) == "6.2 ± 0.1"
+    assert describe(printed("56.7", "0.05", "a") - printed("50.5", "0.05", "b")) == "6.2 ± 0.1"
 
 
 def test_a_shared_baseline_cancels():
     baseline, one, other = (printed(value, "0.05", value) for value in ("69.2", "68.9", "66.2"))
-    assert said((baseline - one) - (baseline - other)) == said(other - one) == "-2.7 ± 0.1"
+    assert describe((baseline - one) - (baseline - other)) == describe(other - one) == "-2.7 ± 0.1"
     assert (baseline - baseline).is_exact
 
 
 def test_division_by_what_may_be_zero_is_refused():
-    with pytest.raises(QuantityError, match="may be zero"):
+    with pytest.raises(FormulaError, match="may be zero"):
         exact(1) / printed("0.0", "0.05", "a")
 
 
@@ -161,7 +172,7 @@ def test_numbers_that_cannot_have_been_in_that_order_are_no_rounding():
 
 
 def test_a_statement_about_nothing_is_refused():
-    with pytest.raises(QuantityError, match="no statements"):
+    with pytest.raises(FormulaError, match="no statements"):
         all_of([])
 
 
@@ -191,12 +202,12 @@ def test_a_statement_about_nothing_is_refused():
     ],
 )
 def test_stated_numbers(value, half, states, verdict):
-    assert judge(printed(value, half, "cell"), states) == verdict
+    assert verdict_of(printed(value, half, "cell"), states) == verdict
 
 
-def test_statements_and_words_are_judged_too():
-    assert [judge(statement, None) for statement in three().values()] == [HOLDS, WITHIN, CONTRADICTED]
-    assert (judge("AdamW", "AdamW"), judge("AdamW", "SGD")) == (HOLDS, CONTRADICTED)
+def test_statements_and_words_have_verdicts_too():
+    assert [verdict_of(statement, None) for statement in three().values()] == [HOLDS, WITHIN, CONTRADICTED]
+    assert (verdict_of("AdamW", "AdamW"), verdict_of("AdamW", "SGD")) == (HOLDS, CONTRADICTED)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +215,7 @@ def test_statements_and_words_are_judged_too():
 )
 def test_what_does_not_fit_together_has_no_verdict(value, states):
     with pytest.raises(FormulaError):
-        judge(value, states)
+        verdict_of(value, states)
 
 
 # -------------------------------------------------------------------------------------------------------- language
@@ -240,7 +251,7 @@ def test_what_does_not_fit_together_has_no_verdict(value, states):
     ],
 )
 def test_formulas_give(formula, expected, numbers):
-    assert said(value_of(formula, numbers)) == expected
+    assert describe(value_of(formula, numbers)) == expected
 
 
 def test_short_texts_are_measured_from_their_own_reduction_at_32_tokens(numbers):
@@ -252,9 +263,9 @@ def test_short_texts_are_measured_from_their_own_reduction_at_32_tokens(numbers)
 
 
 def test_costs_come_from_the_cells_of_table_4(numbers):
-    assert said(value_of('macs("B16", 49)', numbers.with_value("table4.B16.vision.layers", 6))) != said(
-        value_of('macs("B16", 49)', numbers)
-    )
+    assert describe(
+        value_of('macs("B16", 49)', with_value(numbers, "table4.B16.vision.layers", 6))
+    ) != describe(value_of('macs("B16", 49)', numbers))
 
 
 def test_a_number_printed_twice_is_rounded_once(numbers):
@@ -271,7 +282,7 @@ def test_a_failing_comparison_says_where_it_stands(numbers):
     )
     (failure,) = statement.failures()
     assert failure.where == (("r", "random98"),)
-    assert [said(side) for side in failure.sides] == ["1.2 ± 0.1", "1.6 ± 0.1"]
+    assert [describe(side) for side in failure.sides] == ["1.2 ± 0.1", "1.6 ± 0.1"]
 
 
 @pytest.mark.parametrize(
@@ -352,7 +363,7 @@ def test_mistakes_in_the_file_are_one_line(claims, message, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_evaluate_all_takes_other_records_and_another_file(tmp_path, numbers):
+def test_an_evaluation_takes_other_records_and_another_file(tmp_path, numbers):
     path = tmp_path / "claims.yaml"
     formula = 'drop(11, "S16-resize64-truncation32")'
     entries = [
@@ -360,7 +371,7 @@ def test_evaluate_all_takes_other_records_and_another_file(tmp_path, numbers):
         {**GOOD, "id": "b", "formula": None, "why": "w"},
     ]
     path.write_text(json.dumps({"claims": entries}), encoding="utf-8")
-    drop, unknown = evaluate_all(file=path)
+    drop, unknown = Evaluation(file=path).results
     assert (drop.verdict, drop.computed, unknown.verdict) == (HOLDS, "6.2 ± 0.1", NOT_CHECKABLE)
     assert drop.rests_on == (
         "table11.S16-none-truncation32.pretrain.imagenet1k.acc1",
@@ -370,12 +381,12 @@ def test_evaluate_all_takes_other_records_and_another_file(tmp_path, numbers):
         {**record, "value": 55.5, "printed": "55.5"} if record["id"] == drop.rests_on[1] else record
         for record in numbers.records.values()
     ]
-    assert evaluate_all(changed, path)[0].verdict == CONTRADICTED
+    assert Evaluation(changed, path).results[0].verdict == CONTRADICTED
 
 
 def test_checking_every_claim_needs_nothing_heavy():
     program = (
-        "import sys; from clipa.claims import evaluate_all; evaluate_all();"
+        "import sys; from clipa.published.claims import Evaluation; Evaluation().results;"
         "print(*({'pandas', 'numpy', 'torch', 'matplotlib', 'jsonschema'} & set(sys.modules)))"
     )
     done = subprocess.run(

@@ -5,11 +5,10 @@ from fractions import Fraction
 
 import pytest
 
-from clipa.claims import evaluate_all
-from clipa.claims.content import Claim
-from clipa.claims.measured import OneSeed, Scale, needed_keys
-from clipa.claims.mutations import unnoticed
-from clipa.claims.numbers import Published
+from claim_mutations import unnoticed
+from clipa.published.claims import Claim, Evaluation, check
+from clipa.published.measured import OneSeed, ScaleRecords, means, needed_keys
+from clipa.published.quantities import Published
 from clipa.results import RecordError, published_records
 
 GOOD = {"id": "s1-a", "place": "§1", "quote": "q", "formula": "1 < 2"}
@@ -25,7 +24,7 @@ def numbers():
 
 def test_no_cell_that_a_claim_uses_can_change_by_5_points_unnoticed():
     records = published_records()
-    results = evaluate_all(records)
+    results = Evaluation(records).results
     assert len({identity for result in results for identity in result.rests_on}) > 500
     assert unnoticed(records, results) == []
 
@@ -36,7 +35,7 @@ def test_an_idle_cell_is_found(tmp_path):
     formula = f'min(v("{cell}"), 10) == 10'
     path.write_text(json.dumps({"claims": [{**GOOD, "formula": formula}]}), encoding="utf-8")
     records = published_records()
-    assert unnoticed(records, evaluate_all(records, path)) == [cell]
+    assert unnoticed(records, Evaluation(records, path).results) == [cell]
 
 
 # -------------------------------------------------------------------------------------------------------- measured
@@ -53,7 +52,8 @@ def measured(drops, numbers, formula=PAIR):
         for model, drop in zip(("S16", "L16"), pair, strict=False)
         for image, stage, value in (("none", "pretrain", 60.0), ("resize64", "finetune", 60.0 - drop))
     ]
-    return Scale("micro", records, numbers).judge(Claim(**{**GOOD, "formula": formula, "scale_free": True}))
+    claim = Claim(**{**GOOD, "formula": formula, "scale_free": True})
+    return ScaleRecords("micro", records, numbers).verdict(check(claim, numbers))
 
 
 @pytest.mark.parametrize(
@@ -117,14 +117,14 @@ def test_numbers_of_another_recipe_are_not_taken_for_the_runs_own(numbers):
 
 def test_only_scale_free_claims_are_asked_of_measured_records(numbers):
     with pytest.raises(ValueError, match="not scale-free"):
-        Scale("micro", [], numbers).judge(Claim(**GOOD))
+        ScaleRecords("micro", [], numbers).verdict(check(Claim(**GOOD), numbers))
 
 
 def test_a_ratio_to_nothing_gives_no_verdict_and_no_error(numbers):
     ratio = 'drop(11, "S16-resize64-truncation32") / acc(11, "S16-resize64-truncation32") < 1'
     found = measured([(6, 3), (60, 3), (6, 3)], numbers, ratio)
     assert found.verdict == "not attempted"
-    assert "may be zero" in found.said
+    assert "may be zero" in found.text
 
 
 def test_recorded_numbers_of_two_values_are_refused(numbers):
@@ -135,4 +135,21 @@ def test_recorded_numbers_of_two_values_are_refused(numbers):
         "metric": "acc1",
     }
     with pytest.raises(RecordError, match=r"two accepted values of S16-none.* with seed 0"):
-        Scale("micro", [{**record, "seed": 0, "value": value} for value in (1.0, 2.0)], numbers)
+        ScaleRecords("micro", [{**record, "seed": 0, "value": value} for value in (1.0, 2.0)], numbers)
+
+
+# ----------------------------------------------------------------------------------------------------------- means
+
+
+def test_one_seed_is_printed_with_its_error_over_items_and_three_with_theirs_over_seeds():
+    record = {
+        "id": "micro.S16-none-truncation32.pretrain.imagenet1k.acc1.seed0",
+        "scale": "micro",
+        "run": "S16-none-truncation32",
+        "standard_error": 0.75,
+    }
+    (alone,) = means([{**record, "seed": 0, "value": 17.35}])
+    assert (alone.estimate.text, alone.seeds_text) == ("17.4 ± 0.8", "micro, 1 seed")
+    (mean,) = means([{**record, "seed": seed, "value": 16.0 + seed} for seed in range(3)])
+    assert (mean.estimate.text, mean.seeds_text) == ("17.0 ± 0.6", "micro, 3 seeds")
+    assert mean.id == "micro.S16-none-truncation32.pretrain.imagenet1k.acc1"

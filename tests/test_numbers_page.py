@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from clipa import numbers
-from clipa.cite import telling
-from clipa.cite.words import matches, record_terms, terms_of
-from clipa.numbers.claims import checked
+from clipa.published import citation
+from clipa.published.claims import Evaluation
+from clipa.published.errata import ROUNDING, about, errata_of
+from clipa.published.measured import ScaleRecords, recorded
+from clipa.published.search import matches, record_terms, terms_of
+from clipa.render import numbers_page
 from clipa.results import published_records
 from html_tree import Node, every, read
 
@@ -38,7 +40,7 @@ def records():
 def page(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        return numbers.write(tmp_path_factory.mktemp("page") / "numbers.html")
+        return numbers_page.write(tmp_path_factory.mktemp("page") / "numbers.html")
 
 
 @pytest.fixture(scope="module")
@@ -100,20 +102,20 @@ def test_every_published_number_has_a_row_that_says_it(static, records):
             assert record["id"] not in by_id
             continue
         row = by_id[record["id"]]
-        assert row.of_class("v")[0].text.startswith(telling.value_text(record))
+        assert row.of_class("v")[0].text.startswith(citation.value_text(record))
         assert row.of_class("o")[0].text == (record["model"] or "")
-        assert telling.place(record) in row.of_class("p")[0].text
+        assert citation.place(record) in row.of_class("p")[0].text
         if record["row"]:
             assert f"{record['row']} {record['column']}" in row.of_class("p")[0].text
         if record["note"]:
             assert record["note"] in row.of_class("s")[0].text
-        if telling.printed_differently(record):
+        if citation.printed_differently(record):
             assert f"printed “{record['printed']}”" in row.of_class("v")[0].text
 
 
 def test_measured_means_stand_beside_the_published_number_of_the_same_run(static):
     by_id = {row.attributes["id"]: row for row in rows(static)}
-    micro = numbers.recorded("micro")
+    micro = recorded("micro")
     values = [
         record["value"]
         for record in micro
@@ -133,10 +135,10 @@ def test_measured_means_stand_beside_the_published_number_of_the_same_run(static
 def test_measured_means_do_not_stand_beside_another_recipe(records):
     """Tables 1, 6 and 7 have this run with recipes; Table 7's baseline is the study's."""
     run = "L16-resize64-truncation16"
-    (like,) = [one for one in numbers.recorded("micro") if one["run"] == "L16-resize64-truncation32"][:1]
+    (like,) = [one for one in recorded("micro") if one["run"] == "L16-resize64-truncation32"][:1]
     record = {**like, "run": run, "stage": "finetune", "text_tokens": 16}
     record["id"] = f"micro.{run}.finetune.imagenet1k.acc1.seed0"
-    page = read(numbers.render(records, {"micro": [record]}))
+    page = read(numbers_page.render(records, {"micro": [record]}))
     marks = (run, "table6.", "table7.")
     of_run = [row for row in rows(page) if any(mark in row.attributes["id"] for mark in marks)]
     assert len(of_run) > 10
@@ -149,7 +151,7 @@ def test_measured_means_do_not_stand_beside_another_recipe(records):
         "recipe": "clipa-batch7k",
         "id": f"micro.{run}-clipa-batch7k.finetune.imagenet1k.acc1.seed0",
     }
-    page = read(numbers.render(records, {"micro": [other]}))
+    page = read(numbers_page.render(records, {"micro": [other]}))
     filled = [row.attributes["id"] for row in rows(page) if row.of_class("m")[0].text]
     filled = [name for name in filled if name.startswith("table")]
     cases = ("gap-jitter-batch7k", "gap-jitter-pytorch-batch7k")  # one implementation here
@@ -161,7 +163,7 @@ def test_measured_means_do_not_stand_beside_another_recipe(records):
 
 def test_every_measured_record_has_an_anchor(static):
     anchors = {span.attributes.get("id") for row in rows(static) for span in row.all("span")}
-    for record in numbers.recorded("micro"):
+    for record in recorded("micro"):
         assert record["id"] in anchors
 
 
@@ -182,7 +184,7 @@ def test_nothing_is_loaded_from_elsewhere(page, static):
         assert "src" not in node.attributes
     html = page.read_text(encoding="utf-8")
     assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|//[a-z.-]+\.(?:com|org|net|io)/", html)
-    assert len(html.encode()) < 1_500_000
+    assert len(html.encode()) < 1_600_000
 
 
 def test_page_is_accessible_without_and_with_script(static):
@@ -200,26 +202,45 @@ def test_page_is_accessible_without_and_with_script(static):
 
 
 def test_claims_and_errata_are_all_there(static, records):
-    claims = checked(records, {"micro": numbers.recorded("micro")})
+    evaluation = Evaluation(records)
+    scales = {"micro": ScaleRecords("micro", recorded("micro"), evaluation.numbers)}
+    claims = numbers_page.claim_entries(evaluation, scales)
     items = {item.attributes["id"]: item for item in static.of_class("claims")[0].all("li")}
-    assert len(items) == len(claims.claims) > 150
-    for told in claims.claims:
-        item = items[told.anchor]
-        assert item.attributes["data-verdict"] == told.result.verdict
-        assert told.result.claim.quote in item.text
-        assert told.result.computed in item.text
-        for scale, verdict, _ in told.measured:
-            assert f"Measured at {scale}: {verdict}" in item.text
-    assert any(told.measured for told in claims.claims)
+    assert len(items) == len(claims) > 150
+    for entry in claims:
+        item, claim = items[entry.anchor], entry.result.claim
+        assert item.attributes["data-verdict"] == entry.result.verdict
+        formula = " ".join((claim.formula or "").split())
+        for text in (
+            claim.quote,
+            claim.states or "",
+            entry.result.computed,
+            formula,
+            entry.cost,
+            claim.why or "",
+        ):
+            assert text in item.text
+        assert (" ".join(entry.result.rests_on)) in item.text
+        for one in entry.measured:
+            assert f"Measured at {one.scale}: {one.verdict}" in item.text
+    assert any(entry.measured for entry in claims)
+    assert sum(bool(entry.cost) for entry in claims) > 100
+    listed = static.of_class("not-claims")[0].all("li")
+    assert len(listed) == len(evaluation.content.not_claims)
+    for item, entry in zip(listed, evaluation.content.not_claims, strict=True):
+        assert entry.quote in item.text
     articles = {article.attributes["id"]: article for article in static.all("article")}
-    assert len(articles) == len(claims.errata)
-    for erratum in claims.errata:
-        for line in (*erratum.says, *erratum.lines):
+    errata = [erratum for erratum in errata_of(evaluation) if erratum.kind != ROUNDING]
+    assert len(articles) == len(errata)
+    for erratum in errata:
+        for line in (*erratum.says, *erratum.sentences):
             assert line in articles[f"erratum-{erratum.id}"].text
     concerned = [row for row in rows(static) if row.of_class("erratum")]
     assert {row.attributes["id"] for row in concerned} == {
-        record["id"] for record in records if record["table"] is not None and claims.about(record)
-    } | {record["id"] for record in records if record["value"] is not None and claims.about(record)}
+        record["id"]
+        for record in records
+        if (record["table"] is not None or record["value"] is not None) and about(record, errata)
+    }
 
 
 def test_text_of_records_cannot_become_markup(records):
@@ -232,7 +253,7 @@ def test_text_of_records_cannot_become_markup(records):
         "model": evil,
         "same_as": [],
     }
-    html = numbers.render([*records, record], {})
+    html = numbers_page.render([*records, record], {})
     assert evil not in html
     page = read(html)
     (row,) = [row for row in rows(page) if row.attributes["id"] == record["id"]]
@@ -242,7 +263,8 @@ def test_text_of_records_cannot_become_markup(records):
 
 
 def test_same_records_give_the_same_bytes(page, tmp_path, monkeypatch):
-    code = f"from pathlib import Path; from clipa.numbers import write; write(Path({str(tmp_path / 'again.html')!r}))"
+    out = str(tmp_path / "again.html")
+    code = f"from pathlib import Path; from clipa.render.numbers_page import write; write(Path({out!r}))"
     for seed in ("1", "2"):
         subprocess.run(
             [sys.executable, "-c", code],
@@ -288,7 +310,7 @@ QUERIES = [
 
 
 def test_browser_finds_what_the_command_finds(browse, records):
-    """Terms and matches in JavaScript are those of `clipa.cite`, over the very same records."""
+    """Terms and matches in JavaScript are those of `clipa.published.search`, over the very same records."""
     script = f"""
       const answers = {json.dumps(QUERIES)}.map((query) => {{
         document.getElementById("q").value = query;
@@ -365,7 +387,7 @@ def test_browser_copies_the_citation_and_remembers_the_search(browse, records):
         return
     (body,) = page.all("body")
     (record,) = [record for record in records if record["id"] == RESIZE64]
-    assert body.attributes["data-copied"] == telling.citation(record)
+    assert body.attributes["data-copied"] == citation.citation(record)
     assert visible(page) == [
         "table2.G14-resize84-truncation8-datacomp1b-12.8B-512M-128M.finetune.imagenet1k.acc1"
     ]

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from clipa import cite, claims, recipes, sizes
+from clipa import recipes
 from clipa.cli import parser
+from clipa.published import claims
+from clipa.render import terminal
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -20,18 +22,18 @@ def block(name: str, text: str = README) -> str:
 
 
 def test_the_verdict_table_is_what_is_computed():
-    counts = claims.report(None, None, False).split("\nContradicted (")[0].strip() + "\n"
+    counts = terminal.claims_report(None, None, False).split("\nContradicted (")[0].strip() + "\n"
     assert block("claims") == counts
 
 
 def test_the_number_is_cited_as_shown():
-    text, code = cite.main(["L/16", "resize", "64", "finetune"], as_json=False, bibtex=False)
+    text, code = terminal.cite_report(["L/16", "resize", "64", "finetune"], as_json=False, bibtex=False)
     assert code == 0 and block("cite") == text.split("\n\n")[0].strip() + "\n"
 
 
 def test_the_models_are_as_shown():
     method = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
-    assert block("models", method) == sizes.report() + "\n"
+    assert block("models", method) == terminal.models_report() + "\n"
 
 
 def test_the_recipes_are_as_shown():

@@ -18,34 +18,36 @@ def add_verbs(verbs) -> None:
 
 
 def _cite(chosen: argparse.Namespace) -> int:
-    from clipa.cite import main
+    from clipa.render.terminal import cite_report
 
-    text, code = main(chosen.words, as_json=chosen.json, bibtex=chosen.bibtex)
+    text, code = cite_report(chosen.words, as_json=chosen.json, bibtex=chosen.bibtex)
     print(text)
     return code
 
 
 def _claims(chosen: argparse.Namespace) -> int:
-    from clipa.claims import report, write_pages
-
     if chosen.write is not None:
-        print(*write_pages(chosen.write), sep="\n")
+        from clipa.render.claims_md import write
+
+        print(*write(chosen.write), sep="\n")
     else:
-        print(report(chosen.scale, chosen.verdict, chosen.json))
+        from clipa.render.terminal import claims_report
+
+        print(claims_report(chosen.scale, chosen.verdict, chosen.json))
     return 0
 
 
 def _numbers(chosen: argparse.Namespace) -> int:
-    from clipa.numbers import write
+    from clipa.render.numbers_page import write
 
     print(write(chosen.output))
     return 0
 
 
 def _models(chosen: argparse.Namespace) -> int:
-    from clipa.sizes import report
+    from clipa.render.terminal import models_report
 
-    print(report())
+    print(models_report())
     return 0
 
 
@@ -122,7 +124,7 @@ def _number_verbs(verbs) -> None:
         "--verdict contradicted",
         asked=False,
     )
-    claims.add_argument("--scale", help="judge measured records of this scale (micro, …) too")
+    claims.add_argument("--scale", help="give verdicts on the measured records of this scale (micro, …)")
     claims.add_argument("--verdict", help="only claims of this verdict: holds, contradicted, …")
     claims.add_argument("--json", action="store_true", help="as JSON")
     claims.add_argument(

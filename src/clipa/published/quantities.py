@@ -1,4 +1,4 @@
-"""Numbers known to a printed precision, and statements about them that rounding may leave open.
+"""Numbers known to a printed precision, statements about them that rounding may leave open, and the published ones.
 
 A quantity is a central value and the values that it may have had before it was rounded for print. It remembers from
 which printed number each part of its uncertainty comes, so a baseline that is taken off two accuracies cancels in
@@ -7,19 +7,23 @@ the difference of the two drops: 56.7 - 50.5 is 6.2 ± 0.1, and 56.7 - 56.7 is 0
 
 from __future__ import annotations
 
+import difflib
 import itertools
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
+from clipa.results import Record
+
 NOTHING: Mapping[str, Fraction] = {}
 ZERO = Fraction(0)
 
 
-class QuantityError(ValueError):
-    """Arithmetic that has no answer: a division by what may be zero, an uncertain exponent."""
+class FormulaError(ValueError):
+    """What is wrong with a formula, without saying which formula it is."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class Quantity:
 
     def __truediv__(self, other: Quantity) -> Quantity:
         if other.low <= 0 <= other.high:
-            raise QuantityError(f"divides by {said(other)}, which may be zero")
+            raise FormulaError(f"divides by {describe(other)}, which may be zero")
         if other.is_exact:
             return self.scaled(1 / other.value)
         ends = [a / b for a in (self.low, self.high) for b in (other.low, other.high)]
@@ -93,7 +97,7 @@ class Quantity:
 
     def __pow__(self, exponent: Quantity) -> Quantity:
         if not exponent.is_exact or exponent.value.denominator != 1:
-            raise QuantityError(f"an exponent must be a whole number, got {said(exponent)}")
+            raise FormulaError(f"an exponent must be a whole number, got {describe(exponent)}")
         power = int(exponent.value)
         if power < 0:
             return exact(1) / self ** exact(-power)
@@ -261,12 +265,12 @@ def fact(holds: bool) -> Statement:
 
 
 def all_of(statements: Sequence[Statement]) -> Statement:
-    """True if all are. Raises QuantityError for none at all: it would hold whatever the numbers."""
+    """True if all are. Raises FormulaError for none at all: it would hold whatever the numbers."""
     return _joined(tuple(statements), "all")
 
 
 def any_of(statements: Sequence[Statement]) -> Statement:
-    """True if one is. Raises QuantityError for none at all."""
+    """True if one is. Raises FormulaError for none at all."""
     return _joined(tuple(statements), "any")
 
 
@@ -285,7 +289,7 @@ def number_of(statements: Sequence[Statement]) -> Quantity:
 
 def _joined(parts: tuple[Statement, ...], how: str) -> Statement:
     if not parts:
-        raise QuantityError(f"{how} of no statements")
+        raise FormulaError(f"{how} of no statements")
     if len(parts) == 1:
         return parts[0]
     every: Callable[[Iterable[bool]], bool] = all if how == "all" else any
@@ -304,7 +308,7 @@ def _joined(parts: tuple[Statement, ...], how: str) -> Statement:
 # -------------------------------------------------------------------------------------------------------- in words
 
 
-def said(value: Any) -> str:
+def describe(value: Any) -> str:
     """A value in words: `6.2 ± 0.1`, `50 (37 to 50)`, `true, margin 1.9 ± 0.2`, or a string as it is."""
     if isinstance(value, Statement):
         truth = {TRUE: "true", WITHIN_ROUNDING: "false but for rounding", FALSE: "false"}[value.truth]
@@ -312,11 +316,11 @@ def said(value: Any) -> str:
             return truth
         several = len(value.comparisons())
         beside = f" (closest of {several}, mean {_significant(value.mean_margin, 3)})" if several > 1 else ""
-        return f"{truth}, margin {said(value.margin)}{beside}"
+        return f"{truth}, margin {describe(value.margin)}{beside}"
     if isinstance(value, Quantity):
-        return _quantity_said(value)
+        return _describe_quantity(value)
     if isinstance(value, (list, tuple)):
-        return ", ".join(said(part) for part in value)
+        return ", ".join(describe(part) for part in value)
     return str(value)
 
 
@@ -331,7 +335,7 @@ def number_text(value: Quantity) -> str:
     return _decimal(value.value, digits)
 
 
-def _quantity_said(value: Quantity) -> str:
+def _describe_quantity(value: Quantity) -> str:
     if value.is_exact:
         return number_text(value)
     if abs(value.above - value.below) > value.half_width / 4:
@@ -352,3 +356,119 @@ def _significant(number: Fraction, digits: int) -> str:
 
 def _decimal(number: Fraction, decimals: int) -> str:
     return f"{float(_half_up(number, decimals)) or 0.0:.{decimals}f}"
+
+
+# ---------------------------------------------------------------------------------------------- published numbers
+
+EXACT_UNITS = ("count", "samples", "rate", "text")
+"""Settings: nothing was rounded in them."""
+
+_NUMBER = re.compile(r"(?P<mantissa>[\d,]*\.?\d+)(?:[eE](?P<exponent>[+-]?\d+))?")
+LENGTHS = {11: "image_tokens", 12: "text_tokens", 13: "image_size"}
+"""What the length of a sequence is in the tables that vary it (Table 13: pixels, ConvNeXt has no tokens)."""
+
+
+def half_width(record: Mapping[str, Any]) -> Fraction:
+    """How far a number may lie from what is printed: half a unit of the last printed digit.
+
+    Settings (counts, samples, learning rates) are exact. GPU hours that end in zeros are taken to be rounded at their
+    last other digit: 36 hours on 128 GPUs (§1) are 4608, and 4600 is printed. Where the paper's text has lost
+    a digit or a point, so that `value` is not what is printed, the digits of the value count.
+    """
+    if record["unit"] in EXACT_UNITS:
+        return Fraction(0)
+    found = _NUMBER.search((record["printed"] or "").replace("−", "-"))
+    mantissa, exponent = (
+        (found["mantissa"].replace(",", ""), int(found["exponent"] or 0)) if found else ("", 0)
+    )
+    value = abs(Fraction(str(record["value"])))
+    if not found or Fraction(mantissa) * Fraction(10) ** exponent != value:
+        mantissa, exponent = str(abs(record["value"])), 0
+    _, _, decimals = mantissa.partition(".")
+    if record["unit"] == "GPU hours" and not decimals:
+        exponent += len(mantissa) - len(mantissa.rstrip("0"))
+    return Fraction(10) ** (exponent - len(decimals)) / 2
+
+
+class Published:
+    """The published records as numbers, by record id: what formulas ask."""
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self.records = {record["id"]: record for record in records}
+        self._known: dict[str, Any] = {}
+        self._lengths: dict[tuple[int, str, str], dict[str, int]] = {}
+        for record in self.records.values():
+            self._add_length(record)
+
+    def record(self, identity: str) -> Record:
+        """The record of an id. FormulaError names the nearest one."""
+        if identity not in self.records:
+            near = difflib.get_close_matches(identity, self.records, n=9, cutoff=0.5)
+            # Of ids that are equally near, the one that is alike the longest from the start.
+            near.sort(key=lambda other: -_alike(identity, other))
+            raise FormulaError(f"no record {identity}" + (f" (nearest: {near[0]})" if near else ""))
+        return self.records[identity]
+
+    def value(self, identity: str) -> Quantity | str | tuple[Any, ...]:
+        """The number, string or list of a record. FormulaError for an unknown id or a cell without a value."""
+        if identity not in self._known:
+            self._known[identity] = self._value(self.record(identity))
+        return self._known[identity]
+
+    def text(self, identity: str) -> str:
+        """The value of a record in words, else what is printed."""
+        record = self.record(identity)
+        if isinstance(record["value"], str):
+            return record["value"]
+        if record["printed"] is None:
+            raise FormulaError(f"record {identity} has no text: the paper's is lost or is a plot")
+        return record["printed"]
+
+    def lengths(self, table: int, model: str, reduction: str) -> dict[str, int]:
+        """Runs of a table that have one model and reduction, with their sequence lengths, longest first."""
+        key = (table, model.replace("/", ""), reduction)
+        if key not in self._lengths:
+            known = sorted({name for number, name, _ in self._lengths if number == table})
+            where = f"models {', '.join(known)}" if known else f"tables {', '.join(map(str, LENGTHS))}"
+            raise FormulaError(
+                f"tokens_needed: no {model} with {reduction} in Table {table}; there are {where}"
+            )
+        return dict(sorted(self._lengths[key].items(), key=lambda item: -item[1]))
+
+    def _value(self, record: Record) -> Quantity | str | tuple[Any, ...]:
+        identity = record["id"]
+        value = record["value"]
+        if value is None:
+            raise FormulaError(f"record {identity} has no value ({record['note'] or 'the paper gives none'})")
+        if isinstance(value, str):
+            return value
+        if isinstance(value, list):
+            return tuple(exact(Fraction(str(part))) for part in value)
+        return printed(str(value), half_width(record), self._source(record))
+
+    def _source(self, record: Record) -> str:
+        """One name for a number that several tables print alike, so that it has one rounding."""
+        same = [record["id"]]
+        for identity in record.get("same_as") or ():
+            other = self.records.get(identity)
+            if other and (other["value"], other["printed"]) == (record["value"], record["printed"]):
+                same.append(identity)
+        return min(same)
+
+    def _add_length(self, record: Record) -> None:
+        table, run = record["table"], record["run"]
+        name = LENGTHS.get(table)
+        if name is None or not run or record["value"] is None or record["benchmark"] != "imagenet1k":
+            return
+        reduction = record["text_reduction" if table == 12 else "image_reduction"]
+        model = record["model"].replace("/", "")
+        if reduction == "none" or (table == 12 and record["text_tokens"] == 32):
+            return
+        if record["stage"] == "finetune":
+            self._lengths.setdefault((table, model, reduction), {})[run] = record[name]
+
+
+def _alike(one: str, other: str) -> int:
+    """How many characters two texts share from the start."""
+    pairs = zip(one, other, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -1,17 +1,18 @@
-"""The words by which a number is found: what people write is brought to terms, and every record has its terms.
+"""Finding a number of the paper by words or id.
 
 A query is rewritten by `REWRITES` (one list of patterns, also run as JavaScript by docs/numbers.html: only syntax
 that both languages read alike) and split into terms. A record matches when it has every term. Each term of a
-record belongs to a side of it (text, benchmark, case, …), so that a search can tell what the words left unsaid.
+record belongs to a side of it (text, benchmark, case, …), so that a search knows which sides the query leaves open.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
-Record = Mapping[str, Any]
+from clipa.results import Record
 
 _TOWER = r"(?:[sblhg]/?(?:14|16|32))(?![\w-]*-)"
 
@@ -87,7 +88,7 @@ REWRITES: tuple[tuple[str, str], ...] = (
     (r"\bfig(?:ure|\.)? ?(\d+)\b", "figure$1"),
 )
 
-# Said by people, true of every record or of none.
+# Words of queries that are true of every record or of none.
 SILENT = " a an and at by clip cell for from in is model models number numbers of on paper the to what with zero-shot "
 
 # A run or an id is looked for in ids as it stands.
@@ -142,7 +143,7 @@ def like_an_id(word: str) -> bool:
     return _LIKE_AN_ID.search(word) is not None
 
 
-def matches(term: str, have: Mapping[str, Any], identity: str) -> bool:
+def matches(term: str, have: Mapping[str, set[str]], identity: str) -> bool:
     """Whether a record of these terms and this (lower-case) id has `term`.
 
     A term of three letters or more may be the beginning of one that the record has; one that looks like an id
@@ -266,8 +267,8 @@ def _add_case(add, record: Record) -> None:
     )
 
 
-def unsaid(record: Record, said: set[str]) -> int:
-    """How far a record lies from the paper's standard setting on sides that the words did not name.
+def distance_from_standard(record: Record, named: set[str]) -> int:
+    """How far a record lies from the paper's standard setting on sides that the query does not name.
 
     Standard: the authors' own models, 32 tokens of text by truncation, no special case, ImageNet-1k accuracy.
     """
@@ -277,10 +278,10 @@ def unsaid(record: Record, said: set[str]) -> int:
     return sum(
         (
             2 * model.startswith(_FAMILIES),
-            "text" not in said and text not in ((None, None), ("truncation", 32)),
-            "benchmark" not in said and record["benchmark"] not in (None, "imagenet1k"),
-            "metric" not in said and record["metric"] not in _STANDARD_METRICS,
-            "case" not in said and case is not None and _letters(case) != _letters(model),
+            "text" not in named and text not in ((None, None), ("truncation", 32)),
+            "benchmark" not in named and record["benchmark"] not in (None, "imagenet1k"),
+            "metric" not in named and record["metric"] not in _STANDARD_METRICS,
+            "case" not in named and case is not None and _letters(case) != _letters(model),
         )
     )
 
@@ -289,6 +290,89 @@ def _letters(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def vocabulary(indexed: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Every term that any record has, sorted."""
-    return sorted(set().union(*indexed)) if indexed else []
+# ---------------------------------------------------------------------------------------------------------- search
+
+
+MENTIONED = 3
+
+
+@dataclass
+class Found:
+    """What a search gives: the hits, best first, and how many more match in other settings."""
+
+    terms: list[str]
+    hits: list[Record]
+    further: list[Record]
+
+
+def search(words: Sequence[str], records: Sequence[Record]) -> Found:
+    """The records that have all words; one alone where the words, read with the paper's standard setting, leave one.
+
+    Standard (:func:`distance_from_standard`): the authors' models, 32 text tokens, ImageNet-1k accuracy, no special
+    case. A number that several tables print is one hit: the first table's; its `same_as` names the others. Records
+    without a number are hits only where nothing else matches, or by their id.
+    """
+    terms = terms_of(" ".join(words))
+    if len(terms) == 1:
+        exact = [record for record in records if record["id"].lower() == terms[0]]
+        if exact:
+            return Found(terms, exact, [])
+    scored, by_value = [], False
+    for position, record in enumerate(records):
+        have = record_terms(record)
+        if terms and all(matches(term, have, record["id"].lower()) for term in terms):
+            named = set().union(*(have.get(term, ()) for term in terms))
+            by_value = by_value or any(have.get(term) == {"value"} for term in terms)
+            scored.append((distance_from_standard(record, named), position))
+    if any(records[position]["value"] is not None for _, position in scored):
+        scored = [entry for entry in scored if records[entry[1]]["value"] is not None]
+    groups: list[tuple[int, Record]] = []
+    taken: set[str] = set()
+    for distance, position in sorted(scored):
+        record = records[position]
+        if taken.isdisjoint([record["id"], *(record.get("same_as") or ())]):
+            groups.append((distance, record))
+        taken.add(record["id"])
+    # Who asks for a number by its digits does not mean the standard setting.
+    if not by_value and len([distance for distance, _ in groups if distance == groups[0][0]]) == 1:
+        return Found(terms, [groups[0][1]], [record for _, record in groups[1:]])
+    return Found(terms, [record for _, record in groups], [])
+
+
+def nearest(terms: Sequence[str], records: Sequence[Record]) -> tuple[dict[str, list[str]], list[str]]:
+    """For a search without hits: near words for every unknown term, and the ids that have most of the terms.
+
+    In looking for these ids the nearest word stands for an unknown one.
+    """
+    indexed = [(record_terms(record), record) for record in records if record["value"] is not None]
+    known = {word: word for word in sorted(set().union(*(have for have, _ in indexed)))}
+    slugs = {r[key].lower(): r[key] for _, r in indexed for key in ("run", "case", "id") if r.get(key)}
+    near: dict[str, list[str]] = {}
+    for term in terms:
+        if not any(matches(term, have, record["id"].lower()) for have, record in indexed):
+            near[term] = _near(term, slugs if like_an_id(term) else known)
+    meant = [near[term][0].lower() if near.get(term) else term for term in terms]
+
+    def distance(have: Mapping[str, set[str]], record: Record) -> tuple[int, int]:
+        held = [term for term in meant if matches(term, have, record["id"].lower())]
+        named = set().union(*(have.get(term, ()) for term in held))
+        return len(meant) - len(held), distance_from_standard(record, named)
+
+    ranked = sorted((*distance(have, record), i) for i, (have, record) in enumerate(indexed))
+    return near, [indexed[i][1]["id"] for missing, _, i in ranked[:MENTIONED] if missing < len(meant)]
+
+
+def _near(term: str, known: Mapping[str, str]) -> list[str]:
+    """Up to three known words near `term`: of the same letters with the nearest number (resize64 for resize65), else
+    of like spelling."""
+    parts = re.fullmatch(r"([a-z]*)(\d+)([a-z]*)", term)
+    if parts is not None and (parts[1] or parts[3]):
+        kin = re.compile(rf"{parts[1]}(\d+){parts[3]}")
+        numbers = sorted(
+            (abs(int(found[1]) - int(parts[2])), word)
+            for word in known
+            if (found := kin.fullmatch(word)) is not None
+        )
+        if numbers:
+            return [word for _, word in numbers[:3]]
+    return [known[word] for word in difflib.get_close_matches(term, known, n=3, cutoff=0.7)]

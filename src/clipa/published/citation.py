@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from clipa import __version__
 from clipa.plan import filling
-
-Record = Mapping[str, Any]
+from clipa.results import Record
 
 PAPER = "Xianhang Li, Zeyu Wang, Cihang Xie: An Inverse Scaling Law for CLIP Training. NeurIPS 2023, arXiv:2305.07017"
 ARTIFACT = f"the executable artifact clipa {__version__}"
@@ -171,9 +168,9 @@ def _text(record: Record) -> str:
 def details(record: Record) -> list[str]:
     """What else names the experiment: data, samples, fine-tuning, pooling, augmentation."""
     factors = record.get("factors") or {}
-    told = [factors.get("data_source"), f"recipe {record['recipe']}" if record.get("recipe") else None]
+    parts = [factors.get("data_source"), f"recipe {record['recipe']}" if record.get("recipe") else None]
     if (samples := factors.get("pretrain_samples")) is not None:
-        told.append(f"{_billions(samples)} samples")
+        parts.append(f"{_billions(samples)} samples")
     stages = list(factors.get("finetune_samples", ()))
     sizes, ratios = factors.get("finetune_image_size", ()), factors.get("finetune_mask_ratio", ())
     for i, samples in enumerate(stages):
@@ -181,16 +178,16 @@ def details(record: Record) -> list[str]:
         mask = f", {100 * ratios[i]:g} % masked" if i < len(ratios) else ""
         if mask and factors.get("finetune_mask", "random") != "random":
             mask += f" ({factors['finetune_mask']})"
-        told.append(f"fine-tuned on {_billions(samples)}{size}{mask}")
+        parts.append(f"fine-tuned on {_billions(samples)}{size}{mask}")
     if "finetune_batch_size" in factors:
-        told.append(f"fine-tuning batch {factors['finetune_batch_size']}")
+        parts.append(f"fine-tuning batch {factors['finetune_batch_size']}")
     if "pooling" in factors:
-        told.append({"cls": "class token", "gap": "average pooling"}[factors["pooling"]])
+        parts.append({"cls": "class token", "gap": "average pooling"}[factors["pooling"]])
     if factors.get("color_jitter"):
-        told.append("colour jitter")
+        parts.append("colour jitter")
     if factors.get("implementation") == "pytorch":
-        told.append("PyTorch")
-    return [part for part in told if part]
+        parts.append("PyTorch")
+    return [part for part in parts if part]
 
 
 def _billions(samples: float) -> str:

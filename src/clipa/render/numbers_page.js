@@ -25,9 +25,9 @@
     const terms = [];
     let plain = [];
     const flush = () => {
-      let said = plain.join(" ");
-      for (const [pattern, replacement] of rewrites) said = said.replace(pattern, replacement);
-      terms.push(...said.split(/\s+/).filter((word) => word && !words.silent.includes(` ${word} `)));
+      let text = plain.join(" ");
+      for (const [pattern, replacement] of rewrites) text = text.replace(pattern, replacement);
+      terms.push(...text.split(/\s+/).filter((word) => word && !words.silent.includes(` ${word} `)));
       plain = [];
     };
     for (const word of query.toLowerCase().split(/\s+/).filter(Boolean)) {
@@ -172,10 +172,10 @@
 
   let quiet = 0;
   function say(content) {
-    byId("said").textContent = content;
-    byId("said").classList.add("now");
+    byId("notice").textContent = content;
+    byId("notice").classList.add("now");
     clearTimeout(quiet);
-    quiet = setTimeout(() => byId("said").classList.remove("now"), 2500);
+    quiet = setTimeout(() => byId("notice").classList.remove("now"), 2500);
   }
 
   for (const row of rows) {
@@ -211,7 +211,7 @@
     const chosen = event.target.closest("button");
     if (chosen) choose(chosen);
   });
-  // The ids that a claim rests on become links when somebody looks at them.
+  // The ids that a claim rests on become links when its details are opened.
   document.addEventListener("toggle", (event) => {
     const ids = event.target.querySelector?.(".ids");
     if (!ids || ids.firstElementChild) return;
@@ -228,8 +228,8 @@
   const bar = byId("bar");
   bar.hidden = false;
   document.documentElement.classList.add("js");
-  const asked = new URLSearchParams(location.search);
-  for (const name of ["q", ...choices, "sort"]) if (asked.has(name)) setChoice(name, asked.get(name));
+  const given = new URLSearchParams(location.search);
+  for (const name of ["q", ...choices, "sort"]) if (given.has(name)) setChoice(name, given.get(name));
   byId("more").addEventListener("click", () => {
     const open = bar.classList.toggle("open");
     byId("more").setAttribute("aria-expanded", String(open));

@@ -1,0 +1,374 @@
+"""What `clipa claims`, `clipa cite` and `clipa models` print: at most 100 columns, or JSON."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from clipa.cost import CONFIGURATIONS, CONVNETS, full_patches
+from clipa.published import citation
+from clipa.published.claims import CONTRADICTED, VERDICTS, WITHIN, Claim, Evaluation, Result
+from clipa.published.errata import CLAIM, about, errata_of
+from clipa.published.search import MENTIONED, Found, nearest, search
+from clipa.results import Record, published_records
+from clipa.study import FULL_TEXT_TOKENS
+
+if TYPE_CHECKING:
+    from clipa.published.measured import Measured  # imported where it is used: NumPy comes with it
+
+WIDTH = 100  # columns
+LISTED = 20  # hits of a search
+
+# ---------------------------------------------------------------------------------------------------------- claims
+
+
+def claims_report(scale: str | None, verdict: str | None, as_json: bool) -> str:
+    """Counts of verdicts, then claims: of `verdict`, else the contradicted ones, or with `scale` what was measured.
+
+    ValueError for a verdict that does not exist; RecordError for a scale without accepted records.
+    """
+    from clipa.published import measured
+
+    possible = measured.MEASURED_VERDICTS if scale else VERDICTS
+    if verdict is not None and verdict not in possible:
+        numbers = "measured" if scale else "published"
+        raise ValueError(f"{verdict!r} is no verdict on {numbers} numbers: {', '.join(possible)}")
+    evaluation = Evaluation()
+    found = None
+    if scale:
+        records = measured.scales_of(evaluation, [scale])
+        found = measured.verdicts_of(evaluation, records[scale])
+    if as_json:
+        document = _claims_document(evaluation, scale, found, verdict)
+        return json.dumps(document, ensure_ascii=False, indent=2)
+    if found is None:
+        return "\n".join(_published_lines(evaluation, verdict))
+    return "\n".join(_measured_lines(scale, found, verdict))
+
+
+def _published_lines(evaluation: Evaluation, verdict: str | None) -> list[str]:
+
+    wanted = verdict or CONTRADICTED
+    chosen = [result for result in evaluation.results if result.verdict == wanted]
+    lines = [f"What the paper says, against its own tables: {len(evaluation.results)} claims", ""]
+    lines += [*_counts(evaluation.counts), "", f"{wanted[0].upper()}{wanted[1:]} ({len(chosen)})"]
+    for result in chosen:
+        lines += _claim_lines(result.claim, _finding(result, evaluation))
+    if others := len(evaluation.conflicts):
+        lines += ["", f"And {others} conflicts and open questions beside single claims: docs/errata.md."]
+    return lines
+
+
+def _measured_lines(scale: str | None, found: Mapping[str, Measured], verdict: str | None) -> list[str]:
+    from clipa.published.measured import MEASURED_VERDICTS, NOT_ATTEMPTED, counts_of
+    from clipa.stats import LEVEL
+
+    lines = [
+        f"Signs and orders that the paper claims, against records measured at scale {scale}: {len(found)} claims",
+        f"Margins are points of accuracy with {100 * LEVEL:.0f} % intervals over seeds (docs/law.md).",
+        "",
+        *_counts(counts_of(found)),
+    ]
+    for wanted in [verdict] if verdict else [name for name in MEASURED_VERDICTS if name != NOT_ATTEMPTED]:
+        chosen = [one for one in found.values() if one.verdict == wanted]
+        if chosen:
+            lines += ["", f"{wanted[0].upper()}{wanted[1:]} ({len(chosen)})"]
+        for one in chosen:
+            lines += _claim_lines(one.claim, one.text)
+    return lines
+
+
+def _counts(counts: Mapping[str, int]) -> list[str]:
+    return [f"  {verdict:<32}{count:>5}" for verdict, count in counts.items()]
+
+
+def _claim_lines(claim: Claim, finding: str) -> list[str]:
+    texts = (f"“{claim.quote}”", finding)
+    wrapped = [
+        line
+        for text in texts
+        for line in textwrap.wrap(
+            text, WIDTH, initial_indent=4 * " ", subsequent_indent=6 * " ", break_long_words=False
+        )
+    ]
+    return ["", f"  {claim.id}   {claim.place}", *wrapped]
+
+
+def _finding(result: Result, evaluation: Evaluation) -> str:
+    """What the tables say of a claim, in a sentence."""
+    if result.value is None:
+        return f"Not checked: {result.claim.why}"
+    where = ", ".join(evaluation.places(result.rests_on)) or "arithmetic"
+    if result.claim.states is not None:
+        return f"stated {result.claim.states}, computed {result.computed}   ({where})"
+    failing = f"; {result.failures} of {result.comparisons} comparisons fail" if result.failures else ""
+    return f"{result.computed}{failing}   ({where})"
+
+
+def _claims_document(
+    evaluation: Evaluation, scale: str | None, found: Mapping[str, Measured] | None, verdict: str | None
+) -> dict[str, Any]:
+    from clipa.published.measured import counts_of
+
+    found_by_id = found or {}
+    chosen = [
+        result
+        for result in evaluation.results
+        if not scale or result.claim.id in found_by_id
+        if verdict in (None, found_by_id[result.claim.id].verdict if scale else result.verdict)
+    ]
+    counts: dict[str, Any] = {"verdicts": evaluation.counts}
+    if found is not None:
+        counts |= {"scale": scale, "measured_verdicts": counts_of(found)}
+    entries = [_claim_entry(evaluation, result, found_by_id.get(result.claim.id)) for result in chosen]
+    return {**counts, "claims": entries}
+
+
+def _claim_entry(evaluation: Evaluation, result: Result, measured: Measured | None) -> dict[str, Any]:
+    from clipa.published.measured import a100_hours, trainings_behind
+
+    claim = result.claim
+    fields = ("id", "place", "quote", "formula", "states", "scale_free")
+    entry = {
+        **{name: getattr(claim, name) for name in fields},
+        "verdict": result.verdict,
+        "computed": result.computed or None,
+        "rests_on": list(result.rests_on),
+        "why": claim.why,
+        "meant": claim.meant if result.verdict in (CONTRADICTED, WITHIN) else None,
+    }
+    if result.comparisons:
+        entry["failing"] = result.failures
+    trainings = trainings_behind(evaluation.records(result.rests_on))
+    if trainings.stages:
+        entry["trainings"] = {
+            "pretrainings": trainings.pretrainings,
+            "finetunings": trainings.finetunings,
+            "1e12 GFLOPs": float(f"{trainings.multiply_adds:.4g}"),
+            "A100 hours": round(a100_hours(trainings, evaluation.numbers.records)),
+        }
+    if measured is not None:
+        margin = measured.tightest
+        limits = margin and {name: round(getattr(margin, name), 4) for name in ("mean", "low", "high")}
+        entry["measured"] = {
+            "scale": measured.scale,
+            "verdict": measured.verdict,
+            "seeds": list(measured.seeds),
+            "missing": list(measured.missing),
+            "comparisons": measured.comparisons,
+            "tightest_margin": limits,
+        }
+    return entry
+
+
+# ------------------------------------------------------------------------------------------------------------ cite
+
+
+def cite_report(words: Sequence[str], *, as_json: bool = False, bibtex: bool = False) -> tuple[str, int]:
+    """What `clipa cite` prints, and its exit code: 0 if something was found, else 1."""
+    records = published_records()
+    found = search(words, records)
+    if not found.hits:
+        return _none(words, found.terms, records, as_json), 1
+    known = caveats(found.hits[0], records) if len(found.hits) == 1 else []
+    if as_json:
+        return _as_json(found, known), 0
+    if len(found.hits) == 1:
+        text, entry = _one(found.hits[0], known) + _further(found), citation.bibtex(found.hits[0])
+    else:
+        text, entry = _several(found), citation.bibtex()
+    return (f"{text}\n\n{entry}" if bibtex else text), 0
+
+
+def caveats(record: Record, records: Sequence[Record]) -> list[tuple[str, str]]:
+    """What to know before citing a record, as (kind, text): its note, and errata of the paper that it is part of.
+
+    Errata are computed from all published `records` (a third of a second), hence for a single hit only.
+    """
+    notes = [("caveat", record["note"])] if record.get("note") else []
+    known = about(record, errata_of(Evaluation(records)))
+    return notes + [("erratum" if erratum.kind == CLAIM else "conflict", erratum.text) for erratum in known]
+
+
+def _one(record: Record, known: Sequence[tuple[str, str]]) -> str:
+    """A number with everything about it, a line each."""
+    lines = [("id", record["id"]), ("in the paper", citation.place(record))]
+    if record["row"]:
+        lines += [("row", record["row"]), ("column", record["column"])]
+    if citation.printed_differently(record):
+        lines.append(("printed", f"“{record['printed']}”"))
+    lines.append(("setting", ", ".join(citation.setting(record))))
+    lines.append(("stage", citation.stage_text(record)))
+    lines.append(("measured by", citation.measuring(record)))
+    lines += [("also printed", other) for other in record.get("same_as") or ()]
+    lines += known
+    lines.append(("cite as", citation.citation(record)))
+    head = f"{citation.value_text(record)}   {citation.quantity(record)}"
+    body = "\n".join(_wrapped(name, text) for name, text in lines if text)
+    return f"{head}\n{body}"
+
+
+def _wrapped(name: str, text: str) -> str:
+    """One named line of an answer, in a terminal's width; ids and addresses are not broken."""
+    indent = 16 * " "
+    return textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent=f"  {name + ':':<14}",
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _several(found: Found) -> str:
+    shown = found.hits[:LISTED]
+    more = len(found.hits) - len(shown)
+    count = f"{len(found.hits)} numbers have {' '.join(found.terms)}"
+    head = f"{count}{f'; the first {len(shown)}' if more else ''} (value, id, row; column):"
+    tail = "\nMore words leave fewer; an id leaves one."
+    return head + "\n" + "\n".join(_lines(shown)) + tail
+
+
+def _further(found: Found) -> str:
+    if not found.further:
+        return ""
+    head = (
+        f"\n\n{len(found.further)} more in other settings (benchmark, text, case, model family), such as:\n"
+    )
+    return head + "\n".join(_lines(found.further[:MENTIONED]))
+
+
+def _lines(records: Iterable[Record]) -> list[str]:
+    records = list(records)
+    values = [citation.value_text(record) for record in records]
+    value_width, id_width = max(map(len, values)), max(len(record["id"]) for record in records)
+    return [
+        f"  {value:>{value_width}}  {record['id']:<{id_width}}  {citation.cell(record)}"
+        for value, record in zip(values, records, strict=True)
+    ]
+
+
+def _none(words: Sequence[str], terms: list[str], records: Sequence[Record], as_json: bool) -> str:
+    near, ids = nearest(terms, records)
+    if as_json:
+        return json.dumps(
+            {"terms": terms, "found": 0, "near": near, "nearest": ids}, indent=2, ensure_ascii=False
+        )
+    if not terms:
+        return (
+            f"clipa cite: {' '.join(words)!r} names nothing; for example: clipa cite L/16 resize 64 finetune"
+        )
+    lines = [f"clipa cite: no number has all of: {' '.join(terms)}"]
+    for term, close in near.items():
+        lines.append(f"  {term}: in no record" + (f"; near it: {', '.join(close)}" if close else ""))
+    if ids:
+        lines += ["  nearest:", *(f"    {identity}" for identity in ids)]
+    return "\n".join(lines)
+
+
+def _as_json(found: Found, known: Sequence[tuple[str, str]]) -> str:
+    """Whole records, with their citations; `caveats` beyond a record's note are there for a single hit."""
+    hits = [
+        {**record, "cite_as": citation.citation(record), "bibtex": citation.bibtex(record)}
+        for record in found.hits
+    ]
+    if len(hits) == 1:
+        hits[0]["errata"] = [text for kind, text in known if kind != "caveat"]
+    content = {
+        "terms": found.terms,
+        "found": len(hits),
+        "records": hits,
+        "further": [r["id"] for r in found.further],
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False)
+
+
+# ---------------------------------------------------------------------------------------------------------- models
+
+MODELS = ("S/16", "B/16", "L/16", "H/14", "G/14")
+# Entries of bert-base-uncased; rows of the released embedding tables.
+BERT_ROWS, RELEASED_ROWS = 30_522, 32_000
+TEXT_LENGTHS = (32, 16, 8, 6, 4)
+# Patches kept in pre-training and, for patch size 14, in fine-tuning: 30 % masked at 224 and 40 % at 336 pixels.
+IMAGE_LENGTHS = {16: (196, 100, 98, 49, 36, 16), 14: (576, 345, 256, 179, 36, 25)}
+CONVNEXT = {"ConvNeXt-T": "convnext_tiny", "ConvNeXt-B": "convnext_base"}
+CONVNEXT_SIZES = (224, 160, 112, 96, 64)
+
+
+def models_report() -> str:
+    """How large the paper's models are, counted two ways, and what they cost at every length used."""
+    images = []
+    for size, models in ((16, MODELS[:3]), (14, MODELS[3:])):
+        images.append(("", *IMAGE_LENGTHS[size]))
+        for model in models:
+            costs = [CONFIGURATIONS[model].image_macs(kept) / 1e9 for kept in IMAGE_LENGTHS[size]]
+            images.append((model, *(f"{cost:.2f}" for cost in costs)))
+    texts = [
+        (
+            model,
+            *(f"{CONFIGURATIONS[model].text_macs(tokens) / 1e9:.3f}" for tokens in TEXT_LENGTHS),
+            f"{CONFIGURATIONS[model].macs(full_patches(model), FULL_TEXT_TOKENS) / 1e9:.2f}",
+        )
+        for model in MODELS
+    ]
+    trunks = [
+        (
+            model,
+            f"{CONVNETS[name].parameters() / 1e6:.2f}",
+            *(f"{CONVNETS[name].macs(size) / 1e9:.2f}" for size in CONVNEXT_SIZES),
+        )
+        for model, name in CONVNEXT.items()
+    ]
+    blocks = [
+        "Parameters, millions: bare / as released / Table 4",
+        _columns([("model", "vision", "text", "total"), *_parameter_rows()]),
+        "  bare: no projections, 30,522 word pieces; as released: projections, 32,000 rows, without the\n"
+        "  fixed image positions. Table 4's totals for B/16, L/16 and H/14 are not the sums of its towers.\n",
+        "Image tower, GMACs of one forward pass, by patches (the class token is added)",
+        _columns(images) + "\n",
+        "Text tower, GMACs, by tokens; last column: both towers at 224 pixels and 32 tokens",
+        _columns([("", *TEXT_LENGTHS, "both"), *texts]) + "\n",
+        "ConvNeXt trunk (§4.3): parameters, millions, and GMACs by pixels",
+        _columns([("", "", *CONVNEXT_SIZES), *trunks]),
+    ]
+    return "\n".join(blocks)
+
+
+def _parameter_rows() -> list[list[str]]:
+    """Of every model, vision, text and total: two counts beside Table 4's. No one count gives all its fifteen numbers.
+
+    Bare: no projections, 30,522 word pieces, image positions included. Released: projections, 32,000 rows, without
+    the fixed image positions.
+    """
+    printed = {record["id"]: record["value"] for record in published_records() if record["table"] == 4}
+    rows = []
+    for model in MODELS:
+        towers = CONFIGURATIONS[model]
+        counts = {
+            "vision": [
+                towers.vision_parameters(positions=bare, projection=not bare) for bare in (True, False)
+            ],
+            "text": [
+                towers.text_parameters(BERT_ROWS, projection=False),
+                towers.text_parameters(RELEASED_ROWS, projection=True),
+            ],
+        }
+        counts["total"] = [sum(both) for both in zip(*counts.values(), strict=True)]
+        place = f"table4.{model.replace('/', '')}"
+        cells = [
+            f"{bare / 1e6:.2f} / {released / 1e6:.2f} / {printed[f'{place}.{name}.parameters']}"
+            for name, (bare, released) in counts.items()
+        ]
+        rows.append([model, *cells])
+    return rows
+
+
+def _columns(rows: Sequence[Sequence[Any]]) -> str:
+    """Rows as right-aligned columns, the first one left-aligned, indented by two."""
+    from tabulate import tabulate
+
+    align = ("left", *("right" for _ in rows[0][1:]))
+    return textwrap.indent(tabulate(rows, tablefmt="plain", colalign=align, disable_numparse=True), "  ")
