@@ -20,7 +20,7 @@ def add_verbs(verbs) -> None:
 def _cite(chosen: argparse.Namespace) -> int:
     from clipa.render.terminal import cite_report
 
-    text, code = cite_report(chosen.words, as_json=chosen.json, bibtex=chosen.bibtex)
+    text, code = cite_report(chosen.words, as_json=chosen.json, bibtex=chosen.bibtex, measured=chosen.records)
     print(text)
     return code
 
@@ -116,6 +116,9 @@ def _number_verbs(verbs) -> None:
     cite.add_argument("words", nargs="+", metavar="WORD", help="words in any order, or an id")
     cite.add_argument("--json", action="store_true", help="the records found, as JSON")
     cite.add_argument("--bibtex", action="store_true", help="add the BibTeX entry")
+    cite.add_argument(
+        "--records", nargs="+", type=Path, default=[], metavar="FILE", help="measured records instead"
+    )
     claims = add_verb(
         verbs,
         "claims",

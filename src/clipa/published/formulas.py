@@ -12,7 +12,6 @@ import difflib
 import functools
 import inspect
 import operator
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -37,7 +36,7 @@ from clipa.published.quantities import (
     smallest,
     total,
 )
-from clipa.study import FULL_TEXT_TOKENS
+from clipa.study import FULL_TEXT_TOKENS, parse_run
 
 FULL_TEXT = exact(FULL_TEXT_TOKENS)
 NO_DIGITS = exact(0)
@@ -227,19 +226,15 @@ def mismatch(name: str, positional: int, named: tuple[str, ...]) -> str | None:
 
 # --------------------------------------------------------------------------------------------------------- arguments
 
-_RUN = re.compile(r"(?P<model>.+)-(?:none|[a-z]+\d+)-(?P<text>truncation|random|block|syntax)(?P<tokens>\d+)")
-
 
 def baseline_of(run: str) -> str:
-    """The run that a run's drop is measured from: its own text reduction at 32 tokens, else the full-length run."""
-    found = _RUN.fullmatch(run)
-    if not found:
+    """The run that a run's drop is measured from (``clipa.study``)."""
+    try:
+        return parse_run(run).baseline.slug
+    except ValueError:
         raise FormulaError(
             f"drop: {run!r} is no run with a baseline (expected as in L16-resize64-truncation32)"
-        )
-    if int(found["tokens"]) < FULL_TEXT_TOKENS:
-        return f"{run[: found.start('tokens')]}{FULL_TEXT_TOKENS}"
-    return f"{found['model']}-none-truncation{FULL_TEXT_TOKENS}"
+        ) from None
 
 
 KINDS = {Quantity: "number", Statement: "comparison", str: "string"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipa.cost import CONFIGURATIONS, CONVNETS, full_patches
@@ -12,7 +13,7 @@ from clipa.published import citation
 from clipa.published.claims import CONTRADICTED, VERDICTS, WITHIN, Claim, Evaluation, Result
 from clipa.published.errata import CLAIM, about, errata_of
 from clipa.published.search import MENTIONED, Found, nearest, search
-from clipa.results import Record, published_records
+from clipa.results import Record, load_records, published_records
 from clipa.study import FULL_TEXT_TOKENS
 
 if TYPE_CHECKING:
@@ -166,9 +167,14 @@ def _claim_entry(evaluation: Evaluation, result: Result, measured: Measured | No
 # ------------------------------------------------------------------------------------------------------------ cite
 
 
-def cite_report(words: Sequence[str], *, as_json: bool = False, bibtex: bool = False) -> tuple[str, int]:
-    """What `clipa cite` prints, and its exit code: 0 if something was found, else 1."""
-    records = published_records()
+def cite_report(
+    words: Sequence[str], *, as_json: bool = False, bibtex: bool = False, measured: Sequence[Path] = ()
+) -> tuple[str, int]:
+    """What `clipa cite` prints, and its exit code: 0 if something was found, else 1.
+
+    The paper's numbers, or with `measured` the records in these files.
+    """
+    records = load_records(measured) if measured else published_records()
     found = search(words, records)
     if not found.hits:
         return _none(words, found.terms, records, as_json), 1
@@ -187,6 +193,8 @@ def caveats(record: Record, records: Sequence[Record]) -> list[tuple[str, str]]:
 
     Errata are computed from all published `records` (a third of a second), hence for a single hit only.
     """
+    if record["source"] == "measured":
+        return []
     notes = [("caveat", record["note"])] if record.get("note") else []
     known = about(record, errata_of(Evaluation(records)))
     return notes + [("erratum" if erratum.kind == CLAIM else "conflict", erratum.text) for erratum in known]
