@@ -7,7 +7,8 @@ from clipa.config import Project, Scale, load_scale
 from clipa.data.drawing import draw_test, draw_train
 from clipa.data.vocabulary import train_vocabulary
 from clipa.models import build, export_open_clip
-from clipa.stages import Stage, data_slug
+from clipa.resolved import data_slug
+from clipa.stages import Stage
 
 CONFIG = Path(__file__).parents[1] / "config"
 

@@ -1,8 +1,7 @@
-"""One writer per directory, also after the driver that started the writer was killed.
+"""One writer per directory, also after Snakemake was killed and started again.
 
-Snakemake, killed and started again, submits jobs that may still be running as orphans of the first start. The
-lock is held by the process that writes (not by its driver), names that process, and vanishes with it: ``flock``
-is released by the kernel when the holder dies, however it dies.
+Jobs of the first start may still be running as orphans when the second start submits the same jobs. The lock is held by
+the process that writes, names that process, and ends with it: the kernel releases ``flock`` however the holder dies.
 """
 
 from __future__ import annotations

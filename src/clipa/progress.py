@@ -1,4 +1,4 @@
-"""How far a stage is: a bar on a terminal, a line every ten seconds in a log, and a file for whoever watches."""
+"""The progress of a stage: a bar on a terminal, a line every ten seconds in a log, and ``progress.json``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FILE_SECONDS = 2.0
 
 
 class Progress:
-    """Reports updates of a stage. ``progress.json`` in its directory holds the same for the demo's overall bar."""
+    """Reports the updates of a stage. The demo's overall bar reads ``progress.json`` in the stage's directory."""
 
     def __init__(self, directory: Path, steps: int, batch_size: int, first: int, enabled: bool) -> None:
         from tqdm import tqdm

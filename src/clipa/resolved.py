@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from clipa.config import Augmentation, ConfigError, Schedule, Strict, validated
+from clipa.config import Augmentation, ConfigError, Data, Schedule, Strict, WorldParameters, validated
 from clipa.results import write_json_atomically
 
 SEMANTICS = 1
@@ -27,6 +27,22 @@ def fingerprint(content: Any) -> str:
     """Hexadecimal digest of ``content`` (anything JSON can hold), independent of key order."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:FINGERPRINT_LENGTH]
+
+
+def data_content(data: Data) -> dict[str, Any]:
+    """What the training data's fingerprint covers: the generator's version and parameters, or a data set's name."""
+    parameters = data.world.model_dump() if data.world else {"shards": data.shards}
+    return {"name": data.name, "parameters": parameters}
+
+
+def world_fingerprint(name: str, parameters: WorldParameters) -> str:
+    """Identity of a drawn world, known without drawing; the end of its directory's name (:func:`data_slug`)."""
+    return fingerprint({"name": name, "parameters": parameters.model_dump()})
+
+
+def data_slug(data: Data) -> str:
+    """Directory name of training data: ``pictograms-v1-<fingerprint>``."""
+    return f"{data.name.replace('/', '-')}-{fingerprint(data_content(data))}"
 
 
 class StageSchedule(Schedule):

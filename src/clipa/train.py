@@ -183,9 +183,8 @@ def _start(stage: ResolvedStage) -> State:
     """The state to start from: the newest intact checkpoint, else the parent's weights, else initialisation."""
     content = stage.content
     torch.set_num_threads(content.threads or torch.get_num_threads())
-    os.environ.setdefault(
-        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-    )  # what determinism asks of CUDA's matrix products
+    # Deterministic matrix products on CUDA need this.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     # Filling memory that is about to be written anyway would double the number of small models' kernels.
     torch.utils.deterministic.fill_uninitialized_memory = False

@@ -87,7 +87,7 @@ def _add_negclip_verbs(verbs) -> argparse.ArgumentParser:
 def _data(chosen: argparse.Namespace):
     """The scale, and the folder of its data or of the source that is asked for."""
     from clipa.config import ConfigError, load_scale
-    from clipa.stages import data_slug
+    from clipa.resolved import data_slug
 
     project = project_of(chosen)
     scale = load_scale(project.scale)

@@ -1,13 +1,16 @@
-"""CLIP_benchmark through its Python API: zero-shot classification and retrieval, with every item's outcome kept.
+"""Zero-shot classification, retrieval and caption selection, with the outcome of every item.
 
-Its command line gives one mean per data set; paired statistics need to know which items were right. So its pieces
-are called one by one, as its own ``evaluate`` functions call them, and tests hold that both give the same number.
+The first two are CLIP_benchmark's. Its command line gives one mean per data set, but paired statistics need to know
+which items were right: so its functions are called one by one, as its own ``evaluate`` functions call them, and tests
+hold that both give the same number.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import tarfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,13 +20,21 @@ import open_clip
 import torch
 from clip_benchmark.datasets.builder import build_dataset
 from clip_benchmark.metrics import zeroshot_classification, zeroshot_retrieval
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 from tqdm import tqdm
 
+import clipa.models  # noqa: F401  gives timm the small ConvNeXts that an export names
 from clipa.config import Augmentation
-from clipa.provenance import packages
-from clipa.stages import fingerprint
+from clipa.resolved import fingerprint
+
+KINDS = ("relation", "attribute", "order")
+# ARO leaves smaller pairs of attributes out of its mean (dataset_zoo/aro_datasets.py, VG_Attribution); of relations
+# it leaves out some by name, whose items have no group (clipa.data.aro).
+SMALLEST_GROUP = {"attribute": 25}
+SELECTION_VERSION = 1
+"""Raised when the same model and items would give other outcomes; part of the protocol's hash."""
 
 # One line per benchmark is reported by the caller; CLIP_benchmark's bars per class and batch would bury it.
 _silent = functools.partial(tqdm, disable=True)
@@ -55,7 +66,7 @@ class TestSet:
 class Measurement:
     """One metric on one test set: ``value`` in percent, ``outcomes`` per item (bool: correct; int: rank, 0 best).
 
-    ``beside`` holds percentages that do not follow from the outcomes alone, by name: they are said, not recorded.
+    ``beside`` holds percentages that do not follow from the outcomes alone, by name: they are logged, not recorded.
     """
 
     metric: str
@@ -67,7 +78,7 @@ class Measurement:
 
 @dataclass
 class Candidate:
-    """A model under test, with what turns pictures and sentences into its input."""
+    """A model to evaluate, with its preprocessing and tokenizer."""
 
     model: torch.nn.Module
     tokenizer: Any
@@ -75,11 +86,6 @@ class Candidate:
     device: str
     batch_size: int
     classifiers: dict[str, Tensor] = field(default_factory=dict)
-
-
-def evaluator() -> str:
-    """Name and version of the evaluating library, as provenance and protocols give it."""
-    return f"clip-benchmark {packages(('clip-benchmark',))['clip-benchmark']}"
 
 
 def open_test_set(directory: Path) -> TestSet:
@@ -127,10 +133,10 @@ def load_candidate(
 
 
 def preprocessing(image_size: int, augmentation: Augmentation) -> Compose:
-    """PIL picture → normalised float [3, S, S]: shorter side to S (bilinear, antialiased), centre crop of S.
+    """PIL image → normalised float [3, S, S]: shorter side to S (bilinear, antialiased), centre crop of S.
 
     As the released code evaluates S/16, B/16 and L/16. The paper says 256 → crop 224 (A.3); no released
-    configuration does that, and on square pictures it would cut off the edge of the scene.
+    configuration does that, and on square images it would cut off the edge of the scene.
     """
     return Compose(
         [
@@ -143,7 +149,7 @@ def preprocessing(image_size: int, augmentation: Augmentation) -> Compose:
 
 
 def describe_preprocessing(augmentation: Augmentation) -> dict[str, Any]:
-    """The same in words, for the protocol's hash; the pixels of each stage are in its record's ``actual``."""
+    """The preprocessing in words, for the protocol's hash; the pixels of each stage are in its record's ``actual``."""
     return {
         "resize": "shorter side to the stage's pixels, bilinear, antialias",
         "crop": "centre, the stage's pixels",
@@ -181,14 +187,14 @@ def classification(candidate: Candidate, test_set: TestSet) -> tuple[list[Measur
 def retrieval(candidate: Candidate, test_set: TestSet) -> tuple[list[Measurement], dict[str, Any]]:
     """Recall at 1 in both directions: image retrieval over all texts, text retrieval over all images.
 
-    Outcomes are ranks of the best right answer, 0 the best, so that recall at any k can be had later.
+    Outcomes are ranks of the best right answer, 0 the best, so that recall at any k can be computed later.
     """
     loader = _loader(_dataset(candidate, test_set, "zeroshot_retrieval"), candidate)
     images, texts, image_of_text = [], [], []
-    for pictures, captions, indices in zeroshot_retrieval.dataloader_with_indices(loader):
+    for batch, captions, indices in zeroshot_retrieval.dataloader_with_indices(loader):
         tokens = candidate.tokenizer([caption for item in captions for caption in item])
         image_of_text += [int(index) for index, item in zip(indices, captions, strict=True) for _ in item]
-        images.append(image_features(candidate, pictures))
+        images.append(image_features(candidate, batch))
         texts.append(text_features(candidate, tokens))
     scores = torch.cat(texts) @ torch.cat(images).t()
     check_count(test_set, scores.shape[1])
@@ -207,10 +213,10 @@ def retrieval(candidate: Candidate, test_set: TestSet) -> tuple[list[Measurement
     return measurements, {"captions": "all of an image's"}
 
 
-def image_features(candidate: Candidate, pictures: Tensor) -> Tensor:
-    """Normalised embeddings [B, D] on the CPU of pictures [B, 3, S, S]."""
+def image_features(candidate: Candidate, images: Tensor) -> Tensor:
+    """Normalised embeddings [B, D] on the CPU of images [B, 3, S, S]."""
     with torch.no_grad():
-        return candidate.model.encode_image(pictures.to(candidate.device), normalize=True).cpu()
+        return candidate.model.encode_image(images.to(candidate.device), normalize=True).cpu()
 
 
 def text_features(candidate: Candidate, tokens: Tensor) -> Tensor:
@@ -238,7 +244,7 @@ def _dataset(candidate: Candidate, test_set: TestSet, task: str) -> Any:
 
 
 def _loader(dataset: Any, candidate: Candidate) -> torch.utils.data.DataLoader:
-    """As CLIP_benchmark's command line builds it for webdatasets; pictures are small, so no worker processes."""
+    """As CLIP_benchmark's command line builds it for webdatasets; images are small, so no worker processes."""
     return torch.utils.data.DataLoader(
         dataset.batched(candidate.batch_size), batch_size=None, shuffle=False, num_workers=0
     )
@@ -252,3 +258,99 @@ def _ranks(scores: Tensor, positive: Tensor, correct: numpy.ndarray) -> numpy.nd
     best = scores.masked_fill(~positive, -torch.inf).amax(dim=1, keepdim=True)
     higher = (scores > best).sum(dim=1).numpy()
     return numpy.where(correct, 0, numpy.maximum(higher, 1))
+
+
+# --------------------------------------------------------------------------------------------- caption selection
+
+
+def caption_selection(
+    candidate: Candidate, test_set: TestSet, kind: str = ""
+) -> tuple[list[Measurement], dict[str, Any]]:
+    """Select the right caption of an image among wrong ones of the same words, as in ARO (Yuksekgonul et al. 2023).
+
+    CLIP_benchmark has no ARO. An item is right when the right caption alone scores highest; a tie loses, as in ARO's
+    relation and attribute sets. Each kind of item has a metric of its own, since chance differs (1/2, 1/2, 1/5):
+    ``acc1`` of one ``kind``, or ``relation_acc1`` … of all.
+
+    ARO's number for its two Visual Genome sets is a mean over groups of items (:func:`macro_accuracy`). It does not
+    follow from the items' outcomes, as a record's value must; so it is logged beside ``acc1``, as ``acc1_macro``.
+    Raises EvaluationError where the test set has no items of ``kind``.
+    """
+    items: list[dict[str, Any]] = []
+    correct: list[bool] = []
+    batch: list[Tensor] = []
+    read = 0
+    for image, facts in _items(test_set):
+        read += 1
+        if kind and facts["kind"] != kind:
+            continue
+        batch.append(candidate.preprocess(image))
+        items.append(facts)
+        if len(batch) == candidate.batch_size:
+            correct += _select(candidate, batch, items[-len(batch) :])
+            batch = []
+    if batch:
+        correct += _select(candidate, batch, items[-len(batch) :])
+    check_count(test_set, read)
+    measurements = []
+    for name in [kind] if kind else KINDS:
+        chosen = [i for i, facts in enumerate(items) if facts["kind"] == name]
+        if not chosen:
+            continue
+        outcomes = numpy.array([correct[i] for i in chosen], dtype=bool)
+        metric = "acc1" if kind else f"{name}_acc1"
+        groups = [items[i].get("group") for i in chosen]
+        macro = macro_accuracy(outcomes, groups, SMALLEST_GROUP.get(name, 1))
+        beside = {} if macro is None else {f"{metric}_macro": macro}
+        measurements.append(Measurement(metric, 100 * float(outcomes.mean()), outcomes, outcomes, beside))
+    if kind and not measurements:
+        raise EvaluationError(f"{test_set.directory}: no items of kind {kind!r}")
+    return measurements, {"ties": "lose"}
+
+
+def macro_accuracy(correct: numpy.ndarray, groups: Sequence[str | None], smallest: int) -> float | None:
+    """The mean, in percent, of the accuracies of groups that have at least ``smallest`` items; None without any.
+
+    ``correct`` is bool [n] (a record's outcomes, in the order of the test set), ``groups`` the group of each item.
+    Items without a group do not count.
+    """
+    by_group: dict[str, list[bool]] = {}
+    for right, group in zip(correct, groups, strict=True):
+        if group is not None:
+            by_group.setdefault(group, []).append(bool(right))
+    shares = [sum(group) / len(group) for group in by_group.values() if len(group) >= smallest]
+    return 100 * sum(shares) / len(shares) if shares else None
+
+
+def _select(candidate: Candidate, batch: list[Tensor], items: list[dict[str, Any]]) -> list[bool]:
+    """Whether each item's right caption, the first, has the highest score."""
+    images = image_features(candidate, torch.stack(batch))
+    captions = [caption for facts in items for caption in facts["captions"]]
+    texts = text_features(candidate, candidate.tokenizer(captions))
+    correct, start = [], 0
+    for image, facts in zip(images, items, strict=True):
+        scores = texts[start : start + len(facts["captions"])] @ image
+        correct.append(bool(scores[0] > scores[1:].max()))
+        start += len(facts["captions"])
+    return correct
+
+
+def _items(test_set: TestSet) -> Iterator[tuple[Image.Image, dict[str, Any]]]:
+    """(image, {"kind", "captions": [right, wrong, …], perhaps "group"}) of every item, in the order of the shards."""
+    folder = test_set.directory / "test"
+    for index in range(int((folder / "nshards.txt").read_text(encoding="utf-8"))):
+        shard = folder / f"{index}.tar"
+        image = None
+        try:
+            with tarfile.open(shard, mode="r:") as archive:
+                for member in archive:
+                    content = archive.extractfile(member)
+                    if member.name.endswith((".jpg", ".png")):
+                        image = Image.open(content).convert("RGB")
+                    elif member.name.endswith(".json") and image is not None:
+                        yield image, json.loads(content.read())
+                        image = None
+        except (OSError, ValueError, tarfile.TarError) as error:
+            raise EvaluationError(
+                f"{shard}: cannot be read ({error}); delete the folder and make it again"
+            ) from None
