@@ -12,7 +12,7 @@ import yaml
 from clipa import cite
 from clipa.cite import telling
 from clipa.cite.words import REWRITES, matches, record_terms, terms_of
-from clipa.results import published_records
+from clipa.records import published_records
 
 ROOT = Path(__file__).resolve().parent.parent
 RESIZE64 = "table11.L16-resize64-truncation32.finetune.imagenet1k.acc1"

@@ -10,7 +10,7 @@ import yaml
 
 from clipa.claims import CONTRADICTED, NOT_CHECKABLE, WITHIN, evaluate_all, load, settle
 from clipa.claims.numbers import Published
-from clipa.results import published_records
+from clipa.records import published_records
 
 PAPER_NUMBERS: dict[str, list[str]] = yaml.safe_load(
     (Path(__file__).parent / "paper_numbers.yaml").read_text(encoding="utf-8")

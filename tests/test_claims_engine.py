@@ -30,7 +30,7 @@ from clipa.claims.quantities import (
     said,
 )
 from clipa.claims.verdicts import judge
-from clipa.results import published_records
+from clipa.records import published_records
 
 ROOT = Path(__file__).resolve().parent.parent
 

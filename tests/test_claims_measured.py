@@ -10,7 +10,7 @@ from clipa.claims.content import Claim
 from clipa.claims.measured import OneSeed, Scale, needed_keys
 from clipa.claims.mutations import unnoticed
 from clipa.claims.numbers import Published
-from clipa.results import RecordError, published_records
+from clipa.records import RecordError, published_records
 
 GOOD = {"id": "s1-a", "place": "§1", "quote": "q", "formula": "1 < 2"}
 

@@ -13,7 +13,7 @@ from clipa.claims.errata import errata_page
 from clipa.claims.judged import judge_all
 from clipa.claims.markdown import in_cell, plain
 from clipa.claims.pages import claims_page
-from clipa.results import RecordError, published_records
+from clipa.records import RecordError, published_records
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 

@@ -20,7 +20,7 @@ from clipa.estimate import over_budget, wall_clock, work_of
 from clipa.estimate.disk import CHECKPOINTS_KEPT, disk, parameters
 from clipa.estimate.throughput import Spread, devices_of, short, throughput_of
 from clipa.plan import Plan, load_plan
-from clipa.results import RECORDED_DIRECTORY, TABLE4_PARAMETERS
+from clipa.records import RECORDED_DIRECTORY, TABLE4_PARAMETERS
 from clipa.runs import MODEL_CONFIG_DIRECTORY, parse_run, recorded_path, stages_of
 
 ROOT = Path(__file__).resolve().parent.parent

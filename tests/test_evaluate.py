@@ -18,8 +18,7 @@ from clipa.config import Project
 from clipa.evaluate import evaluate_run
 from clipa.evaluate.benchmark import EvaluationError, load_candidate, open_test_set, preprocessing
 from clipa.evaluate.selection import selection
-from clipa.outcomes import correct_items, decode_outcomes
-from clipa.results import read_records
+from clipa.records import correct_items, decode_outcomes, read_records
 from clipa.runs import Stage, data_slug, parse_run, stages_of
 from small_world import draw_small_world, finish_untrained, small_scale
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from clipa import figures
 from clipa.figures import FigureError, figure04, figure09, figure10, style
-from clipa.results import frame_of, load_frame, write_records
+from clipa.records import frame_of, load_frame, write_records
 from fabricated import measured_grid
 
 PUBLISHED = Path(__file__).parents[1] / "results" / "published" / "table11.json"

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from clipa import cost, figures
 from clipa.figures import FigureError, drops, figure01, figure05, figure06, figure07, figure08, style
-from clipa.results import frame_of, load_frame, load_records
+from clipa.records import frame_of, load_frame, load_records
 from fabricated import measured_grid
 from fabricated_grid import COCO, VARIANTS, image_grid, text_grid
 

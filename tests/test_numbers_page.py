@@ -14,7 +14,7 @@ from clipa import numbers
 from clipa.cite import telling
 from clipa.cite.words import matches, record_terms, terms_of
 from clipa.numbers.claims import checked
-from clipa.results import published_records
+from clipa.records import published_records
 from html_tree import Node, every, read
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clipa import provenance
-from clipa.results import absolute_paths
+from clipa.records import absolute_paths
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from clipa.config import MODELS
-from clipa.results import SCHEMA_VERSION, absolute_paths, frame_of, record_id
+from clipa.records import SCHEMA_VERSION, absolute_paths, frame_of, record_id
 from clipa.runs import parse_run
 from paper_layouts import TABLES, stages_in
 from second_reading import COORDINATES, KEYS, PUBLISHED, differences, stored

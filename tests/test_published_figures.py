@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from clipa.results import absolute_paths, read_records, record_id
+from clipa.records import absolute_paths, read_records, record_id
 from second_reading import COORDINATES, KEYS, PUBLISHED, stored
 
 MEASURES = {

@@ -8,7 +8,7 @@ import pytest
 from clipa.config import ConfigError, Project, load_scale
 from clipa.grid import filling, load_grid
 from clipa.recipes import STUDY_IN_THE_PAPER, chain, load_recipes
-from clipa.results import published_records
+from clipa.records import published_records
 from clipa.runs import Stage, measured_stages, parse_run, stages_of
 
 PAPER, MICRO = load_scale("paper"), load_scale("micro")

@@ -9,7 +9,7 @@ import numpy
 import pytest
 
 from clipa import outcomes, results
-from clipa.results import RecordError
+from clipa.records import RecordError
 from fabricated import measured_grid, measured_record
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from clipa.config import MODELS, ConfigError, Project, Scale, load_scale
 from clipa.grid import load_grid
-from clipa.results import published_records
+from clipa.records import published_records
 from clipa.runs import Run, fingerprint, parse_run, recorded_path, stages_of
 
 RESIZE64 = "L16-resize64-truncation32"

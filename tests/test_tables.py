@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from clipa import tables
-from clipa.results import RecordError, write_records
+from clipa.records import RecordError, write_records
 from clipa.tables import NUMBERS, SOURCES, TableError, make, make_numbers, render
 from clipa.tables.latex import escape, shown
 from fabricated import measured_grid

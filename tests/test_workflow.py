@@ -13,7 +13,7 @@ import yaml
 from clipa.cli import parser
 from clipa.estimate import work_of
 from clipa.plan import load_plan
-from clipa.results import RECORDED_DIRECTORY
+from clipa.records import RECORDED_DIRECTORY
 from clipa.runs import recorded_path
 
 ROOT = Path(__file__).resolve().parent.parent

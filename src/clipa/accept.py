@@ -12,9 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from clipa.config import Scale
-from clipa.outcomes import correct_items, percent_and_error
 from clipa.plan import Plan
-from clipa.results import RECORDED_DIRECTORY, Record, read_records, run_name, write_records
+from clipa.records import (
+    RECORDED_DIRECTORY,
+    Record,
+    correct_items,
+    percent_and_error,
+    read_records,
+    run_name,
+    write_records,
+)
 from clipa.runs import Run, Stage, measured_stages, parse_run, recorded_path, recorded_suite_path, stages_of
 
 SUITE = "suite.json"

@@ -20,7 +20,7 @@ from typing import IO
 
 from clipa.demo_progress import Display, Work, clock
 from clipa.plan import Plan, load_plan
-from clipa.results import RECORDED_DIRECTORY, Record, load_records
+from clipa.records import RECORDED_DIRECTORY, Record, load_records
 from clipa.runs import recorded_path
 
 SCALES = {"full": "micro", "ci": "ci"}

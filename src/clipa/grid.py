@@ -18,7 +18,7 @@ from clipa.config import (
     load_experiment,
     load_scale,
 )
-from clipa.results import ROOT
+from clipa.records import ROOT
 from clipa.runs import Run, Stage, parse_run, stages_of
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from clipa.config import CONFIG_DIRECTORY, Data, Project, Scale, load_project
 from clipa.grid import Grid, load_grid
 from clipa.recipes import STUDY
-from clipa.results import RECORDED_DIRECTORY
+from clipa.records import RECORDED_DIRECTORY
 from clipa.runs import (
     Run,
     Stage,

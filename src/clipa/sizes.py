@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clipa.cost import CONFIGURATIONS, CONVNETS, FULL_TEXT_TOKENS, Towers, full_patches
-from clipa.results import published_records
+from clipa.records import published_records
 
 MODELS = ("S/16", "B/16", "L/16", "H/14", "G/14")
 BERT_ROWS, RELEASED_ROWS = (

@@ -24,8 +24,8 @@ from pathlib import Path, PurePosixPath
 from clipa.cost import stage_macs
 from clipa.data.annotation import MANIFEST as ANNOTATED
 from clipa.data.entries import ENTRIES
+from clipa.files import write_bytes_atomically
 from clipa.plan import Plan
-from clipa.results import write_bytes_atomically
 from clipa.runs import Run, Stage, parse_run, stages_of
 from clipa.train import INTERRUPTED, Interrupted, NonFinite, train_stage
 

@@ -26,12 +26,12 @@ from clipa import checkpoint, models, ranks, sharding
 from clipa.config import Project
 from clipa.data import resident
 from clipa.data.stream import ShardError, StreamSpec, batches, mask_key, read_manifest
+from clipa.files import write_json_atomically
 from clipa.losses import backward, contrastive_loss, negclip_loss
 from clipa.progress import Progress
 from clipa.provenance import describe
 from clipa.reductions.images import keep
 from clipa.reductions.noise import uniform
-from clipa.results import write_json_atomically
 from clipa.runs import TRAINING_SETS, Stage, data_slug, fingerprint
 from clipa.schedule import learning_rate
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from clipa.cite import errata, telling
 from clipa.cite.words import like_an_id, matches, record_terms, terms_of, unsaid, vocabulary
-from clipa.results import PUBLISHED_DIRECTORY, published_records
+from clipa.records import PUBLISHED_DIRECTORY, published_records
 
 Record = Mapping[str, Any]
 LISTED = 20

@@ -15,7 +15,7 @@ from clipa.claims.formulas import evaluate
 from clipa.claims.numbers import FormulaError, Numbers, Published
 from clipa.claims.quantities import Quantity, Statement, number_text, said
 from clipa.claims.verdicts import CONTRADICTED, HOLDS, NOT_CHECKABLE, VERDICTS, WITHIN, judge
-from clipa.results import Record, published_records
+from clipa.records import Record, published_records
 
 __all__ = [
     "CLAIMS_FILE",

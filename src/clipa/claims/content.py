@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from clipa.claims.numbers import FormulaError
 from clipa.claims.verdicts import stated
-from clipa.results import PUBLISHED_DIRECTORY, ROOT
+from clipa.records import PUBLISHED_DIRECTORY, ROOT
 
 CLAIMS_FILE = ROOT / PUBLISHED_DIRECTORY / "claims.yaml"
 LONGEST_QUOTE = 240

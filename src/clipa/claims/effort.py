@@ -13,7 +13,7 @@ from typing import Any
 from clipa.cost import FINETUNE_SAMPLES, PRETRAIN_SAMPLES, training_total
 from clipa.estimate.throughput import UNIT, calibrated
 from clipa.estimate.throughput import Spread as Rate
-from clipa.results import Record
+from clipa.records import Record
 
 __all__ = ["Effort", "Rate", "Stage", "calibrated", "effort", "seconds_of"]
 

@@ -13,7 +13,7 @@ from clipa.claims.effort import Effort, Rate, calibrated, effort
 from clipa.claims.measured import MEASURED_VERDICTS, Measured, Scale, recorded, recorded_scales
 from clipa.claims.numbers import Published
 from clipa.claims.verdicts import VERDICTS
-from clipa.results import ROOT, Record, published_records
+from clipa.records import ROOT, Record, published_records
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from clipa.claims.functions import baseline_of
 from clipa.claims.numbers import FormulaError, Published
 from clipa.claims.quantities import Quantity, Statement, exact
 from clipa.grid import filling
-from clipa.results import RECORDED_DIRECTORY, ROOT, Record, RecordError, run_name
+from clipa.records import RECORDED_DIRECTORY, ROOT, Record, RecordError, run_name
 
 if TYPE_CHECKING:
     from clipa.law import Estimate

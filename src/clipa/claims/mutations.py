@@ -9,7 +9,7 @@ from typing import Any
 from clipa.claims import ClaimError, Result, check
 from clipa.claims.numbers import Published
 from clipa.claims.quantities import Quantity, Statement
-from clipa.results import Record
+from clipa.records import Record
 
 POINTS = 5
 

@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Any, Protocol
 
 from clipa.claims.quantities import Quantity, exact, printed
-from clipa.results import Record
+from clipa.records import Record
 
 EXACT_UNITS = ("count", "samples", "rate", "text")
 """Settings: nothing was rounded in them."""

@@ -15,8 +15,9 @@ from clipa.claims.measured import CONSISTENT, INCONCLUSIVE, NOT_ATTEMPTED, REPRO
 from clipa.claims.quantities import Statement
 from clipa.claims.verdicts import CONTRADICTED, HOLDS, NOT_CHECKABLE, WITHIN
 from clipa.config import load_experiment
+from clipa.files import write_text_atomically
 from clipa.law import LEVEL, MINIMAL_SEEDS
-from clipa.results import ROOT, write_text_atomically
+from clipa.records import ROOT
 
 MEANING = {
     HOLDS: "the numbers that the tables print give what is said",

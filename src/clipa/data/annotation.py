@@ -28,8 +28,8 @@ from clipa.data.entries import ENTRIES, UNSEEN, entries_of, tags_of_first_pieces
 from clipa.data.processes import in_processes
 from clipa.data.vocabulary import MANIFEST as VOCABULARY
 from clipa.data.vocabulary import load_tokenizer, read_scene_facts
+from clipa.files import write_json_atomically, write_text_atomically
 from clipa.locks import directory_lock
-from clipa.results import write_json_atomically, write_text_atomically
 
 if TYPE_CHECKING:
     from spacy.language import Language

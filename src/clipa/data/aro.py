@@ -33,8 +33,8 @@ from PIL import Image
 
 from clipa.data.download import DownloadError, fetch, index_test_set
 from clipa.data.orders import wrong_orders
+from clipa.files import write_bytes_atomically, write_json_atomically, write_text_atomically
 from clipa.locks import directory_lock
-from clipa.results import write_bytes_atomically, write_json_atomically, write_text_atomically
 from clipa.runs import fingerprint
 
 VERSION = 1

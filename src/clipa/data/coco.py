@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from clipa.results import write_text_atomically
+from clipa.files import write_text_atomically
 
 CAPTIONS = "annotations/captions_train2014.json"
 

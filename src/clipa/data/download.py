@@ -17,8 +17,8 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from clipa.files import write_json_atomically
 from clipa.locks import directory_lock
-from clipa.results import write_json_atomically
 from clipa.runs import fingerprint
 
 END = bytes(2 * tarfile.BLOCKSIZE)

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from clipa.data.vocabulary import VocabularyError
+from clipa.files import write_json_atomically
 from clipa.reductions import texts
-from clipa.results import write_json_atomically
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

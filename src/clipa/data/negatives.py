@@ -31,8 +31,8 @@ from clipa.data.neighbours import Encoder, encoder_of, nearest, pixel_features, 
 from clipa.data.processes import in_processes
 from clipa.data.shards import tar_bytes
 from clipa.data.stream import captions_of, read_manifest
+from clipa.files import write_bytes_atomically, write_json_atomically
 from clipa.locks import directory_lock
-from clipa.results import write_bytes_atomically, write_json_atomically
 from clipa.runs import fingerprint
 
 FOLDER = "negclip"

@@ -21,8 +21,8 @@ from pathlib import Path
 from clipa.data import TEST_SETS, WORLD, WorldParameters, testsets, world_fingerprint
 from clipa.data.pictograms import encode, layout, render, scene_captions
 from clipa.data.processes import in_processes
+from clipa.files import write_bytes_atomically
 from clipa.locks import directory_lock
-from clipa.results import write_bytes_atomically
 
 Progress = Callable[[int, int], None]
 Members = list[tuple[str, bytes]]

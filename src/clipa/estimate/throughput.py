@@ -12,7 +12,7 @@ from typing import Any
 from clipa.config import CONFIG_DIRECTORY, ConfigError, Scale, load_scale
 from clipa.cost import TRAINING_PASSES, full_patches, stage_macs, training_total
 from clipa.plan import Plan
-from clipa.results import PUBLISHED_DIRECTORY, RECORDED_DIRECTORY, Record, run_name
+from clipa.records import PUBLISHED_DIRECTORY, RECORDED_DIRECTORY, Record, run_name
 from clipa.runs import Stage, measured_stages, parse_run, stages_of
 
 UNIT = 1e21

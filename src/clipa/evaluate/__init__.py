@@ -16,10 +16,9 @@ from typing import Any
 from clipa.config import Project, Scale
 from clipa.cost import image_tower_size
 from clipa.locks import directory_lock
-from clipa.outcomes import encode_outcomes, percent_and_error
 from clipa.provenance import describe, now
 from clipa.recipes import STUDY
-from clipa.results import SCHEMA_VERSION, record_id, write_records
+from clipa.records import SCHEMA_VERSION, encode_outcomes, percent_and_error, record_id, write_records
 from clipa.runs import Stage, data_slug, evaluation_directory, fingerprint, measured_stages
 
 

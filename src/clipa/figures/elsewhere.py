@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from clipa.figures import FigureError, drops, style
 from clipa.figures.points import image_points, over_runs, provenance_line
-from clipa.results import TABLE4_PARAMETERS
+from clipa.records import TABLE4_PARAMETERS
 
 if TYPE_CHECKING:
     import pandas

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipa.figures import NothingToDraw, figure04, figure07, style
 from clipa.figures.points import image_points, provenance_line, text_points
-from clipa.results import TABLE4_PARAMETERS
+from clipa.records import TABLE4_PARAMETERS
 
 if TYPE_CHECKING:
     import pandas

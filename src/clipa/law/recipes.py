@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipa.law.statistics import Estimate, estimate, item_drops, over_what
-from clipa.outcomes import correct_items
 from clipa.recipes import STUDY
-from clipa.results import Record, RecordError, load_records
+from clipa.records import Record, RecordError, correct_items, load_records
 
 
 @dataclass(frozen=True)

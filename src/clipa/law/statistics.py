@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import numpy
 
-from clipa.outcomes import correct_items
-from clipa.results import Record, RecordError
+from clipa.records import Record, RecordError, correct_items
 
 LEVEL = 0.95
 MINIMAL_SEEDS = 3

@@ -18,8 +18,7 @@ from clipa.law.statistics import (
     over_seeds,
     slope_weights,
 )
-from clipa.outcomes import correct_items
-from clipa.results import Record, RecordError, parameters_of
+from clipa.records import Record, RecordError, correct_items, parameters_of
 
 TEXT_REDUCTIONS = ("truncation", "random", "block", "syntax")
 Runs = dict[tuple[str, int], Record]

@@ -9,7 +9,7 @@ from pathlib import Path
 from clipa.cost import FULL_TEXT_TOKENS
 from clipa.law.statistics import Estimate, over_what
 from clipa.law.summary import Length, Summary, summarise
-from clipa.results import load_records, of_the_study
+from clipa.records import load_records, of_the_study
 
 WIDTH = 96
 

@@ -21,9 +21,10 @@ from clipa import __version__
 from clipa.cite import telling
 from clipa.cite.words import LIKE_AN_ID, REWRITES, SILENT, record_terms
 from clipa.claims.measured import recorded, recorded_scales
+from clipa.files import write_text_atomically
 from clipa.grid import filling
 from clipa.numbers.claims import KINDS, Checked, anchor, checked
-from clipa.results import published_records, run_name, write_text_atomically
+from clipa.records import published_records, run_name
 
 Record = Mapping[str, Any]
 HERE = Path(__file__).parent

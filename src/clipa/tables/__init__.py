@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipa.results import Record, RecordError, load_records, write_text_atomically
+from clipa.files import write_text_atomically
+from clipa.records import Record, RecordError, load_records
 from clipa.tables.grid import Grid, Look, Panel, is_gain
 from clipa.tables.latex import TableError, escape, shown
 from clipa.tables.measured import Measured, measured_cells

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from clipa.results import Record
+from clipa.records import Record
 from clipa.tables.latex import TableError, escape, shown, without_citations
 
 # More columns than this, each with measured and published numbers, do not fit a page: models go one by one.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clipa.grid import filling
-from clipa.results import Record, run_name
+from clipa.records import Record, run_name
 from clipa.tables.latex import TableError, escape
 
 
