@@ -80,6 +80,7 @@ Text = Annotated[
     AfterValidator(_without_absolute_path),
     Field(json_schema_extra={"not": {"pattern": _ABSOLUTE_PATH.pattern}}),
 ]
+RecordId = Annotated[str, Field(pattern="^[A-Za-z0-9@._/-]+$")]
 Fingerprint = Annotated[str, Field(pattern="^[0-9a-f]{8,64}$")]
 Name = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9.-]*$")]
 RunName = Annotated[str, Field(pattern="^[A-Za-z0-9]+(-[A-Za-z0-9]+)+$")]
@@ -186,7 +187,7 @@ class Provenance(TypedDict):
 class _AnyRecord(TypedDict):
     """The fields of every record. Table, figure and column are those of the paper."""
 
-    id: Annotated[str, Field(pattern="^[A-Za-z0-9@._/-]+$")]
+    id: RecordId
     schema_version: Literal[SCHEMA_VERSION]
     table: Annotated[int, Field(ge=1, le=15)] | None
     figure: Annotated[int, Field(ge=1, le=10)] | None
@@ -247,7 +248,7 @@ class PublishedRecord(_AnyRecord):
     factors: Factors
     note: Text | None
     same_as: Annotated[
-        list[str], AfterValidator(_without_duplicates), Field(json_schema_extra={"uniqueItems": True})
+        list[RecordId], AfterValidator(_without_duplicates), Field(json_schema_extra={"uniqueItems": True})
     ]
 
 
