@@ -15,7 +15,7 @@ import fabricated
 from clipa import demo
 from clipa.demo_progress import Display, Work, clock
 from clipa.plan import Plan, load_plan
-from clipa.results import write_records
+from clipa.records import write_records
 from clipa.stages import recorded_path
 
 ROOT = Path(__file__).resolve().parent.parent

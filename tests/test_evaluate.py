@@ -23,9 +23,8 @@ from clipa.evaluate.tasks import (
     open_test_set,
     preprocessing,
 )
-from clipa.outcomes import correct_items, decode_outcomes
+from clipa.records import correct_items, decode_outcomes, read_records
 from clipa.resolved import data_slug
-from clipa.results import read_records
 from clipa.stages import Stage, stages_of
 from clipa.study import parse_run
 from small_world import draw_small_world, finish_untrained, small_scale

@@ -17,7 +17,7 @@ from clipa import provenance, standalone
 from clipa.accept import accept
 from clipa.cost import stage_macs
 from clipa.plan import Plan, load_plan
-from clipa.results import read_records
+from clipa.records import read_records
 from clipa.standalone import StandaloneError, jobs_of, pack, run_here, unpack
 from clipa.train import INTERRUPTED
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from clipa.records import RecordError, write_records
 from clipa.render import tables
 from clipa.render.tables import NUMBERS, SOURCES, TableError, make, make_numbers, render
 from clipa.render.tables.latex import escape, shown
-from clipa.results import RecordError, write_records
 from fabricated import measured_grid
 from printed_latex import PUBLISHED, Entry, Printed, by_id, place, read_back, records_of
 

@@ -13,7 +13,7 @@ import yaml
 
 from clipa.cli import parser
 from clipa.plan import load_plan
-from clipa.results import RECORDED_DIRECTORY
+from clipa.records import RECORDED_DIRECTORY
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("Snakefile", "workflow", "slurm", "profiles", "config", "envs", "src", "results/published")

@@ -20,7 +20,8 @@ from typing import IO
 
 from clipa.demo_progress import Display, Work, clock
 from clipa.plan import Plan, load_plan
-from clipa.results import RECORDED_DIRECTORY, Record, load_records
+from clipa.records import RECORDED_DIRECTORY, load_records
+from clipa.schema import Record
 from clipa.stages import recorded_path
 
 SCALES = {"full": "micro", "ci": "ci"}

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from clipa.config import Augmentation, ConfigError, Data, Schedule, Strict, WorldParameters, validated
-from clipa.results import write_json_atomically
+from clipa.files import write_json_atomically
 
 SEMANTICS = 1
 """Raised whenever the same configuration would train other weights (that is: when the golden loss curve changes)."""

@@ -24,8 +24,8 @@ from pathlib import Path, PurePosixPath
 from clipa.cost import stage_macs
 from clipa.data.annotation import ENTRIES
 from clipa.data.annotation import MANIFEST as ANNOTATED
+from clipa.files import write_bytes_atomically
 from clipa.plan import Plan
-from clipa.results import write_bytes_atomically
 from clipa.stages import Stage, resolve, stages_of
 from clipa.study import Run, parse_run
 from clipa.train import INTERRUPTED, Interrupted, NonFinite, train_stage

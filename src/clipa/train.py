@@ -26,13 +26,13 @@ from torch import Tensor, nn
 from clipa import checkpoint, distributed, models
 from clipa.data.shards import ShardError, read_manifest
 from clipa.data.stream import StreamSpec, batches, mask_key
+from clipa.files import write_json_atomically
 from clipa.losses import backward, contrastive_loss, negclip_loss
 from clipa.progress import Progress
 from clipa.provenance import describe
 from clipa.reductions.images import keep
 from clipa.reductions.noise import uniform
 from clipa.resolved import Content, ResolvedStage, StageSchedule, fingerprint, read
-from clipa.results import write_json_atomically
 
 INTERRUPTED = 75
 """Exit code after SIGTERM with a checkpoint saved: start the same command again to resume (EX_TEMPFAIL)."""

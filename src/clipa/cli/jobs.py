@@ -100,7 +100,7 @@ def _evaluate(chosen: argparse.Namespace) -> int:
 def _accept(chosen: argparse.Namespace) -> int:
     from clipa.accept import accept, accept_plan
     from clipa.plan import load_plan
-    from clipa.results import RECORDED_DIRECTORY
+    from clipa.records import RECORDED_DIRECTORY
 
     asked = {"scale": chosen.scale, "runs_directory": chosen.runs_directory, "seeds": chosen.seeds}
     plan = load_plan({key: value for key, value in asked.items() if value is not None})

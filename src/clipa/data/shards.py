@@ -23,8 +23,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from clipa.files import write_bytes_atomically, write_json_atomically
 from clipa.locks import directory_lock
-from clipa.results import write_bytes_atomically, write_json_atomically
 
 Members = list[tuple[str, bytes]]
 Entry = dict[str, Any]

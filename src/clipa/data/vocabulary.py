@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from clipa.data.shards import file_sha256, read_metadata
+from clipa.files import write_json_atomically, write_text_atomically
 from clipa.locks import directory_lock
 from clipa.reductions import texts
-from clipa.results import write_json_atomically, write_text_atomically
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -20,10 +20,10 @@ from clipa.cost import image_tower_size
 from clipa.evaluate import tasks
 from clipa.evaluate.tasks import EvaluationError, Measurement, TestSet
 from clipa.locks import directory_lock
-from clipa.outcomes import encode_outcomes, percent_and_error
 from clipa.provenance import describe, now, packages
+from clipa.records import encode_outcomes, percent_and_error, record_id, write_records
 from clipa.resolved import data_slug, fingerprint
-from clipa.results import SCHEMA_VERSION, record_id, write_records
+from clipa.schema import SCHEMA_VERSION
 from clipa.stages import Stage, evaluation_directory, measured_stages
 from clipa.study import STUDY
 

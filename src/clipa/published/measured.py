@@ -34,7 +34,8 @@ from clipa.plan import filling
 from clipa.published.claims import CONTRADICTED, Claim, ClaimError, Evaluation, Result
 from clipa.published.formulas import baseline_of, evaluate
 from clipa.published.quantities import FormulaError, Published, Quantity, Statement, exact
-from clipa.results import RECORDED_DIRECTORY, ROOT, Record, RecordError, run_name
+from clipa.records import RECORDED_DIRECTORY, ROOT, RecordError, run_name
+from clipa.schema import Record
 from clipa.stages import Stage, measured_stages, stages_of
 from clipa.stats import MINIMAL_SEEDS, Estimate, estimate
 from clipa.study import parse_run

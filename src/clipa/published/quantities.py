@@ -16,7 +16,7 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
-from clipa.results import Record
+from clipa.schema import Record
 
 NOTHING: Mapping[str, Fraction] = {}
 ZERO = Fraction(0)

@@ -13,7 +13,8 @@ from clipa.published import citation
 from clipa.published.claims import CONTRADICTED, VERDICTS, WITHIN, Claim, Evaluation, Result
 from clipa.published.errata import CLAIM, about, errata_of
 from clipa.published.search import MENTIONED, Found, nearest, search
-from clipa.results import Record, load_records, published_records
+from clipa.records import load_records, published_records
+from clipa.schema import Record
 from clipa.study import FULL_TEXT_TOKENS
 
 if TYPE_CHECKING:

@@ -13,10 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clipa.files import write_text_atomically
+from clipa.records import RecordError, load_records
 from clipa.render.tables.latex import TableError, escape, shown
 from clipa.render.tables.layout import Look, Panel, Table, is_gain
 from clipa.render.tables.measured import Measured, measured_cells
-from clipa.results import Record, RecordError, load_records, write_text_atomically
+from clipa.schema import Record
 
 if TYPE_CHECKING:
     import jinja2
