@@ -219,11 +219,25 @@ def crop_box(
     width: int, height: int, augmentation: Augmentation, noise: np.ndarray
 ) -> tuple[int, int, int, int]:
     """Left, upper, right, lower of the crop, in pixels; ``noise`` is the sample's row of :func:`sample_noise`."""
-    return tuple(crop_boxes(width, height, augmentation, noise[None])[0].tolist())
+    low, high = np.log(augmentation.crop_ratio)
+    area_low, area_high = augmentation.crop_area
+    areas = width * height * (area_low + (area_high - area_low) * noise[1 : 1 + _CROP_TRIES])
+    ratios = np.exp(low + (high - low) * noise[1 + _CROP_TRIES : 1 + 2 * _CROP_TRIES])
+    widths = np.rint(np.sqrt(areas * ratios)).astype(int)
+    heights = np.rint(np.sqrt(areas / ratios)).astype(int)
+    fits = np.flatnonzero((widths > 0) & (widths <= width) & (heights > 0) & (heights <= height))
+    if len(fits):
+        w, h = int(widths[fits[0]]), int(heights[fits[0]])
+        left, upper = int(noise[21] * (width - w + 1)), int(noise[22] * (height - h + 1))
+    else:
+        w = min(width, round(height * augmentation.crop_ratio[1]))
+        h = min(height, round(width / augmentation.crop_ratio[0]))
+        left, upper = (width - w) // 2, (height - h) // 2
+    return left, upper, left + w, upper + h
 
 
 def crop_boxes(width: int, height: int, augmentation: Augmentation, noise: np.ndarray) -> np.ndarray:
-    """:func:`crop_box` of b images of one size, row by row of ``noise`` [b, 32]: int64 [b, 4]."""
+    """:func:`crop_box` of b images of one size, row by row of ``noise`` [b, 32]: int64 [b, 4]. Slower for one image."""
     low, high = np.log(augmentation.crop_ratio)
     area_low, area_high = augmentation.crop_area
     areas = width * height * (area_low + (area_high - area_low) * noise[:, 1 : 1 + _CROP_TRIES])
