@@ -16,7 +16,6 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import (
     AfterValidator,
     ConfigDict,
-    Discriminator,
     Field,
     TypeAdapter,
     ValidationError,
@@ -295,9 +294,7 @@ def _published(record: PublishedRecord) -> PublishedRecord:
 
 Record = Annotated[
     Annotated[PublishedRecord, AfterValidator(_published)] | MeasuredRecord,
-    Discriminator(
-        "source", custom_error_type="source", custom_error_message="the source must be published or measured"
-    ),
+    Field(discriminator="source"),
 ]
 
 
@@ -322,10 +319,12 @@ def fault(document: Any) -> str | None:
     try:
         _adapter().validate_python(document)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        errors = error.errors(include_url=False)
     else:
         return None
-    path = _path(document, first)
+    path = _path(document, errors[0])
+    # Of a field with several types, each type has its own error.
+    reasons = dict.fromkeys(_reason(each) for each in errors if _path(document, each) == path)
     where = ""
     if path[:1] == ["records"] and len(path) > 1:
         record = document["records"][path[1]]
@@ -333,7 +332,7 @@ def fault(document: Any) -> str | None:
         where, path = f"record {identity}: ", path[2:]
     if path:
         where += f"field {'.'.join(map(str, path))}: "
-    return where + _reason(first)
+    return where + ", or ".join(reasons)
 
 
 def _path(document: Any, error: ErrorDetails) -> list[str | int]:
@@ -353,8 +352,11 @@ def _reason(error: ErrorDetails) -> str:
         return "is missing"
     if error["type"] == "extra_forbidden":
         return "does not belong to a record of this source"
+    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        return "the source must be published or measured"
     shown = repr(error["input"])
-    return error["msg"].replace("Input", shown if len(shown) <= 100 else f"{shown[:97]}...", 1)
+    shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
+    return re.sub("^(Input|String|List)", lambda _: shown, error["msg"])
 
 
 class _JsonSchema(GenerateJsonSchema):
