@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from clipa.cli.asked import project_of
-from clipa.cli.verbs import add_verb
+from clipa.cli.verbs import add_verb, project_of
 
 
 def add_verbs(verbs) -> None:

@@ -178,7 +178,7 @@ def _picture_verbs(verbs) -> None:
         verbs,
         "macros",
         _macros,
-        r"write \\clipanumber{id} for every published number, for LaTeX",
+        r"write \clipanumber{id} for every published number, for LaTeX",
         "--published results/published/table11.json --output numbers.tex",
         asked=False,
     )
