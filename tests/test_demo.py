@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy
 import pytest
+from clipa.demo_progress import Display, Work, clock
 
 import fabricated
 from clipa import demo
-from clipa.demo_progress import Display, Work, clock
 from clipa.plan import Plan, load_plan
 from clipa.results import write_records
 from clipa.stages import recorded_path
