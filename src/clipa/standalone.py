@@ -37,10 +37,6 @@ _LAST_SECONDS = 25.0
 """For evaluations that are running when time is up."""
 
 
-class StandaloneError(ValueError):
-    """What is asked for cannot be done here; one line that says why and what to do."""
-
-
 def run_here(
     names: Sequence[str], plan: Plan, archive: Path, minutes: float | None, processes: int | None
 ) -> int:
@@ -48,7 +44,8 @@ def run_here(
 
     Resumes whatever an earlier call left, also from records in ``archive`` alone. Returns 0 when all is measured, 75
     when time was up first (call again), 1 when a run failed. ``minutes``: training stops then, and saves a checkpoint;
-    half a minute later all is over. Raises StandaloneError, or ValueError for a name, before anything is started.
+    half a minute later all is over. Raises ValueError, before anything is started, for what cannot be
+    done here.
     """
     processes = processes or len(os.sched_getaffinity(0))
     jobs = jobs_of(names, plan)
@@ -81,7 +78,7 @@ def jobs_of(names: Sequence[str], plan: Plan) -> list[Job]:
     for name in names:
         found = sorted(plan.jobs(name), key=lambda job: job.seed)
         if not found:
-            raise StandaloneError(f"{name}: needs no run; name runs, tables or figures to be measured")
+            raise ValueError(f"{name}: needs no run; name runs, tables or figures to be measured")
         jobs |= dict.fromkeys(found)
     return list(jobs)
 
@@ -89,16 +86,14 @@ def jobs_of(names: Sequence[str], plan: Plan) -> list[Job]:
 def _check_machine(plan: Plan) -> None:
     scale = plan.scale
     if scale.data.world is None or scale.processes > 1:
-        raise StandaloneError(
+        raise ValueError(
             f"scale {scale.name} needs downloaded data or several processes a stage: use Snakemake"
         )
     if scale.device == "cuda":
         import torch
 
         if not torch.cuda.is_available():
-            raise StandaloneError(
-                f"scale {scale.name} trains on a GPU (device: cuda), and torch finds none here"
-            )
+            raise ValueError(f"scale {scale.name} trains on a GPU (device: cuda), and torch finds none here")
 
 
 def _prepare(plan: Plan, jobs: Sequence[Job], processes: int) -> None:
@@ -216,7 +211,7 @@ class _Evaluations:
 
 def pack(plan: Plan, archive: Path) -> None:
     """Write all records of the scale, with the loss logs of their stages, as a gzipped tar of paths below
-    ``results/runs``. Loss logs stay out if the archive gets too large; StandaloneError if it still is.
+    ``results/runs``. Loss logs stay out if the archive gets too large; ValueError if it still is.
     """
     root, measured = plan.root / plan.project.runs_directory, plan.root / plan.measured_directory
     records = sorted(measured.glob("*/evaluation/*/*.json"))
@@ -228,7 +223,7 @@ def pack(plan: Plan, archive: Path) -> None:
         _say("loss logs are left out of the archive, which would be too large")
         content = _archived(root, records)
     if len(content) > LARGEST_ARCHIVE:
-        raise StandaloneError(f"{archive}: {len(content) >> 20} MiB of records; ask for fewer runs at a time")
+        raise ValueError(f"{archive}: {len(content) >> 20} MiB of records; ask for fewer runs at a time")
     archive.parent.mkdir(parents=True, exist_ok=True)
     write_bytes_atomically(archive, content)
 
@@ -246,7 +241,7 @@ def _archived(root: Path, files: Sequence[Path]) -> bytes:
 
 
 def unpack(archive: Path, plan: Plan) -> None:
-    """Put the files of an earlier archive in their places, where there is nothing yet. StandaloneError for a foreign
+    """Put the files of an earlier archive in their places, where there is nothing yet. ValueError for a foreign
     or damaged one.
     """
     if not archive.is_file():
@@ -257,14 +252,14 @@ def unpack(archive: Path, plan: Plan) -> None:
             for member in stored:
                 name = PurePosixPath(member.name)
                 if not member.isfile() or name.parts[:1] != (plan.scale.name,) or ".." in name.parts:
-                    raise StandaloneError(
+                    raise ValueError(
                         f"{archive}: holds {member.name}: not an archive of this scale's records"
                     )
                 if not (root / name).exists():
                     (root / name).parent.mkdir(parents=True, exist_ok=True)
                     write_bytes_atomically(root / name, stored.extractfile(member).read())
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise StandaloneError(f"{archive}: cannot be read ({error}); move it away") from None
+        raise ValueError(f"{archive}: cannot be read ({error}); move it away") from None
 
 
 def _say(text: str) -> None:

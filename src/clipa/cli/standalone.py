@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from clipa.cli.asked import overrides
 from clipa.cli.verbs import add_verb
 
 
@@ -14,18 +15,18 @@ def add_verbs(verbs) -> None:
         verbs,
         "run",
         _run,
-        "draw, train, evaluate and pack records, without Snakemake; exit code 75: call again to go on",
+        "draw, train, evaluate and pack records, without Snakemake; exit code 75: call again to resume",
         "resize --scale mini --seeds 0 1 2 --out mini.tar.gz --minutes 9",
     )
     run.add_argument(
-        "runs", nargs="+", metavar="RUN", help="L16-resize64-truncation32, …; table11, table12, …; or resize"
+        "runs", nargs="+", metavar="RUN", help="L16-resize64-truncation32, …; table11, figure4, …; or resize"
     )
     run.add_argument(
         "--seeds", nargs="+", type=int, metavar="SEED", help="default: those of config/config.yaml"
     )
     run.add_argument("--out", required=True, type=Path, metavar="FILE", help="the archive (.tar.gz)")
     run.add_argument(
-        "--minutes", type=float, help="stop training then, and save the state (default: no limit)"
+        "--minutes", type=float, help="stop training then, with a checkpoint saved (default: no limit)"
     )
     run.add_argument(
         "--processes", type=int, metavar="N", help="for drawing and the like (default: all cores)"
@@ -42,16 +43,9 @@ def add_verbs(verbs) -> None:
 
 def _run(chosen: argparse.Namespace) -> int:
     from clipa.plan import load_plan
-
-    asked = {
-        "scale": chosen.scale,
-        "seeds": chosen.seeds,
-        "runs_directory": chosen.runs_directory,
-        "data_directory": chosen.data_directory,
-    }
-    plan = load_plan({key: value for key, value in asked.items() if value is not None})
     from clipa.standalone import run_here
 
+    plan = load_plan(overrides(chosen) | ({"seeds": chosen.seeds} if chosen.seeds else {}))
     return run_here(chosen.runs, plan, chosen.out, chosen.minutes, chosen.processes)
 
 
