@@ -199,8 +199,10 @@ def test_records_are_compared_with_accepted_ones(plan):
     for path in (accepted, job.output):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_records(path, [record])
-    assert demo.compare_with_recorded(plan) == (
-        "recorded   all 1 accepted records of these stages: the same outcome on every test item\n"
+    assert (
+        demo.compare_with_recorded(plan) == "recorded   1 of 1 accepted records have the same outcomes here\n"
     )
     write_records(accepted, [fabricated.measured_record("S/16", "none", "pretrain", 0, ~correct)])
-    assert demo.compare_with_recorded(plan).startswith("recorded   0 of 1 accepted records")
+    assert demo.compare_with_recorded(plan).startswith(
+        f"recorded   0 of 1 accepted records have the same outcomes here; not, for instance, {record['id']}"
+    )

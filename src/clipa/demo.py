@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from subprocess import DEVNULL, Popen
 
 from clipa.estimate import throughput_of
 from clipa.locks import lock_holder
@@ -53,11 +53,9 @@ def demo(size: str = "full") -> int:
     overall = Overall(f"demo ({plan.scale.name})", nominal_seconds(plan), cores)
     print(f"The {plan.scale.name} scale: {plan.scale.about}")
     print(f"{len(plan.jobs())} runs ({len(plan.stages)} stages), each evaluated; nothing is downloaded.")
-    print(f"About {clock(overall.left())} on {cores} cores. What Snakemake says is in {log}.", flush=True)
+    print(f"About {clock(overall.left())} left on {cores} cores. Snakemake's output is in {log}.", flush=True)
     if holder := lock_holder(directory):
-        print(
-            f"Process {holder} is at work in {directory}: waiting for it (to end it instead: kill {holder})."
-        )
+        print(f"Process {holder} is at work in {directory}: waiting for it (to end it: kill {holder}).")
     asked = ["--config", f"scale={plan.scale.name}", "seeds=[0]", "reuse_recorded=false"]
     with overall:
         code = _run(directory, [*TARGETS, "--cores", str(cores), "--keep-going", *asked], overall.show)
@@ -68,7 +66,7 @@ def demo(size: str = "full") -> int:
         print(f"\nStopped. What is finished is kept, stages have saved checkpoints: {again} resumes.")
     elif code:
         _explain_failure(log, start, code)
-        print(f"What Snakemake said is in {log}. {again} resumes from what is finished.", file=sys.stderr)
+        print(f"Snakemake's output is in {log}. {again} resumes from what is finished.", file=sys.stderr)
     else:
         _conclude(plan)
         print(f"wall time  {clock(time.monotonic() - began)}", flush=True)
@@ -103,21 +101,13 @@ def _run(directory: Path, arguments: Sequence[str], show: Callable[[], None]) ->
     """
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "NO_ALBUMENTATIONS_UPDATE": "1"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # jobs start several times faster with cached bytecode
-    received: list[int] = []
-    handlers = {
-        number: signal.signal(number, lambda number, _: received.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    received: list[bool] = []
+    numbers = signal.SIGINT, signal.SIGTERM
+    handlers = {number: signal.signal(number, lambda *_: received.append(True)) for number in numbers}
     try:
-        with open(directory / "snakemake.log", "a", encoding="utf-8") as log:
-            process = subprocess.Popen(
-                _snakemake(directory, arguments),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                process_group=0,
-            )
+        with open(directory / "snakemake.log", "ab") as log:
+            command = _snakemake(directory, arguments)
+            process = Popen(command, stdin=DEVNULL, stdout=log, stderr=log, env=environment, process_group=0)
         sent = 0
         while process.poll() is None:
             if len(received) > sent:
@@ -169,12 +159,9 @@ def compare_with_recorded(plan: Plan) -> str:
                 if record["id"] in measured:
                     same[record["id"]] = record["outcomes"] == measured[record["id"]]
     different = [name for name, equal in same.items() if not equal]
-    if different:
-        return (
-            f"recorded   {len(same) - len(different)} of {len(same)} accepted records of these stages have the same "
-            f"outcomes; not, for instance, {different[0]} (other hardware gives other bits)\n"
-        )
-    every = (
-        f"recorded   all {len(same)} accepted records of these stages: the same outcome on every test item\n"
+    line = (
+        f"recorded   {len(same) - len(different)} of {len(same)} accepted records have the same outcomes here"
     )
-    return every if same else ""
+    if different:
+        line += f"; not, for instance, {different[0]} (other hardware gives other bits)"
+    return line + "\n" if same else ""

@@ -53,12 +53,13 @@ def run_here(
     unpack(archive, plan)
     pending = [job for job in jobs if not plan.is_measured(job)]
     _say(f"{len(jobs)} runs, {len(jobs) - len(pending)} of them measured already")
-    evaluations, failed = _Evaluations(plan, archive, max(1, processes // 4)), []
+    failed: list[str] = []
+    evaluations = _Evaluations(plan, archive, max(1, processes // 4), failed)
     try:
         with _deadline(minutes) as over:
             if pending:
                 _prepare(plan, pending, processes)
-            failed += _train_all(plan, pending, evaluations, over)
+            _train_all(plan, pending, evaluations, over)
             wait(evaluations.futures)
     except Interrupted:
         _say("time is up: checkpoints are saved; start the same command again to resume")
@@ -67,7 +68,7 @@ def run_here(
         pack(plan, archive)
     missing = [job for job in jobs if not plan.is_measured(job)]
     _say(f"{len(jobs) - len(missing)} of {len(jobs)} runs measured; records in {archive}")
-    if failed := failed + evaluations.failed:
+    if failed:
         _say(f"failed: {', '.join(failed)}")
     return 1 if failed else INTERRUPTED if missing else 0
 
@@ -84,16 +85,15 @@ def jobs_of(names: Sequence[str], plan: Plan) -> list[Job]:
 
 
 def _check_machine(plan: Plan) -> None:
+    import torch
+
     scale = plan.scale
     if scale.data.world is None or scale.processes > 1:
         raise ValueError(
             f"scale {scale.name} needs downloaded data or several processes a stage: use Snakemake"
         )
-    if scale.device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise ValueError(f"scale {scale.name} trains on a GPU (device: cuda), and torch finds none here")
+    if scale.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"scale {scale.name} trains on a GPU (device: cuda), and torch finds none here")
 
 
 def _prepare(plan: Plan, jobs: Sequence[Job], processes: int) -> None:
@@ -120,12 +120,10 @@ def _prepare(plan: Plan, jobs: Sequence[Job], processes: int) -> None:
         write_negatives(directory, processes, scale.negatives.neighbours, scale.negatives.rows)
 
 
-def _train_all(
-    plan: Plan, jobs: Sequence[Job], evaluations: _Evaluations, over: threading.Event
-) -> list[str]:
-    """Train the stages of all jobs in turn; returns those that failed. Evaluations are started, not waited for."""
+def _train_all(plan: Plan, jobs: Sequence[Job], evaluations: _Evaluations, over: threading.Event) -> None:
+    """Train the stages of all jobs in turn, and start their evaluations. Interrupted when time is up."""
     macs = [sum(map(stage_macs, job.stages)) for job in jobs]
-    failed, began, left = [], time.monotonic(), ""
+    began, left = time.monotonic(), ""
     for number, job in enumerate(jobs):
         if number:
             minutes = (time.monotonic() - began) / sum(macs[:number]) * sum(macs[number:]) / 60
@@ -140,8 +138,7 @@ def _train_all(
             evaluations.start(job)
         except NonFinite as error:
             _say(str(error))
-            failed.append(job.name)
-    return failed
+            evaluations.failed.append(job.name)
 
 
 @contextmanager
@@ -168,11 +165,9 @@ def _deadline(minutes: float | None) -> Iterator[threading.Event]:
 class _Evaluations:
     """Evaluations beside the next training, each in a process of its own: they keep a core busy, not the GPU."""
 
-    def __init__(self, plan: Plan, archive: Path, at_once: int) -> None:
-        self.plan, self.archive, self.packing = plan, archive, threading.Lock()
-        self.pool, self.futures = ThreadPoolExecutor(at_once), []
-        self.processes: list[subprocess.Popen] = []
-        self.failed: list[str] = []
+    def __init__(self, plan: Plan, archive: Path, at_once: int, failed: list[str]) -> None:
+        self.plan, self.archive, self.failed, self.packing = plan, archive, failed, threading.Lock()
+        self.pool, self.futures, self.processes = ThreadPoolExecutor(at_once), [], []
 
     def start(self, job: Job) -> None:
         """Evaluate ``job``, as soon as there is room for it."""
