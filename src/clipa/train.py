@@ -2,7 +2,7 @@
 
 Started again after any interruption, a stage resumes from its last checkpoint and ends with the same bits as an
 uninterrupted one on the same hardware: every random draw is a function of the named seed and the sample's position, so
-model, optimizer and step are the whole state. Several processes train one global batch (:mod:`clipa.distributed`).
+model, optimizer and step are all of the state. Several processes train one global batch (:mod:`clipa.distributed`).
 """
 
 from __future__ import annotations
