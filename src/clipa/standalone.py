@@ -26,6 +26,7 @@ from clipa.data.annotation import ENTRIES
 from clipa.data.annotation import MANIFEST as ANNOTATED
 from clipa.files import write_bytes_atomically
 from clipa.plan import Job, Plan
+from clipa.resolved import write
 from clipa.stages import resolve
 from clipa.study import parse_run
 from clipa.train import INTERRUPTED, Interrupted, NonFinite, train_stage
@@ -134,7 +135,9 @@ def _train_all(plan: Plan, jobs: Sequence[Job], evaluations: _Evaluations, over:
                     raise Interrupted
                 if not plan.is_finished(stage):
                     _say(f"[{number + 1}/{len(jobs)}{left}] {job.name}: {stage.kind}")
-                    train_stage(resolve(stage, plan.project))
+                    resolved = resolve(stage, plan.project)
+                    write(resolved)
+                    train_stage(resolved)
             evaluations.start(job)
         except NonFinite as error:
             _say(str(error))
