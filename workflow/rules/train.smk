@@ -1,5 +1,6 @@
 """Training stages, all kinds in one rule. The declared output is the small file written last: Snakemake deletes the
-outputs of a failed job, so checkpoints are never declared. A killed stage resumes from its newest checkpoint."""
+outputs of a failed job, so checkpoints are never declared. A killed stage resumes from its newest checkpoint.
+"""
 
 
 rule train:
