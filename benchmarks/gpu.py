@@ -2,7 +2,7 @@
 
     PYTHONPATH=src:tests python benchmarks/gpu.py --scale mini --device cuda
 
-First a small masked stage is trained twice and, a third time, killed twice and gone on with: weights, optimizer and
+First a small masked stage is trained twice and, a third time, killed twice and resumed: weights, optimizer and
 losses must be the same bits. Then every model is timed, forward, backward and update, on random pixels and tokens (no
 loader), at full length and at the shortest: median of five windows. Rates are of this machine now; nothing is kept.
 """

@@ -2,7 +2,7 @@
 
     PYTHONPATH=src python benchmarks/loader.py --device cuda --processes 16
 
-Draws a few pictures of 128 pixels, as the mini scale has them, into a temporary folder. Rates are of this machine now;
+Draws a few images of 128 pixels, as the mini scale has them, into a temporary folder. Rates are of this machine now;
 nothing is kept, nothing is asserted.
 """
 
@@ -67,7 +67,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         spec = small_world(Path(folder), chosen.images, chosen.processes)
-        print(f"{chosen.images} pictures drawn and tagged, vocabulary: {time.perf_counter() - began:.1f} s")
+        print(f"{chosen.images} images drawn and tagged, vocabulary: {time.perf_counter() - began:.1f} s")
         began = time.perf_counter()
         resident.load_world(spec, chosen.device)
         print(f"read to {chosen.device}: {time.perf_counter() - began:.1f} s\n")

@@ -1,4 +1,4 @@
-"""ARO's four test sets (Table 14). What has a plain address is downloaded; Visual Genome's files and Flickr30k's pictures
+"""ARO's four test sets (Table 14). What has a plain address is downloaded; Visual Genome's files and Flickr30k's images
 a person must place (docs/data.md): a conversion without them ends in one line that names the file and its source.
 """
 

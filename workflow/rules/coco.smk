@@ -1,4 +1,4 @@
-"""COCO's images and captions, on which NegCLIP goes on at the paper's scale (Table 14): a training set of its own, then
+"""COCO's images and captions, which NegCLIP trains on at the paper's scale (Table 14): a training set of its own, then
 indexed, tagged and paired as every other. Needs the network and 25 gigabytes.
 """
 
@@ -66,7 +66,7 @@ rule download_coco_images:
         mem_mb=16000,
         runtime=24 * 60,
     message:
-        "Downloading COCO's images (started again, it goes on where it was)"
+        "Downloading COCO's images (started again, it resumes)"
     shell:
         "img2dataset --url_list {input} --input_format jsonl --url_col url --caption_col caption"
         f" --output_format webdataset --output_folder {COCO}/train --number_sample_per_shard 1000"

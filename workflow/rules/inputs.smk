@@ -110,7 +110,7 @@ def recorded(wildcards):
 
 
 def measured_files(name):
-    """The pictures or the table called `name`, at the configured scale; records where it is neither (readings)."""
+    """The files of the figure or table called `name`, at the configured scale; records where it is neither (readings)."""
     if name in MEASURED_BESIDES:
         return records_behind(name)
     if name.startswith("table"):
