@@ -32,7 +32,7 @@ from clipa.progress import Progress
 from clipa.provenance import describe
 from clipa.reductions.images import keep
 from clipa.reductions.noise import uniform
-from clipa.resolved import Content, ResolvedStage, StageSchedule, fingerprint, read
+from clipa.resolved import EXPORT, Content, ResolvedStage, StageSchedule, fingerprint, finished, read
 
 INTERRUPTED = 75
 """Exit code after SIGTERM with a checkpoint saved: start the same command again to resume (EX_TEMPFAIL)."""
@@ -218,18 +218,8 @@ def _wrapped(towers: models.Towers, stage: ResolvedStage) -> nn.Module:
 
 
 def _parent_weights(stage: ResolvedStage) -> dict[str, Tensor]:
-    try:
-        made = json.loads((stage.parent / "stage.json").read_text(encoding="utf-8"))
-        weights = load_file(stage.parent / "open_clip" / "open_clip_model.safetensors")
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{error.filename}: the parent stage is not finished; train it first"
-        ) from None
-    if made["fingerprint"] != stage.content.parent:
-        raise checkpoint.CheckpointMismatch(
-            f"{stage.parent}/stage.json: made by {made['fingerprint']}, expected {stage.content.parent}"
-        )
-    return weights
+    finished(stage.parent, stage.content.parent)
+    return load_file(stage.parent / EXPORT / "open_clip_model.safetensors")
 
 
 def optimizer_of(model: models.CLIP, schedule: StageSchedule) -> torch.optim.AdamW:
@@ -288,8 +278,8 @@ def _finish(stage: ResolvedStage, state: State, weights: dict[str, Tensor], data
     Snakemake deletes ``stage.json`` when it reruns an interrupted job; all in it comes from the final checkpoint.
     """
     content = stage.content
-    export = stage.directory / "open_clip"
-    models.export_open_clip(content.model, weights, export, stage.vocabulary, content.augmentation)
+    place = stage.directory / EXPORT
+    export = models.export_open_clip(content.model, weights, place, stage.vocabulary, content.augmentation)
     path = stage.directory / "stage.json"
     samples, seconds = content.schedule.samples, round(state.seconds, 3)
     write_json_atomically(
@@ -310,6 +300,7 @@ def _finish(stage: ResolvedStage, state: State, weights: dict[str, Tensor], data
             "seconds": seconds,
             "samples_per_second": round(samples / max(seconds, 1e-3), 1),
             **state.provenance,
+            "export": export,
             "content": content.plain,
         },
     )

@@ -1,9 +1,10 @@
-"""Test sets, formulas and locks from elsewhere: nothing runs code, and other bytes than named are refused."""
+"""Bytes are checked when they are read: test sets, exported models; and nothing from elsewhere runs code or hangs."""
 
 import hashlib
 import io
 import json
 import pickle
+import re
 import shutil
 import tarfile
 import time
@@ -17,20 +18,25 @@ from clipa.evaluate.tasks import EvaluationError, open_test_set
 from clipa.locks import directory_lock
 from clipa.published.formulas import evaluate
 from clipa.published.quantities import FormulaError, Published
-from clipa.resolved import data_slug
-from clipa.stages import stages_of
+from clipa.resolved import UnfinishedStage, data_slug
+from clipa.stages import resolve, stages_of
 from clipa.study import Run
+from clipa.train import train_stage
 from small_world import draw_small_world, finish_untrained, small_scale
 
 RUN = Run("S/16", "resize", 64)
 
 
+def scale():
+    return small_scale(training_images=256, images_per_shard=32)
+
+
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory) -> Path:
     """A drawn test set and two untrained stages."""
-    root, scale = tmp_path_factory.mktemp("foreign"), small_scale()
-    project = draw_small_world(scale, root, ("plain",))
-    for stage in stages_of(RUN, scale, 0):
+    root = tmp_path_factory.mktemp("foreign")
+    project = draw_small_world(scale(), root, ("plain",))
+    for stage in stages_of(RUN, scale(), 0):
         finish_untrained(stage, project)
     return root
 
@@ -42,12 +48,12 @@ def root(drawn: Path, tmp_path: Path) -> Path:
 
 
 def home_of(root: Path) -> Path:
-    return root / "data" / data_slug(small_scale().data) / "test" / "plain"
+    return root / "data" / data_slug(scale().data) / "test" / "plain"
 
 
 def evaluated(root: Path) -> list[dict]:
     project = Project(data_directory=str(root / "data"), runs_directory=str(root / "runs"))
-    path = evaluate_run(stages_of(RUN, small_scale(), 0), project)
+    path = evaluate_run(stages_of(RUN, scale(), 0), project)
     return json.loads(path.read_text(encoding="utf-8"))["records"]
 
 
@@ -147,3 +153,42 @@ def test_a_lock_that_is_a_link_leaves_its_target_alone(tmp_path):
     with pytest.raises(OSError, match=r"\.lock"), directory_lock(tmp_path / "stage", "a test"):
         pass
     assert target.read_text(encoding="utf-8") == "content"
+
+
+# ------------------------------------------------------------------------------------------------- exported models
+
+
+def exported(root: Path, stage: int) -> Path:
+    return root / "runs" / stages_of(RUN, scale(), 0)[stage].directory / "open_clip"
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["open_clip_model.safetensors", "tokenizer.json", "open_clip_config.json"])
+def test_a_model_of_other_bytes_is_not_evaluated(root, name):
+    flip(exported(root, 1) / name)
+    with pytest.raises(
+        UnfinishedStage, match=rf"{re.escape(name)}: sha256 is \w{{16}}, stage.json names \w{{16}};"
+    ):
+        evaluated(root)
+
+
+def test_weights_beside_the_exported_ones_are_refused(root):
+    """open_clip takes what it finds: a pickle where safetensors are gone."""
+    weights = exported(root, 1) / "open_clip_model.safetensors"
+    weights.rename(weights.with_name("open_clip_pytorch_model.bin"))
+    with pytest.raises(UnfinishedStage, match=r"open_clip_model\.safetensors: sha256 is none"):
+        evaluated(root)
+
+
+def test_a_parent_of_other_bytes_is_not_trained_on(root):
+    stage = stages_of(RUN, scale(), 0)[1]
+    (root / "runs" / stage.directory / "stage.json").unlink()
+    flip(exported(root, 0) / "open_clip_model.safetensors")
+    project = Project(data_directory=str(root / "data"), runs_directory=str(root / "runs"))
+    with pytest.raises(UnfinishedStage, match=r"open_clip_model\.safetensors: sha256 is"):
+        train_stage(resolve(stage, project))
