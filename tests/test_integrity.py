@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from clipa.checkpoint import CheckpointMismatch
 from clipa.config import Project
+from clipa.data.shards import ShardError
+from clipa.data.vocabulary import VocabularyError
 from clipa.evaluate import evaluate_run
 from clipa.evaluate.tasks import EvaluationError, open_test_set
 from clipa.locks import directory_lock
@@ -22,6 +25,7 @@ from clipa.resolved import UnfinishedStage, data_slug
 from clipa.stages import resolve, stages_of
 from clipa.study import Run
 from clipa.train import train_stage
+from small_training import resolved, tiny_stages
 from small_world import draw_small_world, finish_untrained, small_scale
 
 RUN = Run("S/16", "resize", 64)
@@ -192,3 +196,52 @@ def test_a_parent_of_other_bytes_is_not_trained_on(root):
     project = Project(data_directory=str(root / "data"), runs_directory=str(root / "runs"))
     with pytest.raises(UnfinishedStage, match=r"open_clip_model\.safetensors: sha256 is"):
         train_stage(resolve(stage, project))
+
+
+# ---------------------------------------------------------------------------------------------------- training data
+
+
+@pytest.fixture(scope="module")
+def tiny_world(tmp_path_factory) -> Path:
+    """The data of twelve small steps."""
+    root = tmp_path_factory.mktemp("tiny")
+    draw_small_world(tiny_stages()[0].scale, root, ())
+    return root
+
+
+@pytest.fixture
+def tiny(tiny_world: Path, tmp_path: Path) -> Path:
+    shutil.copytree(tiny_world, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def data_of(root: Path) -> Path:
+    return next((root / "data").iterdir())
+
+
+def test_a_shard_of_other_bytes_is_not_trained_on(tiny):
+    for shard in (data_of(tiny) / "train").glob("*.tar"):
+        flip(shard)
+    with pytest.raises(
+        ShardError, match=r"\.tar: sha256 is \w{16}, its manifest names \w{16}; draw or download"
+    ):
+        train_stage(resolved(tiny_stages()[0], tiny))
+
+
+def test_a_tokenizer_of_other_bytes_is_not_trained_with(tiny):
+    flip(data_of(tiny) / "vocabulary" / "tokenizer.json")
+    with pytest.raises(VocabularyError, match=r"tokenizer\.json: sha256 is \w{16}, its manifest names"):
+        train_stage(resolved(tiny_stages()[0], tiny))
+
+
+def test_a_stage_is_not_resumed_on_other_data(tiny):
+    """Nor entered again when it is finished: its stage.json would name data that the model never saw."""
+    stage = resolved(tiny_stages()[0], tiny)
+    made = train_stage(stage).read_bytes()
+    manifest = data_of(tiny) / "train" / "manifest.json"
+    content = json.loads(manifest.read_text(encoding="utf-8"))
+    content["shards"].reverse()
+    manifest.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(CheckpointMismatch, match=r"was trained on data \w{12}, .*manifest\.json is \w{12};"):
+        train_stage(stage)
+    assert (stage.directory / "stage.json").read_bytes() == made

@@ -86,7 +86,7 @@ def train_stage(stage: ResolvedStage) -> Path:
         distributed.sole_writer(stage.directory, stage.name),
     ):
         spec, data_fingerprint = stream_spec(stage)
-        state = _start(stage)
+        state = _start(stage, data_fingerprint)
         _update_until_done(stage, spec, state, data_fingerprint)
         weights = distributed.full_tensors(state.model.state_dict())
         if rank == 0:
@@ -179,7 +179,7 @@ def kept_patches(stage: ResolvedStage, positions: Tensor) -> Tensor:
     return keep(mask.reduction, noise, (rows, columns), mask.kept_patches, mask.reading)
 
 
-def _start(stage: ResolvedStage) -> State:
+def _start(stage: ResolvedStage, data_fingerprint: str) -> State:
     """The state to start from: the newest intact checkpoint, else the parent's weights, else initialisation."""
     content = stage.content
     torch.set_num_threads(content.threads or torch.get_num_threads())
@@ -190,6 +190,11 @@ def _start(stage: ResolvedStage) -> State:
     torch.utils.deterministic.fill_uninitialized_memory = False
     model = models.build(content.model, content.seed)
     found = checkpoint.load_latest(stage.directory, stage.fingerprint)
+    if found and (earlier := found[2]["data_fingerprint"]) != data_fingerprint:
+        raise checkpoint.CheckpointMismatch(
+            f"{stage.directory}: its checkpoint was trained on data {earlier}, {stage.training_data}/manifest.json is "
+            f"{data_fingerprint}; restore that data, or move the checkpoints away to train from the start"
+        )
     if not found and stage.parent:
         models.inherit(model, _parent_weights(stage))
     towers = _wrapped(models.Towers(model, content.augmentation).to(content.device), stage)
@@ -314,6 +319,7 @@ def stream_spec(stage: ResolvedStage) -> tuple[StreamSpec, str]:
     spec = StreamSpec(
         directory=stage.training_data,
         shards=tuple((shard["name"], shard["samples"]) for shard in manifest["shards"]),
+        digests=tuple(shard["sha256"] for shard in manifest["shards"]),
         seed=content.seed,
         kind=content.kind,
         lanes=content.order.lanes,
