@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from clipa.config import Augmentation, ConfigError, Data, Schedule, Strict, WorldParameters, validated
+from clipa.config import Augmentation, ConfigError, Data, Rate, Schedule, Strict, WorldParameters, validated
 from clipa.files import sha256_of, write_json_atomically
 
 SEMANTICS = 1
@@ -54,7 +54,7 @@ def data_slug(data: Data) -> str:
 class StageSchedule(Schedule):
     """The schedule of one stage, with the base learning rate of its model."""
 
-    base_lr: float
+    base_lr: Rate
 
     @property
     def peak_lr(self) -> float:
