@@ -24,7 +24,7 @@ from clipa.evaluate.tasks import (
     preprocessing,
 )
 from clipa.records import correct_items, decode_outcomes, read_records
-from clipa.resolved import data_slug
+from clipa.resolved import UnfinishedStage, data_slug
 from clipa.stages import Stage, stages_of
 from clipa.study import parse_run
 from small_world import draw_small_world, finish_untrained, small_scale
@@ -199,7 +199,7 @@ def test_a_convnext_is_evaluated_by_a_process_that_has_trained_nothing(world):
 def test_refusals_say_what_is_missing(world, tmp_path):
     project, stages = world
     elsewhere = project.model_copy(update={"runs_directory": str(tmp_path / "runs")})
-    with pytest.raises(EvaluationError, match=r"stage\.json: missing; the stage is not finished"):
+    with pytest.raises(UnfinishedStage, match=r"stage\.json: missing; the stage is not finished"):
         evaluate_run(stages, elsewhere)
     assert not list((tmp_path / "runs").rglob("records.json"))
     with pytest.raises(EvaluationError, match="not a finished test set"):

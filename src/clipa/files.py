@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -27,11 +28,29 @@ def write_bytes_atomically(path: str | Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync(path.parent)
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal sha256 of a file. Raises OSError."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seal(directory: Path) -> dict[str, str]:
+    """Flush every file of a directory, and the directory, to disk; returns the sha256 of each by name."""
+    files = sorted(path for path in directory.iterdir() if path.is_file())
+    for path in [*files, directory]:
+        _sync(path)
+    return {path.name: sha256_of(path) for path in files}
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def write_text_atomically(path: str | Path, text: str) -> None:

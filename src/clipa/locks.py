@@ -37,7 +37,9 @@ def directory_lock(directory: Path, what: str, poll_seconds: float = 0.5) -> Ite
     Yields True if it had to wait: what the other process was making may be there now, so look before working.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / LOCK_NAME, "a+b") as file:
+    # Not through a symbolic link: the lock's content is overwritten.
+    number = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    with open(number, "r+b") as file:
         waited = False
         while True:
             try:

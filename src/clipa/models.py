@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from clipa.config import Augmentation
 from clipa.cost import CONVNETS, ConvNet
+from clipa.files import seal
 
 MAXIMUM_LOGIT_SCALE = 100.0
 """As in CLIP and open_clip; the paper gives only its initial value, 1/0.07 (Table 5)."""
@@ -158,8 +159,11 @@ def export_open_clip(
     directory: Path,
     vocabulary: Path,
     augmentation: Augmentation,
-) -> None:
-    """Write a folder that ``open_clip.create_model("local-dir:<folder>")`` loads: config, weights, tokenizer."""
+) -> dict[str, str]:
+    """Write a folder that ``open_clip.create_model("local-dir:<folder>")`` loads: config, weights, tokenizer.
+
+    Flushed to disk; returns the sha256 of each file by name.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     preprocess = {
         "mean": list(augmentation.mean),
@@ -174,3 +178,4 @@ def export_open_clip(
         shutil.copyfile(vocabulary / name, directory / name)
     # Last, since it is what open_clip looks for first.
     (directory / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return seal(directory)

@@ -56,7 +56,7 @@ class StreamSpec:
     """
 
     directory: Path
-    shards: tuple[tuple[str, int], ...]
+    shards: tuple[tuple[str, int], ...]  # name and number of samples
     seed: int
     kind: str
     lanes: int
@@ -68,6 +68,7 @@ class StreamSpec:
     vocabulary: Path
     text_reduction: str = "truncation"
     text_recipe: str = "paper"
+    digests: tuple[str, ...] = ()  # sha256 of each shard; empty: bytes are not checked
 
     def __post_init__(self) -> None:
         if self.text_recipe not in RECIPES:
@@ -82,6 +83,10 @@ class StreamSpec:
             raise ValueError(
                 f"text_reduction {self.text_reduction}: NegCLIP's captions are only ever truncated"
             )
+
+    def digest(self, shard: int) -> str | None:
+        """The sha256 that the manifest names for a shard; None where bytes are not checked."""
+        return self.digests[shard] if self.digests else None
 
     @property
     def needs_tags(self) -> bool:
@@ -164,7 +169,12 @@ class Lane:
                 before += len(order)
                 continue
             if reader is None or opened != shard or reader.next > first:
-                reader = ShardReader(self.spec.directory, *self.spec.shards[shard], self.spec.needs_tags)
+                reader = ShardReader(
+                    self.spec.directory,
+                    *self.spec.shards[shard],
+                    self.spec.needs_tags,
+                    self.spec.digest(shard),
+                )
                 opened = shard
             window = reader.window(first, len(order))
             for place in range(self.position - before, len(order)):

@@ -6,7 +6,6 @@ released code does, and as Table 11's pre-train column must be read), a fine-tun
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from functools import partial
@@ -18,11 +17,11 @@ import torch
 from clipa.config import Project, Scale
 from clipa.cost import image_tower_size
 from clipa.evaluate import tasks
-from clipa.evaluate.tasks import EvaluationError, Measurement, TestSet
+from clipa.evaluate.tasks import Measurement, TestSet
 from clipa.locks import directory_lock
 from clipa.provenance import describe, now, packages
 from clipa.records import encode_outcomes, percent_and_error, record_id, write_records
-from clipa.resolved import data_slug, fingerprint
+from clipa.resolved import EXPORT, data_slug, fingerprint, finished
 from clipa.schema import SCHEMA_VERSION
 from clipa.stages import Stage, evaluation_directory, measured_stages
 from clipa.study import STUDY
@@ -32,7 +31,8 @@ def evaluate_run(stages: list[Stage], project: Project, suite: bool = False) -> 
     """Evaluate ``stages`` (of one run, in training order) and return the path of their records.
 
     ``records.json`` holds every stage on the scale's benchmarks; with ``suite``, ``suite.json`` holds the last stage
-    on the whole suite. Raises EvaluationError for an unfinished stage or a missing or truncated test set.
+    on the whole suite. Raises UnfinishedStage for a stage that is not finished or
+    whose exported model was changed, EvaluationError for a missing test set or one of other bytes.
     """
     scale = stages[-1].scale
     wanted = scale.evaluation.suite if suite else scale.evaluation.benchmarks
@@ -55,9 +55,9 @@ def _evaluate_stage(stage: Stage, project: Project, benchmarks: dict[str, str]) 
     # for very long with several evaluations and trainings at once.
     torch.set_num_threads(scale.threads or 1)
     directory = Path(project.runs_directory) / stage.directory
-    made = _finished_stage(stage, directory)
+    made = finished(directory, stage.fingerprint)
     candidate = tasks.load_candidate(
-        directory / "open_clip",
+        directory / EXPORT,
         stage.image_size,
         stage.text_tokens,
         scale.augmentation,
@@ -90,21 +90,6 @@ def _task(kind: str, items: str) -> tuple[Any, str]:
         return partial(tasks.caption_selection, kind=items), f"clipa selection {tasks.SELECTION_VERSION}"
     task = tasks.retrieval if kind == "retrieval" else tasks.classification
     return task, f"clip-benchmark {packages(('clip-benchmark',))['clip-benchmark']}"
-
-
-def _finished_stage(stage: Stage, directory: Path) -> dict[str, Any]:
-    """Content of the stage's ``stage.json``."""
-    try:
-        made = json.loads((directory / "stage.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise EvaluationError(
-            f"{directory}/stage.json: missing; the stage is not finished, train it first"
-        ) from None
-    if made["fingerprint"] != stage.fingerprint:
-        raise EvaluationError(
-            f"{directory}/stage.json: made by {made['fingerprint']}, expected {stage.fingerprint}; train it again"
-        )
-    return made
 
 
 def _record(

@@ -8,9 +8,10 @@ hold that both give the same number.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from typing import Any
 import numpy
 import open_clip
 import torch
-from clip_benchmark.datasets.builder import build_dataset
 from clip_benchmark.metrics import zeroshot_classification, zeroshot_retrieval
 from PIL import Image
 from torch import Tensor
@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 import clipa.models  # noqa: F401  gives timm the small ConvNeXts that an export names
 from clipa.config import Augmentation
+from clipa.data.shards import file_sha256, samples_of
 from clipa.resolved import fingerprint
 
 KINDS = ("relation", "attribute", "order")
@@ -56,6 +57,7 @@ class TestSet:
     kind: str
     n: int
     fingerprint: str
+    shards: tuple[tuple[str, str], ...]
 
     @property
     def name(self) -> str:
@@ -89,17 +91,35 @@ class Candidate:
 
 
 def open_test_set(directory: Path) -> TestSet:
-    """The test set in ``directory``. Raises EvaluationError when its manifest is missing or broken."""
+    """The test set in ``directory``.
+
+    Raises EvaluationError when its manifest is missing or broken, or when class names, templates or type are not
+    those that it was written for. Shards are checked when they are read.
+    """
     try:
         manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
         declared = directory / "dataset_type.txt"  # optional: CLIP_benchmark's default is classification
         kind = declared.read_text(encoding="utf-8").strip() if declared.exists() else "classification"
-        content = [(shard["name"], shard["sha256"]) for shard in manifest["shards"]]
-        return TestSet(directory, kind, int(manifest["n"]), fingerprint(content))
+        _check_layout(directory, manifest)
+        shards = tuple((shard["name"], shard["sha256"]) for shard in manifest["shards"])
+        return TestSet(directory, kind, int(manifest["n"]), fingerprint(shards), shards)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EvaluationError(
             f"{directory}: not a finished test set ({error}); draw or download it again"
         ) from None
+
+
+def _check_layout(directory: Path, manifest: dict[str, Any]) -> None:
+    """Compare the small files of the layout with the manifest: sha256 of each (drawn), or one digest of all."""
+    files = manifest.get("files", {})
+    if isinstance(files, dict):
+        wrong = [name for name, digest in files.items() if file_sha256(directory / name) != digest]
+    else:
+        content = {name: manifest[name] for name in ("name", "n", "shards")}
+        texts = {name: (directory / name).read_text(encoding="utf-8") for name in files}
+        wrong = files if fingerprint({**content, "files": texts}) != manifest["fingerprint"] else []
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}: not what the manifest was written for")
 
 
 def load_candidate(
@@ -165,8 +185,10 @@ def classification(candidate: Candidate, test_set: TestSet) -> tuple[list[Measur
     The class embedding is the renormalised mean over templates (CLIP_benchmark). Prompts are encoded once per
     model for all test sets that share classes and templates.
     """
-    dataset = _dataset(candidate, test_set, "zeroshot_classification")
-    classes, templates = dataset.classes, dataset.templates
+    classes, templates = (
+        _lines(test_set.directory / f"{name}.txt")
+        for name in ("classnames", "zeroshot_classification_templates")
+    )
     prompts = {"classnames": classes, "templates": templates}
     key = fingerprint(prompts)
     if key not in candidate.classifiers:
@@ -174,7 +196,11 @@ def classification(candidate: Candidate, test_set: TestSet) -> tuple[list[Measur
             candidate.model, candidate.tokenizer, classes, templates, candidate.device, amp=False
         )
     logits, target = zeroshot_classification.run_classification(
-        candidate.model, candidate.classifiers[key], _loader(dataset, candidate), candidate.device, amp=False
+        candidate.model,
+        candidate.classifiers[key],
+        ((images, torch.tensor(labels)) for images, labels in _batches(candidate, test_set, "cls")),
+        candidate.device,
+        amp=False,
     )
     check_count(test_set, len(target))
     # Of equal logits the first of the top 5 counts, as in CLIP_benchmark's own acc1.
@@ -189,7 +215,7 @@ def retrieval(candidate: Candidate, test_set: TestSet) -> tuple[list[Measurement
 
     Outcomes are ranks of the best right answer, 0 the best, so that recall at any k can be computed later.
     """
-    loader = _loader(_dataset(candidate, test_set, "zeroshot_retrieval"), candidate)
+    loader = _batches(candidate, test_set, "txt")
     images, texts, image_of_text = [], [], []
     for batch, captions, indices in zeroshot_retrieval.dataloader_with_indices(loader):
         tokens = candidate.tokenizer([caption for item in captions for caption in item])
@@ -233,21 +259,53 @@ def check_count(test_set: TestSet, found: int) -> None:
         )
 
 
-def _dataset(candidate: Candidate, test_set: TestSet, task: str) -> Any:
-    return build_dataset(
-        f"wds/{test_set.name}",
-        root=str(test_set.directory),
-        transform=candidate.preprocess,
-        split="test",
-        task=task,
-    )
+# What a member's ending means: nothing else is decoded, and nothing is ever unpickled.
+_IMAGES = ("jpg", "jpeg", "png", "webp")
+_DECODERS: dict[str, Callable[[bytes], Any]] = {
+    "cls": int,
+    "txt": lambda content: content.decode("utf-8").splitlines(),
+    "json": json.loads,
+}
 
 
-def _loader(dataset: Any, candidate: Candidate) -> torch.utils.data.DataLoader:
-    """As CLIP_benchmark's command line builds it for webdatasets; images are small, so no worker processes."""
-    return torch.utils.data.DataLoader(
-        dataset.batched(candidate.batch_size), batch_size=None, shuffle=False, num_workers=0
-    )
+def _batches(candidate: Candidate, test_set: TestSet, ending: str) -> Iterator[tuple[Tensor, list[Any]]]:
+    """Preprocessed images [B, 3, S, S] with the member ``ending`` of each sample, in the order of the shards."""
+    items = _items(test_set, ending)
+    while batch := list(itertools.islice(items, candidate.batch_size)):
+        yield torch.stack([candidate.preprocess(image) for image, _ in batch]), [said for _, said in batch]
+
+
+def _items(test_set: TestSet, ending: str) -> Iterator[tuple[Image.Image, Any]]:
+    """The image and the decoded member ``ending`` of every sample. Every shard is checked against the manifest first.
+
+    Raises EvaluationError for a shard of other bytes, and for a sample that lacks either or cannot be decoded.
+    """
+    for name, digest in sorted(test_set.shards, key=lambda shard: int(Path(shard[0]).stem)):
+        shard, sample = test_set.directory / "test" / name, ""
+        try:
+            if (found := file_sha256(shard)) != digest:
+                raise EvaluationError(
+                    f"{shard}: sha256 is {found[:16]}…, its manifest says {digest[:16]}…; make the test set again"
+                )
+            with tarfile.open(shard, mode="r:") as archive:
+                for sample, members in samples_of(archive):  # noqa: B007  named in the error
+                    kind = next(kind for kind in _IMAGES if kind in members)
+                    with Image.open(archive.extractfile(members[kind])) as image:
+                        pixels = image.convert("RGB")
+                    yield pixels, _DECODERS[ending](archive.extractfile(members[ending]).read())
+        except (OSError, KeyError, StopIteration, ValueError, tarfile.TarError) as error:
+            if isinstance(error, EvaluationError):
+                raise
+            raise EvaluationError(
+                f"{shard}: sample {sample!r} cannot be read ({type(error).__name__}: {error}); make the test set again"
+            ) from None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise EvaluationError(f"{path}: cannot be read ({error}); make the test set again") from None
 
 
 def _ranks(scores: Tensor, positive: Tensor, correct: numpy.ndarray) -> numpy.ndarray:
@@ -280,7 +338,7 @@ def caption_selection(
     correct: list[bool] = []
     batch: list[Tensor] = []
     read = 0
-    for image, facts in _items(test_set):
+    for image, facts in _items(test_set, "json"):
         read += 1
         if kind and facts["kind"] != kind:
             continue
@@ -333,24 +391,3 @@ def _select(candidate: Candidate, batch: list[Tensor], items: list[dict[str, Any
         correct.append(bool(scores[0] > scores[1:].max()))
         start += len(facts["captions"])
     return correct
-
-
-def _items(test_set: TestSet) -> Iterator[tuple[Image.Image, dict[str, Any]]]:
-    """(image, {"kind", "captions": [right, wrong, …], perhaps "group"}) of every item, in the order of the shards."""
-    folder = test_set.directory / "test"
-    for index in range(int((folder / "nshards.txt").read_text(encoding="utf-8"))):
-        shard = folder / f"{index}.tar"
-        image = None
-        try:
-            with tarfile.open(shard, mode="r:") as archive:
-                for member in archive:
-                    content = archive.extractfile(member)
-                    if member.name.endswith((".jpg", ".png")):
-                        image = Image.open(content).convert("RGB")
-                    elif member.name.endswith(".json") and image is not None:
-                        yield image, json.loads(content.read())
-                        image = None
-        except (OSError, ValueError, tarfile.TarError) as error:
-            raise EvaluationError(
-                f"{shard}: cannot be read ({error}); delete the folder and make it again"
-            ) from None
