@@ -305,7 +305,9 @@ def test_make_opens_the_files_of_its_table_only(tmp_path):
     with pytest.raises(RecordError, match=r"table1\.json: no such records file"):
         make(1, [], absent, tmp_path / "tables" / "table1.tex")
     (tmp_path / "table1.json").write_text('{"records": [{"id": "x"}]}', encoding="utf-8")
-    with pytest.raises(RecordError, match=r"table1\.json: .*schema_version.* is missing|table1\.json: record x: "):
+    with pytest.raises(
+        RecordError, match=r"table1\.json: .*schema_version.* is missing|table1\.json: record x: "
+    ):
         make(1, [], absent, tmp_path / "tables" / "table1.tex")
     write_records(tmp_path / "records.json", measured_grid({"resize64": (10, 7, 5)}, n=200))
     beside = make(11, [tmp_path / "records.json"], [PUBLISHED / "table11.json"], tmp_path / "measured.tex")
