@@ -82,6 +82,7 @@ def drop_stage(made):
 
 def other_benchmark(made):
     made[0]["benchmark"] = "objectnet"
+    made[0]["dataset"]["name"] = "pictograms/v1/odd"
     made[0]["id"] = record_id(made[0])
 
 
@@ -188,6 +189,8 @@ def test_a_suite_is_kept_apart_and_must_be_whole(tmp_path, scale):
         )
         for name in scale.evaluation.suite
     ]
+    for record, data in zip(made, scale.evaluation.suite.values(), strict=True):
+        record["dataset"]["name"] = f"{scale.data.name}/{data.partition('/')[0]}"
     path = tmp_path / "suite.json"
     write_records(path, made)
     (target,) = accept([path], scale, tmp_path / "recorded", knows_commit=known)

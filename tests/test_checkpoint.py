@@ -70,3 +70,11 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True)
     assert done.stdout.startswith("OSError"), done.stderr
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_renamed_checkpoint_is_not_taken_for_another_step(tmp_path: Path, capsys) -> None:
+    checkpoint.save(tmp_path, 3, tensors(3.0), METADATA | {"step": 3})
+    newest = checkpoint.save(tmp_path, 6, tensors(6.0), METADATA | {"step": 6})
+    newest.rename(tmp_path / newest.name.replace("000000006", "000000009"))
+    assert checkpoint.load_latest(tmp_path, "aaaa")[0] == 3
+    assert "holds step 6, not its name's" in capsys.readouterr().err

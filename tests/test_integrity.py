@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from clipa.checkpoint import CheckpointMismatch
+from clipa.cli.verify import report
 from clipa.config import Project
 from clipa.data.shards import ShardError
 from clipa.data.vocabulary import VocabularyError
@@ -21,13 +22,14 @@ from clipa.evaluate.tasks import EvaluationError, open_test_set
 from clipa.locks import directory_lock
 from clipa.published.formulas import evaluate
 from clipa.published.quantities import FormulaError, Published
-from clipa.resolved import UnfinishedStage, data_slug
+from clipa.resolved import UnfinishedStage, data_slug, write
 from clipa.stages import resolve, stages_of
 from clipa.study import Run
 from clipa.train import train_stage
 from small_training import resolved, tiny_stages
 from small_world import draw_small_world, finish_untrained, small_scale
 
+ROOT = Path(__file__).resolve().parent.parent
 RUN = Run("S/16", "resize", 64)
 
 
@@ -245,3 +247,59 @@ def test_a_stage_is_not_resumed_on_other_data(tiny):
     with pytest.raises(CheckpointMismatch, match=r"was trained on data \w{12}, .*manifest\.json is \w{12};"):
         train_stage(stage)
     assert (stage.directory / "stage.json").read_bytes() == made
+
+
+# --------------------------------------------------------------------------------------------------------- verify
+
+
+def verified(*paths: Path) -> tuple[str, int]:
+    return report(list(paths))
+
+
+def test_the_recorded_results_fit():
+    text, code = verified(ROOT / "results" / "recorded")
+    assert code == 0, text
+    assert re.search(r"(?m)^record +454 +0$", text)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"value": 99.0}, "field value is 99.0, its outcomes give"),
+        ({"seed": 1}, "id should be"),
+        ({"stage_fingerprint": "896b14b8b95d"}, "trained as 896b14b8b95d"),
+        (
+            {"dataset": {"name": "ImageNet-1k"}},
+            "data set is ImageNet-1k; at scale micro, imagenet1k is measured on",
+        ),
+        ({"provenance": {"commit": "0" * 40}}, "commit 000000000000 is not in this repository"),
+    ],
+)
+def test_a_tampered_record_does_not_fit(tmp_path, change, says):
+    name = "results/recorded/micro/S16-resize64-truncation32"
+    [source] = (ROOT / name).glob("seed0-*.json")
+    content = json.loads(source.read_text(encoding="utf-8"))
+    for key, value in change.items():
+        record = content["records"][-1]
+        record[key] = record[key] | value if isinstance(value, dict) else value
+    copy = tmp_path / name / source.name
+    copy.parent.mkdir(parents=True)
+    copy.write_text(json.dumps(content), encoding="utf-8")
+    said, code = verified(tmp_path)
+    assert code == 1 and says in said and str(copy) in said
+
+
+def test_stages_and_data_on_disk_are_walked(tiny):
+    train_stage(stage := write_resolved(tiny))
+    text, code = verified(tiny)
+    assert code == 0 and re.search(r"(?m)^stage +1 +0$", text), text
+    flip(stage.directory / "open_clip" / "open_clip_model.safetensors")
+    flip(next((data_of(tiny) / "train").glob("*.tar")))
+    text, code = verified(tiny)
+    assert code == 1 and "open_clip_model.safetensors: sha256 is" in text and ".tar: sha256 is" in text
+
+
+def write_resolved(root: Path):
+    stage = resolved(tiny_stages()[0], root)
+    write(stage)
+    return stage

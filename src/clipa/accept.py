@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from functools import cache
 from pathlib import Path
 
 from clipa.config import Scale
@@ -33,6 +33,7 @@ class AcceptError(ValueError):
     """Records cannot be accepted; one line says which, why, and what to do."""
 
 
+@cache
 def git_knows(commit: str) -> bool:
     """Whether `commit` is in the repository that holds this file. False without git."""
     try:
@@ -121,19 +122,24 @@ def check(
     if first["scale"] != scale.name:
         raise AcceptError(f"{path}: measured at scale {first['scale']}, not {scale.name}")
     stages = stages_of(parse_run(run_name(first)), scale, first["seed"])
-    by_kind = {stage.kind: stage for stage in measured_stages(stages)}
     for record in records:
-        of_record = chain(
-            _doubts_of_identity(record, by_kind),
-            _doubts_of_commit(record, knows_commit),
-            _doubts_of_value(record),
-        )
-        for doubt in of_record:
+        for doubt in doubts(record, stages, knows_commit):
             raise AcceptError(f"{path}: record {record['id']}: {doubt}")
     of_file = _doubts_of_suite if path.name == SUITE else _doubts_of_completeness
     for doubt in of_file(records, stages):
         raise AcceptError(f"{path}: {doubt}")
     return stages
+
+
+def doubts(
+    record: MeasuredRecord, stages: Sequence[Stage], knows_commit: Callable[[str], bool] = git_knows
+) -> Iterator[str]:
+    """Why a record is not one of a run with these stages: identity, data set, commit, outcomes; nothing where it is."""
+    by_kind = {stage.kind: stage for stage in measured_stages(stages)}
+    yield from _doubts_of_identity(record, by_kind)
+    yield from _doubts_of_data(record, stages[-1].scale)
+    yield from _doubts_of_commit(record, knows_commit)
+    yield from _doubts_of_value(record)
 
 
 def _doubts_of_identity(record: MeasuredRecord, by_kind: Mapping[str, Stage]) -> Iterator[str]:
@@ -150,6 +156,17 @@ def _doubts_of_identity(record: MeasuredRecord, by_kind: Mapping[str, Stage]) ->
         expected = getattr(stage.run, name)
         if record[name] != expected:
             yield f"field {name} is {record[name]}, the run says {expected}"
+
+
+def _doubts_of_data(record: MeasuredRecord, scale: Scale) -> Iterator[str]:
+    """A drawn world's test sets carry its name: none of them is called ImageNet-1k."""
+    named = {**scale.evaluation.suite, **scale.evaluation.benchmarks}.get(record["benchmark"])
+    world = f"{scale.data.name}/" if scale.data.world else ""
+    name = record["dataset"]["name"]
+    if named is None and not name.startswith(world):
+        yield f"data set {name} is not of {scale.data.name}, the data of scale {scale.name}"
+    elif named is not None and name != (expected := world + named.partition("/")[0]):
+        yield f"data set is {name}; at scale {scale.name}, {record['benchmark']} is measured on {expected}"
 
 
 def _doubts_of_commit(record: MeasuredRecord, knows_commit: Callable[[str], bool]) -> Iterator[str]:

@@ -90,6 +90,9 @@ def load_latest(directory: Path, fingerprint: str) -> tuple[int, StoredTensors, 
             print(f"{path}: damaged (its bytes do not match its name); using the one before", file=sys.stderr)
             continue
         tensors = StoredTensors(path)
+        if tensors.metadata.get("step", int(match[1])) != int(match[1]):
+            print(f"{path}: holds step {tensors.metadata['step']}, not its name's; skipped", file=sys.stderr)
+            continue
         if tensors.metadata["fingerprint"] != fingerprint:
             raise CheckpointMismatch(
                 f"{path}: made by configuration {tensors.metadata['fingerprint']}, this stage is {fingerprint}; "

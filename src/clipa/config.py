@@ -32,7 +32,7 @@ def _one_of(known: Callable[[], Any]) -> AfterValidator:
     return AfterValidator(check)
 
 
-Rate = Annotated[float, Field(gt=0, lt=10, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 """A base learning rate."""
 Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]

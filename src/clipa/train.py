@@ -251,6 +251,7 @@ def _save(stage: ResolvedStage, state: State, data_fingerprint: str) -> None:
         return
     metadata = {
         "fingerprint": stage.fingerprint,
+        "step": state.step,
         "data_fingerprint": data_fingerprint,
         "replaced": state.replaced,
         "seconds": round(state.seconds, 3),

@@ -111,6 +111,16 @@ def _accept(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _verify(chosen: argparse.Namespace) -> int:
+    from clipa.cli.verify import report
+
+    usual = (Path("results/recorded"), Path(chosen.runs_directory or "results/runs"))
+    data = Path(chosen.data_directory or "results/data")
+    text, code = report(chosen.paths or [path for path in (*usual, data) if path.is_dir()])
+    print(text)
+    return code
+
+
 def _demo(chosen: argparse.Namespace) -> int:
     from clipa.demo import demo
 
@@ -210,6 +220,14 @@ def _record_verbs(verbs) -> None:
         "--seeds", nargs="+", type=int, metavar="SEED", help="default: those of config/config.yaml"
     )
     accept.add_argument("--replace", action="store_true", help="overwrite accepted records of the same place")
+    verify = add_verb(
+        verbs,
+        "verify",
+        _verify,
+        "check records, models and data on disk against the digests that name them; exit code 1: some do not fit",
+        "results/recorded/micro",
+    )
+    verify.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="default: all of results/")
     demo = add_verb(
         verbs,
         "demo",
