@@ -1,4 +1,4 @@
-"""What is made from the captions: the vocabulary, the parts of speech beside the shards, NegCLIP's negatives."""
+"""Data made from the captions: the vocabulary, parts of speech beside the shards, and NegCLIP's training set."""
 
 
 rule vocabulary:
@@ -67,6 +67,6 @@ rule negatives:
     params:
         asked=asked_of_data,
     message:
-        "Exchanging words of captions and finding like pictures, for NegCLIP"
+        "Making NegCLIP's training set: captions with exchanged words, and similar images"
     shell:
         "python -m clipa negatives {params.asked} --processes {threads} > {log} 2>&1"
