@@ -3,8 +3,9 @@
     PYTHONPATH=src:tests python benchmarks/gpu.py --scale mini --device cuda
 
 First a small masked stage is trained twice without interruption and once with two kills and resumes. Weights, optimizer
-and losses must have the same bits. Then every model is timed (forward, backward and update) on random pixels and tokens,
-without a data loader, at full and at reduced lengths: the median of five windows. Results are printed, not stored.
+and losses must have the same bits. Then every model is timed (forward, backward and update) on random pixels and
+tokens, without a data loader, at full and at reduced lengths: the median of five windows. Results are printed, not
+stored.
 """
 
 from __future__ import annotations
