@@ -2,10 +2,9 @@
 
     PYTHONPATH=src:tests python benchmarks/gpu.py --scale mini --device cuda
 
-First a small masked stage is trained twice without interruption and once with two kills and resumes. Weights, optimizer
-and losses must have the same bits. Then every model is timed (forward, backward and update) on random pixels and
-tokens, without a data loader, at full and at reduced lengths: the median of five windows. Results are printed, not
-stored.
+First a small masked stage is trained twice and, a third time, killed twice and resumed: weights, optimizer and
+losses must be the same bits. Then every model is timed, forward, backward and update, on random pixels and tokens (no
+loader), at full length and at the shortest: median of five windows. Rates are of this machine now; nothing is kept.
 """
 
 from __future__ import annotations

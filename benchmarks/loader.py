@@ -2,8 +2,8 @@
 
     PYTHONPATH=src python benchmarks/loader.py --device cuda --processes 16
 
-Draws a few images of 128 pixels, as at the mini scale, into a temporary folder. Results are printed, not stored, and
-nothing is asserted.
+Draws a few images of 128 pixels, as the mini scale has them, into a temporary folder. Rates are of this machine now;
+nothing is kept, nothing is asserted.
 """
 
 from __future__ import annotations

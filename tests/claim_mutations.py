@@ -9,7 +9,7 @@ from typing import Any
 
 from clipa.published.claims import ClaimError, Result, check
 from clipa.published.quantities import Published, Quantity, Statement
-from clipa.results import Record
+from clipa.schema import Record
 
 POINTS = 5
 

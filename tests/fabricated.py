@@ -2,8 +2,8 @@
 
 import numpy
 
-from clipa.outcomes import encode_outcomes, percent_and_error
-from clipa.results import Record, record_id
+from clipa.records import encode_outcomes, percent_and_error, record_id
+from clipa.schema import Record
 
 MODELS = ("S/16", "B/16", "L/16")
 SIZES = {"S/16": (48, 3, 150_000), "B/16": (96, 3, 500_000), "L/16": (192, 4, 1_900_000)}

@@ -2,7 +2,7 @@
 
 import numpy
 
-from clipa.results import Record
+from clipa.schema import Record
 from fabricated import MODELS, measured_record
 
 COCO = [("mscoco_captions", f"{what}_retrieval_recall@1") for what in ("image", "text")]

@@ -8,7 +8,7 @@ from clipa.data.annotation import WORLD, annotate
 from clipa.data.negclip import write_negatives
 from clipa.data.shards import read_manifest
 from clipa.data.stream import StreamSpec
-from clipa.stages import data_slug
+from clipa.resolved import data_slug
 from small_world import draw_small_world, small_scale
 
 LANES, BATCH, SIZE, LENGTH = 4, 8, 20, 24

@@ -3,7 +3,7 @@
 from functools import cache
 from pathlib import Path
 
-from clipa.results import read_records
+from clipa.records import read_records
 from paper_layouts import cells
 from paper_text import clean, meaning
 

@@ -1,4 +1,4 @@
-"""What a process of two holds and computes of a split model, against one process: a program for torchrun.
+"""What a process of two holds and computes of a sharded model, against one process: a program for torchrun.
 
 Prints one JSON object: by case, the largest difference of any gradient, relative to its largest entry, the part
 of parameters and moments that lies in this process, and whether gradients are finite: before and after the other

@@ -1,4 +1,4 @@
-"""A stage of a few steps on a few pictures, trained in processes that die where a scenario says.
+"""A stage of a few steps on a few images, trained in processes that die where a scenario says.
 
 Run as a program it imports torch once and forks one process per scenario: ``small_training.py ROOT '[{…}, …]'``.
 A scenario may name ``processes`` etc. of the scale, and where to die: ``{"die": "update", "step": 3, "signal": 9}``,
@@ -19,6 +19,7 @@ from small_world import small_scale
 
 STEPS = 12
 BATCH = 16
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
 def tiny_scale(**changes: object) -> Scale:
@@ -41,6 +42,12 @@ def tiny_stages(run: str = "S16-resize64-truncation32", seed: int = 0, **changes
 def resolved(stage: Stage, root: Path, runs: str = "runs") -> ResolvedStage:
     """``stage`` with the data of the small world below ``root``; it is trained below ``root / runs``."""
     return resolve(stage, Project(data_directory=str(root / "data"), runs_directory=str(root / runs)))
+
+
+def losses(root: Path, runs: str, stage: Stage) -> list[float]:
+    """The loss log of a stage that was trained below ``root / runs``."""
+    lines = (root / runs / stage.directory / "loss.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["loss"] for line in lines]
 
 
 def die(scenario: dict) -> None:

@@ -7,7 +7,8 @@ from clipa.config import Project, Scale, load_scale
 from clipa.data.drawing import draw_test, draw_train
 from clipa.data.vocabulary import train_vocabulary
 from clipa.models import build, export_open_clip
-from clipa.stages import Stage, data_slug
+from clipa.resolved import data_slug
+from clipa.stages import Stage
 
 CONFIG = Path(__file__).parents[1] / "config"
 
@@ -41,8 +42,10 @@ def finish_untrained(stage: Stage, project: Project) -> Path:
     vocabulary = Path(project.data_directory) / data_slug(stage.data) / "vocabulary"
     model = build(stage.model_config, stage.seed)
     export = directory / "open_clip"
-    export_open_clip(stage.model_config, model.state_dict(), export, vocabulary, stage.scale.augmentation)
+    augmentation = stage.scale.augmentation
+    files = export_open_clip(stage.model_config, model.state_dict(), export, vocabulary, augmentation)
     made = {
+        "export": files,
         "fingerprint": stage.fingerprint,
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "data_fingerprint": "0123456789ab",

@@ -9,9 +9,8 @@ import pytest
 from clipa import accept as accept_module
 from clipa.accept import AcceptError, accept, accept_plan
 from clipa.config import load_scale
-from clipa.outcomes import encode_outcomes
 from clipa.plan import load_plan
-from clipa.results import read_records, record_id, write_records
+from clipa.records import encode_outcomes, read_records, record_id, write_records
 from clipa.stages import stages_of
 from clipa.study import parse_run
 from fabricated import LENGTHS, measured_record

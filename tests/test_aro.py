@@ -19,8 +19,7 @@ from clipa.data.annotation import AnnotationError, words_of
 from clipa.data.aro import clean, convert, excluded_relations
 from clipa.data.captions import reordered, wrong_orders
 from clipa.data.download import DownloadError
-from clipa.evaluate.benchmark import Candidate, open_test_set
-from clipa.evaluate.selection import macro_accuracy, selection
+from clipa.evaluate.tasks import Candidate, caption_selection, macro_accuracy, open_test_set
 
 NOUNS = ["man", "men", "dog", "park", "ball", "tree", "paris", "t", "shirt", "frisbee"]
 ADJECTIVES = ["small", "brown", "green", "old"]
@@ -253,7 +252,7 @@ def test_converted_sets_are_read_and_scored(sources, tmp_path, tagger):
     home = tmp_path / "aro-vg_relation"
     convert("vg_relation", sources, home, tagger, items_per_shard=3)
     known = {f"the dog {index} is above the Tree" for index in (0, 1, 3, 4)}
-    (measured,), _ = selection(candidate(known), open_test_set(home), "relation")
+    (measured,), _ = caption_selection(candidate(known), open_test_set(home), "relation")
     assert measured.metric == "acc1" and measured.outcomes.tolist() == [i in (0, 1, 3, 4) for i in range(7)]
     assert measured.value == pytest.approx(400 / 7)
     assert measured.beside == {"acc1_macro": pytest.approx(100 / 3)}
@@ -261,7 +260,7 @@ def test_converted_sets_are_read_and_scored(sources, tmp_path, tagger):
     home = tmp_path / "aro-flickr30k_order"
     convert("flickr30k_order", sources, home, tagger)
     rights = {facts["captions"][0] for _, _, facts in items(home)}
-    (measured,), _ = selection(candidate(rights), open_test_set(home), "order")
+    (measured,), _ = caption_selection(candidate(rights), open_test_set(home), "order")
     # "Dog." has one order only, which is right and wrong: such an item is lost.
     assert measured.value == 80.0 and measured.beside == {}
 
@@ -273,7 +272,7 @@ def test_small_groups_of_attributes_do_not_count(sources, tmp_path, tagger):
     home = tmp_path / "aro-vg_attribution"
     convert("vg_attribution", sources, home, tagger)
     known = {f"right {index}" for index in range(20)}
-    (measured,), _ = selection(candidate(known), open_test_set(home), "attribute")
+    (measured,), _ = caption_selection(candidate(known), open_test_set(home), "attribute")
     assert measured.value == pytest.approx(2000 / 49) and measured.beside == {"acc1_macro": 80.0}
     assert macro_accuracy(numpy.array([True, False]), ["a", None], 1) == 100.0
     assert macro_accuracy(numpy.array([True, False]), [None, None], 1) is None

@@ -1,4 +1,4 @@
-"""Checkpoints exist whole or not at all, and damage is found."""
+"""Checkpoints are complete or absent, and damage is found."""
 
 import subprocess
 import sys

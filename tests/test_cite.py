@@ -11,8 +11,8 @@ import yaml
 
 from clipa.published import citation
 from clipa.published.search import REWRITES, matches, record_terms, search, terms_of
+from clipa.records import published_records
 from clipa.render.terminal import LISTED, cite_report
-from clipa.results import published_records
 
 ROOT = Path(__file__).resolve().parent.parent
 RESIZE64 = "table11.L16-resize64-truncation32.finetune.imagenet1k.acc1"

@@ -41,7 +41,7 @@ from clipa.published.quantities import (
     half_width,
     printed,
 )
-from clipa.results import published_records
+from clipa.records import published_records
 
 ROOT = Path(__file__).resolve().parent.parent
 

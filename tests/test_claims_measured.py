@@ -9,7 +9,7 @@ from claim_mutations import unnoticed
 from clipa.published.claims import Claim, Evaluation, check
 from clipa.published.measured import OneSeed, ScaleRecords, means, needed_keys
 from clipa.published.quantities import Published
-from clipa.results import RecordError, published_records
+from clipa.records import RecordError, published_records
 
 GOOD = {"id": "s1-a", "place": "§1", "quote": "q", "formula": "1 < 2"}
 

@@ -13,9 +13,9 @@ from clipa.estimate import UNIT, calibrated
 from clipa.plan import filling
 from clipa.published.claims import CONTRADICTED, VERDICTS, WITHIN, Evaluation
 from clipa.published.measured import ScaleRecords, a100_hours, recorded, trainings_behind, verdicts_of
+from clipa.records import RecordError, published_records
 from clipa.render.claims_md import claims_page, errata_page, in_cell, plain, write
 from clipa.render.terminal import claims_report
-from clipa.results import RecordError, published_records
 from clipa.stages import stages_of
 from clipa.study import parse_run
 

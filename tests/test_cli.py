@@ -69,7 +69,7 @@ def test_a_closed_pipe_is_no_mistake():
 
 def test_no_verb_is_help(capsys):
     assert main([]) == 0
-    assert "VERB" in capsys.readouterr().out
+    assert "COMMAND" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

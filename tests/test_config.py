@@ -90,3 +90,66 @@ def test_every_experiment_says_where_how_and_what_to_expect(path: Path) -> None:
     for part in ("In the paper:", "Command:", "Expected cost:", "Expected score:"):
         assert part in head
     assert load_experiment(path.stem).fills == yaml.safe_load(path.read_text(encoding="utf-8"))["fills"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("base_lr: {S/16: 1.6e-2,", "base_lr: {S/16: -0.01,", r"pretrain\.base_lr\.S/16"),
+        ("base_lr: {S/16: 1.6e-2,", "base_lr: {S/16: .nan,", r"pretrain\.base_lr\.S/16"),
+        ("  warmup_steps: 100\n", "  warmup_steps: 100\n  weight_decay: -1\n", r"pretrain\.weight_decay"),
+        ("  warmup_steps: 100\n", "  warmup_steps: 100\n  betas: [0.9, 1.5]\n", r"pretrain\.betas\.1"),
+        (
+            "augmentation: {crop_area: [0.8, 1.0]}",
+            "augmentation: {crop_area: [0.9, 0.1]}",
+            "crop_area: 0.9 is larger",
+        ),
+        (
+            "augmentation: {crop_area: [0.8, 1.0]}",
+            "augmentation: {crop_area: [0.8, 3.0]}",
+            r"augmentation\.crop_area",
+        ),
+        ("224: 48", "224: 0", r"image_sizes\.224"),
+        ("  lanes: 8\n", "  lanes: 0\n", r"data\.lanes"),
+        (
+            "vocabulary_size: 700\n",
+            "vocabulary_size: 700\nvocabulary_size: 900\n",
+            "the key 'vocabulary_size' occurs twice",
+        ),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused(copied: Path, old: str, new: str, key: str) -> None:
+    file = copied / "scales" / "micro.yaml"
+    file.write_text(file.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
+    assert new.split("\n")[0] in file.read_text(encoding="utf-8")
+    with pytest.raises(ConfigError, match=rf"scales/micro\.yaml.*{key}") as raised:
+        load_scale("micro", copied)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seeds", []),
+        ("seeds", [-1]),
+        ("runs_directory", "x; touch P; true "),
+        ("runs_directory", "results/recorded"),
+        ("runs_directory", "results/../results/recorded/micro"),
+        ("data_directory", "$(touch P)"),
+    ],
+)
+def test_a_project_that_cannot_work_is_refused(copied: Path, key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"config\.yaml: {key}"):
+        load_project({key: value}, copied)
+
+
+def test_a_file_of_another_encoding_is_named(copied: Path) -> None:
+    (copied / "config.yaml").write_bytes("scale: micro # gro\xdf\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"config\.yaml: not UTF-8"):
+        load_project({}, copied)
+
+
+def test_text_lengths_are_those_of_a_text(copied: Path) -> None:
+    edit(copied / "experiments" / "table12.yaml", "[32, 16, 8, 6, 4]", "[99]")
+    with pytest.raises(ConfigError, match=r"table12\.yaml: runs\.0\.text_tokens\.0"):
+        load_experiment("table12", copied)

@@ -1,7 +1,8 @@
-"""The demo's driver: what it sees of the work, of other processes, and how it stops."""
+"""The demo's driver: what it shows of the work, how it stops, and what it says of failures and records."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,10 +14,10 @@ import pytest
 
 import fabricated
 from clipa import demo
-from clipa.demo_progress import Display, Work, clock
+from clipa.locks import directory_lock
 from clipa.plan import Plan, load_plan
-from clipa.results import write_records
-from clipa.stages import recorded_path
+from clipa.progress import Overall, clock
+from clipa.records import write_records
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -50,93 +51,90 @@ def write(path: Path, content: object) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
-def test_work_is_read_from_what_jobs_write(plan):
-    work = Work(plan, cores=2)
-    assert work.done() == 0
-    assert work.seconds_left() == pytest.approx(work.total / 1.8, rel=0.01)
-
-    world = plan.scale.data.world
-    shards = [{"samples": world.images_per_shard}]
-    write(plan.data / "train" / "manifest.partial.json", {"shards": shards})
-    drawing = next(piece for piece in work.pieces if piece.name == "draw train")
-    assert drawing.done() == pytest.approx(world.images_per_shard / world.training_images)
-
-    stage = work.stages[0]
+def reported(plan: Plan, slug: str, **changes: object) -> Path:
+    """What the pre-training of a run wrote last; the file that will say that it is finished."""
+    stage = next(
+        stage for stage in plan.stages.values() if (stage.run.slug, stage.kind) == (slug, "pretrain")
+    )
     state = {"step": 15, "steps": 60, "loss": 4.0, "eta_seconds": 9.0, "updated": time.time()}
-    write(plan.stage_file(stage).parent / "progress.json", state)
-    assert [(found.fingerprint, seen["step"]) for found, seen in work.under_way()] == [
-        (stage.fingerprint, 15)
-    ]
-    half = work.done()
-    write(plan.stage_file(stage), {})
-    assert work.under_way() == [] and work.done() > half
+    write(plan.stage_file(stage).with_name("progress.json"), state | changes)
+    return plan.stage_file(stage)
 
-    for piece_file in [plan.data / "train/manifest.json", plan.data / "train/annotation.json"]:
-        write(piece_file, {})
-    assert drawing.done() == 1
+
+def test_work_is_read_from_what_jobs_write(plan):
+    jobs = demo.nominal_seconds(plan)
+    overall = Overall("demo", jobs, cores=2)
+    assert overall.look() == (0, [])
+    assert overall.left() == pytest.approx(overall.total / 1.8, rel=0.01)
+
+    finished = reported(plan, "S16-none-truncation32")
+    done, under_way = overall.look()
+    assert done == jobs[finished][1] / 4 and under_way == ["S16-none-truncation32 pretrain 15/60"]
+    write(finished, {})
+    assert overall.look() == (jobs[finished][1], [])
+    for file in jobs:
+        write(file, {})
+    assert overall.look()[0] == pytest.approx(overall.total) and overall.left() == pytest.approx(0)
 
 
 def test_a_stale_progress_file_is_not_under_way(plan):
-    work = Work(plan, cores=2)
-    state = {"step": 15, "steps": 60, "loss": 4.0, "eta_seconds": 9.0, "updated": time.time() - 3600}
-    write(plan.stage_file(work.stages[0]).parent / "progress.json", state)
-    assert work.under_way() == []
+    reported(plan, "S16-none-truncation32", updated=time.time() - 3600)
+    done, under_way = Overall("demo", demo.nominal_seconds(plan), cores=2).look()
+    assert done > 0 and under_way == []
 
 
 def test_longer_stages_weigh_more(plan):
-    weight = {piece.name: piece.seconds for piece in Work(plan, cores=2).pieces}
-    full, short = (weight[f"B16-{image}-truncation32 pretrain seed 0"] for image in ("none", "resize64"))
-    assert full > short > weight["B16-resize64-truncation32 finetune seed 0"] - 10
+    weight = dict(demo.nominal_seconds(plan).values())
+    full, short = (weight[f"B16-{image}-truncation32 pretrain"] for image in ("none", "resize64"))
+    assert full > short > weight["B16-resize64-truncation32 finetune"] - 10
 
 
 def test_lines_where_there_is_no_terminal(plan, capsys):
-    work = Work(plan, cores=2)
-    state = {"step": 15, "steps": 60, "loss": 4.0, "eta_seconds": 9.0, "updated": time.time()}
-    write(plan.stage_file(work.stages[0]).parent / "progress.json", state)
-    with Display(work) as display:
-        display.show()
-        display.next_line = 0.0
-        display.show()
-        display.show(final=True)
+    reported(plan, "S16-none-truncation32")
+    with Overall("demo", demo.nominal_seconds(plan), cores=2) as overall:
+        for final in (False, False, True):
+            overall.show(final)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
-    assert "S16-none-truncation32 pretrain 15/60 steps, 9 s left" in lines[0]
+    assert lines[0].endswith(" left; S16-none-truncation32 pretrain 15/60")
     assert lines[1] == "100 %, done"
+
+
+def test_on_a_terminal_one_bar_says_how_long_is_left(plan, capsys, monkeypatch):
+    reported(plan, "S16-none-truncation32")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with Overall("demo (ci)", demo.nominal_seconds(plan), cores=2) as overall:
+        overall.show()
+    said = capsys.readouterr()
+    assert said.out == ""
+    last = said.err.replace("\r", "\n").split("\n")[-2]
+    assert re.fullmatch(
+        r"demo \(ci\) +\d+ % \|.*\|, .* left; S16-none-truncation32 pretrain 15/60", last.strip()
+    )
 
 
 # ------------------------------------------------------------------------------------------- other processes
 
 
-def test_another_snakemake_in_this_folder_is_seen(tmp_path):
-    script = tmp_path / "snakemake"
-    script.write_text("import time; time.sleep(60)", encoding="utf-8")
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    here, there = (subprocess.Popen([sys.executable, str(script)], cwd=cwd) for cwd in (tmp_path, elsewhere))
-    try:
-        wait_for(lambda: list(demo.other_snakemakes(tmp_path)) == [here.pid])
-        assert list(demo.other_snakemakes(elsewhere)) == [there.pid]
-    finally:
-        here.kill()
-        there.kill()
-        here.wait()
-        there.wait()
-    assert list(demo.other_snakemakes(tmp_path)) == []
+def test_a_snakemake_at_work_keeps_the_next_one_waiting_and_is_named(plan, capfd):
+    """Snakemake itself holds the lock, so this holds as well when the demo that started it was killed."""
+    command = demo._snakemake(plan.measured_directory, ["--version"])
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    with directory_lock(plan.measured_directory, "test"):
+        waiting = subprocess.Popen(
+            command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert f"process {os.getpid()} is already at work" in waiting.stderr.readline()
+        assert waiting.poll() is None
+    said, _ = waiting.communicate(timeout=60)
+    assert waiting.returncode == 0 and said.startswith("9.")
 
 
-def test_orphaned_jobs_are_named(tmp_path):
-    package = tmp_path / "clipa"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    (package / "__main__.py").write_text("import time; time.sleep(60)", encoding="utf-8")
-    words = ["train", "--scale", "ci", "--run", "S16-none-truncation32", "--kind", "pretrain", "--seed", "0"]
-    job = subprocess.Popen([sys.executable, "-m", "clipa", *words], cwd=tmp_path, env={})
-    try:
-        wait_for(lambda: list(demo.orphans(tmp_path)))
-        assert list(demo.orphans(tmp_path)) == [(job.pid, "train S16-none-truncation32 pretrain")]
-    finally:
-        job.kill()
-        job.wait()
+def test_the_demo_says_whom_it_waits_for(plan, capsys, monkeypatch):
+    monkeypatch.setattr(demo, "_snakemake", lambda *words: [sys.executable, "-c", "raise SystemExit(1)"])
+    with directory_lock(plan.measured_directory, "test"):
+        assert demo.demo("ci") == 1
+    assert f"Process {os.getpid()} is at work in results/runs/ci" in capsys.readouterr().out
 
 
 JOB = """
@@ -170,7 +168,7 @@ sys.exit(demo.demo("ci"))
     said, _ = process.communicate(timeout=20)
     assert process.returncode == 130
     assert Path("saved").exists()
-    assert "`make demo SIZE=ci` goes on" in said
+    assert "`make demo SIZE=ci` resumes" in said
 
 
 def test_a_failed_job_is_told_with_its_log(plan, capsys, monkeypatch):
@@ -179,7 +177,7 @@ print("    log: job.log (check log file(s) for error details)")
 open("job.log", "w").write("clipa train: the loss of step 3 is not finite")
 raise SystemExit(1)
 """
-    write(plan.runs / "snakemake.log", "    log: old.log (check log file(s) for error details)")
+    write(plan.measured_directory / "snakemake.log", "    log: old.log (check log file(s) for error details)")
     monkeypatch.setattr(demo, "_snakemake", lambda *words: [sys.executable, "-c", failing])
     assert demo.demo("ci") == 1
     said = capsys.readouterr()
@@ -195,15 +193,16 @@ raise SystemExit(1)
 
 def test_records_are_compared_with_accepted_ones(plan):
     correct = numpy.random.default_rng(0).random(64) < 0.3
-    run = next(run for run in plan.grid.runs() if run.slug == "S16-none-truncation32")
-    stages = plan.grid.stages(run, 0)
+    [job] = plan.jobs("S16-none-truncation32")
     record = fabricated.measured_record("S/16", "none", "pretrain", 0, correct)
-    accepted = Path("results/recorded") / recorded_path(stages)
-    for path in (accepted, plan.records_file(stages)):
+    accepted = Path("results/recorded") / job.recorded_path
+    for path in (accepted, job.output):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_records(path, [record])
-    assert demo.compare_with_recorded(plan) == [
-        "recorded   all 1 accepted records of these stages: the same outcome on every test item"
-    ]
+    assert (
+        demo.compare_with_recorded(plan) == "recorded   1 of 1 accepted records have the same outcomes here\n"
+    )
     write_records(accepted, [fabricated.measured_record("S/16", "none", "pretrain", 0, ~correct)])
-    assert demo.compare_with_recorded(plan)[0].startswith("recorded   0 of 1 accepted records")
+    assert demo.compare_with_recorded(plan).startswith(
+        f"recorded   0 of 1 accepted records have the same outcomes here; not, for instance, {record['id']}"
+    )

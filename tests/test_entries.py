@@ -37,7 +37,7 @@ from clipa.data.vocabulary import (
 )
 from clipa.reductions.noise import uniform
 from clipa.reductions.texts import ADJECTIVE, NOUN, OTHER, VERB
-from clipa.stages import data_slug
+from clipa.resolved import data_slug
 from small_training import tiny_scale
 from small_world import draw_small_world
 from test_reductions_released import as_released

@@ -28,7 +28,7 @@ from clipa.estimate import (
     wall_clock,
 )
 from clipa.plan import Plan, load_plan
-from clipa.results import RECORDED_DIRECTORY
+from clipa.records import RECORDED_DIRECTORY
 from clipa.stages import MODEL_CONFIG_DIRECTORY, recorded_path, stages_of
 from clipa.study import TABLE4_PARAMETERS, parse_run
 

@@ -16,11 +16,16 @@ from clip_benchmark.metrics import zeroshot_classification, zeroshot_retrieval
 
 from clipa.config import Project
 from clipa.evaluate import evaluate_run
-from clipa.evaluate.benchmark import EvaluationError, load_candidate, open_test_set, preprocessing
-from clipa.evaluate.selection import selection
-from clipa.outcomes import correct_items, decode_outcomes
-from clipa.results import read_records
-from clipa.stages import Stage, data_slug, stages_of
+from clipa.evaluate.tasks import (
+    EvaluationError,
+    caption_selection,
+    load_candidate,
+    open_test_set,
+    preprocessing,
+)
+from clipa.records import correct_items, decode_outcomes, read_records
+from clipa.resolved import UnfinishedStage, data_slug
+from clipa.stages import Stage, stages_of
 from clipa.study import parse_run
 from small_world import draw_small_world, finish_untrained, small_scale
 
@@ -142,7 +147,7 @@ def test_selection_scores_the_right_caption_against_the_wrong_ones(world):
         return torch.tensor([caption in right for caption in captions])
 
     for oracle, expected in ((Oracle(1.0, 0.5), 100.0), (Oracle(1.0, 1.0), 0.0), (Oracle(0.5, 1.0), 0.0)):
-        measured, _ = selection(replace(candidate, model=oracle, tokenizer=recognise), test_set)
+        measured, _ = caption_selection(replace(candidate, model=oracle, tokenizer=recognise), test_set)
         assert [measurement.value for measurement in measured] == [expected] * 3
 
 
@@ -152,11 +157,11 @@ def test_preprocessing_keeps_a_square_picture_whole():
     pixels = numpy.zeros((64, 64, 3), numpy.uint8)
     pixels[:, :32] = 255
     scale = small_scale()
-    picture = preprocessing(48, scale.augmentation)(Image.fromarray(pixels))
-    assert picture.shape == (3, 48, 48)
+    image = preprocessing(48, scale.augmentation)(Image.fromarray(pixels))
+    assert image.shape == (3, 48, 48)
     white = (1 - torch.tensor(scale.augmentation.mean)) / torch.tensor(scale.augmentation.std)
-    torch.testing.assert_close(picture[:, 0, 0], white)
-    assert (picture[:, :, 0] > 0).all() and (picture[:, :, -1] < 0).all()
+    torch.testing.assert_close(image[:, 0, 0], white)
+    assert (image[:, :, 0] > 0).all() and (image[:, :, -1] < 0).all()
 
 
 def test_test_sets_are_told_apart_by_content(world, tmp_path):
@@ -194,7 +199,7 @@ def test_a_convnext_is_evaluated_by_a_process_that_has_trained_nothing(world):
 def test_refusals_say_what_is_missing(world, tmp_path):
     project, stages = world
     elsewhere = project.model_copy(update={"runs_directory": str(tmp_path / "runs")})
-    with pytest.raises(EvaluationError, match=r"stage\.json: missing; the stage is not finished"):
+    with pytest.raises(UnfinishedStage, match=r"stage\.json: missing; the stage is not finished"):
         evaluate_run(stages, elsewhere)
     assert not list((tmp_path / "runs").rglob("records.json"))
     with pytest.raises(EvaluationError, match="not a finished test set"):

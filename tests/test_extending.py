@@ -20,7 +20,7 @@ TINY = """\
 extends: ci
 about: "ten steps"
 data:
-  world: {training_images: 256, images_per_shard: 64, test_images_plain: 60, test_images: 48}
+  world: {training_images: 256, images_per_shard: 32, test_images_plain: 60, test_images: 48}
 pretrain: {samples: 320, warmup_steps: 2}
 finetune: {samples: 320, warmup_steps: 2}
 """

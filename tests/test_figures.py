@@ -12,9 +12,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from clipa import study
+from clipa.records import frame_of, load_frame, write_records
 from clipa.render import figures
 from clipa.render.figures import FigureError, drawing, style
-from clipa.results import frame_of, load_frame, write_records
 from fabricated import measured_grid
 
 PUBLISHED = Path(__file__).parents[1] / "results" / "published" / "table11.json"

@@ -13,9 +13,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from clipa import cost
+from clipa.records import frame_of, load_frame, load_records
 from clipa.render import figures
 from clipa.render.figures import FigureError, drawing, drops, figure01, figure08, style
-from clipa.results import frame_of, load_frame, load_records
 from clipa.study import MODELS, TEXT_REDUCTIONS
 from fabricated import measured_grid
 from fabricated_grid import COCO, VARIANTS, image_grid, text_grid

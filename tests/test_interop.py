@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from clipa.stages import data_slug, stages_of
+from clipa.resolved import data_slug
+from clipa.stages import stages_of
 from clipa.study import parse_run
 from small_world import draw_small_world, finish_untrained, small_scale
 

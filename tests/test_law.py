@@ -6,8 +6,15 @@ import numpy
 import pytest
 
 from clipa import law
-from clipa.outcomes import correct_items, encode_outcomes, paired_drop, percent_and_error
-from clipa.results import RecordError, record_id, write_records
+from clipa.records import (
+    RecordError,
+    correct_items,
+    encode_outcomes,
+    paired_drop,
+    percent_and_error,
+    record_id,
+    write_records,
+)
 from fabricated import MODELS, SIZES, measured_grid
 from fabricated_grid import image_grid, text_grid
 

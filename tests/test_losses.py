@@ -12,7 +12,7 @@ import torch
 from clipa import models
 from clipa.losses import backward, contrastive_loss, negclip_loss
 from negclip_gradients import negclip_batch, negclip_gradients
-from small_training import tiny_stages
+from small_training import TORCHRUN, tiny_stages
 
 TESTS = Path(__file__).parent
 
@@ -133,10 +133,8 @@ def test_one_pass_of_negclip_equals_plain_autograd() -> None:
 
 def test_two_processes_have_one_process_s_negclip_gradients() -> None:
     """Two gloo processes, each with every second item, in one pass and in several: the blocks stay aligned."""
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    done = subprocess.run(
-        [sys.executable, *launcher, str(TESTS / "negclip_gradients.py")], capture_output=True, text=True
-    )
+    command = [sys.executable, *TORCHRUN, str(TESTS / "negclip_gradients.py")]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for case, found in json.loads(done.stdout).items():
         assert found["loss"] < 1e-6 and found["gradient"] < 1e-4 and found["parameters"] > 20, (case, found)

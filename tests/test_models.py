@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from clipa import models
 from clipa.cost import CONFIGURATIONS, CONVNETS, forward_macs
-from clipa.results import published_records
+from clipa.records import published_records
 from small_training import tiny_stages
 
 CONFIGS = Path(models.__file__).parent / "model_configs"

@@ -15,8 +15,8 @@ from clipa.published.claims import Evaluation
 from clipa.published.errata import ROUNDING, about, errata_of
 from clipa.published.measured import ScaleRecords, recorded
 from clipa.published.search import matches, record_terms, terms_of
+from clipa.records import published_records
 from clipa.render import numbers_page
-from clipa.results import published_records
 from html_tree import Node, every, read
 
 ROOT = Path(__file__).resolve().parent.parent

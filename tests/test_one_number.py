@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from clipa.plan import filling
-from clipa.results import read_records, record_id, run_name
+from clipa.records import read_records, record_id, run_name
 from clipa.stats import estimate, fixed
 from clipa.study import Run, parse_run
 from printed_latex import place, read_back, records_of

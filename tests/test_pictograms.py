@@ -15,7 +15,7 @@ from fontTools.ttLib import TTFont
 from clipa.data import TEST_SETS, WORLD, WorldParameters, drawing, world_fingerprint
 from clipa.data import pictograms as world
 from clipa.data.drawing import draw_test, draw_train
-from clipa.stages import data_slug
+from clipa.resolved import data_slug
 from small_world import small_scale
 
 PARAMETERS = WorldParameters()

@@ -6,7 +6,7 @@ from itertools import combinations
 
 import pytest
 
-from clipa.results import published_records
+from clipa.records import published_records
 
 ACCURACY = "finetune.imagenet1k.acc1"
 # One 1e12 GFLOPs of Tables 2 and 3 are ten 1e11 GFLOPs of Table 8.

@@ -63,7 +63,7 @@ def test_links_and_files_exist():
 
 @pytest.mark.parametrize("number", [1100, 220])
 def test_counts_in_prose_are_counted(number):
-    from clipa.results import published_records
+    from clipa.records import published_records
 
     counted = {
         1100: sum(record["table"] is not None for record in published_records()),

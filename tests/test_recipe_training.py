@@ -1,6 +1,5 @@
 """Every kind of recipe trains for real: it learns, and survives kill -9 with the same bits."""
 
-import json
 import math
 from pathlib import Path
 
@@ -9,8 +8,8 @@ import pytest
 
 from clipa.data.annotation import annotate
 from clipa.data.negclip import write_negatives
-from clipa.stages import Stage, data_slug
-from small_training import BATCH, STEPS, tiny_scale, tiny_stages
+from clipa.resolved import data_slug
+from small_training import BATCH, STEPS, TORCHRUN, losses, tiny_scale, tiny_stages
 from small_world import draw_small_world
 from test_train import outcome, run
 
@@ -27,11 +26,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     annotate(data, 1)
     write_negatives(data, 1, rows=200)
     return root
-
-
-def losses(world: Path, runs: str, stage: Stage) -> list[float]:
-    lines = (world / runs / stage.directory / "loss.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line)["loss"] for line in lines]
 
 
 @pytest.mark.parametrize("slug", [NEGCLIP, PROGRESSIVE], ids=["negclip", "progressive"])
@@ -63,10 +57,9 @@ def test_the_last_stage_survives_kills(world: Path, slug: str) -> None:
 
 def test_two_processes_do_what_one_does_in_negclip(world: Path) -> None:
     ranks = {"run": NEGCLIP, "processes": 2, "schedules": {"negclip": {"microbatch": 8}}}
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     codes, said = run(world, {"runs": "one", "stage": {"run": NEGCLIP}, "both": True})
     assert codes == [0], said
-    codes, said = run(world, {"runs": "ranks", "stage": ranks, "both": True}, launcher=launcher)
+    codes, said = run(world, {"runs": "ranks", "stage": ranks, "both": True}, launcher=TORCHRUN)
     assert codes == [0], said
     found = losses(world, "one", tiny_stages(NEGCLIP)[-1]), losses(world, "ranks", tiny_stages(**ranks)[-1])
     assert len(found[0]) == STEPS and found[0] == pytest.approx(found[1], abs=2e-4)
@@ -86,7 +79,7 @@ def test_two_processes_do_what_one_does_in_negclip(world: Path) -> None:
     ],
 )
 def test_every_pre_training_learns(world: Path, slug: str, samples: int, rate: float) -> None:
-    """On few pictures: the loss ends clearly below ln(batch), that of guessing."""
+    """On few images: the loss ends clearly below ln(batch), that of guessing."""
     schedule = {"samples": samples, "warmup_steps": 20, "base_lr": dict.fromkeys(tiny_scale().models, rate)}
     asked = {"run": slug, "schedule": schedule}
     codes, said = run(world, {"runs": "learning", "stage": asked})
@@ -97,7 +90,7 @@ def test_every_pre_training_learns(world: Path, slug: str, samples: int, rate: f
     assert numpy.mean(found[-10:]) < math.log(stage.schedule.batch_size) - 0.1
 
 
-def test_later_stages_go_on_from_what_was_learnt(world: Path) -> None:
+def test_later_stages_start_from_what_was_learnt(world: Path) -> None:
     """Masked at 224, masked at 336 pixels (§6), and NegCLIP: below guessing from the pre-trained weights on.
 
     NegCLIP has twice the texts for its images, so guessing costs ½ (ln 4B + ln 2B).

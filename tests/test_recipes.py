@@ -8,7 +8,7 @@ import pytest
 from clipa.config import ConfigError, load_scale
 from clipa.plan import filling, load_plan
 from clipa.recipes import STUDY_IN_THE_PAPER, chain, load_recipes
-from clipa.results import published_records
+from clipa.records import published_records
 from clipa.stages import Stage, measured_stages, stages_of
 from clipa.study import parse_run
 

@@ -9,7 +9,7 @@ from statistics import mean
 import pytest
 
 from clipa.plan import load_plan
-from clipa.results import read_records
+from clipa.records import read_records
 
 ROOT = Path(__file__).parents[1]
 PLAN = load_plan({"scale": "micro"}, ROOT)

@@ -1,6 +1,5 @@
-"""Reductions where they act: in the image tower, in the loader, in stages that are killed and go on."""
+"""Reductions where they act: in the image tower, in the data loader, in stages that are killed and resumed."""
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +17,9 @@ from clipa.data.vocabulary import load_tokenizer
 from clipa.losses import backward
 from clipa.reductions.images import keep
 from clipa.reductions.noise import uniform
-from clipa.stages import data_slug
+from clipa.resolved import data_slug
 from clipa.train import kept_patches, stream_spec
-from small_training import BATCH, STEPS, resolved, tiny_scale, tiny_stages
+from small_training import BATCH, STEPS, TORCHRUN, losses, resolved, tiny_scale, tiny_stages
 from small_world import draw_small_world
 from test_train import outcome, run
 
@@ -206,14 +205,9 @@ def test_a_masked_stage_survives_kills_and_learns_on_two_processes(world: Path):
     assert outcome(world, "killed", stage) == outcome(world, "whole", stage)
 
     ranks = {"run": MASKED, "processes": 2, "schedule": {"microbatch": 4}}
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    codes, said = run(world, {"runs": "ranks", "stage": ranks}, launcher=launcher)
+    codes, said = run(world, {"runs": "ranks", "stage": ranks}, launcher=TORCHRUN)
     assert codes == [0], said
-    folders = [world / "whole" / stage.directory, world / "ranks" / tiny_stages(**ranks)[0].directory]
-    one, two = [
-        [json.loads(line)["loss"] for line in (folder / "loss.jsonl").read_text().splitlines()]
-        for folder in folders
-    ]
+    one, two = losses(world, "whole", stage), losses(world, "ranks", tiny_stages(**ranks)[0])
     assert len(one) == STEPS and one == pytest.approx(two, abs=2e-4)
 
 
@@ -226,13 +220,12 @@ def test_a_masked_stage_survives_kills_and_learns_on_two_processes(world: Path):
     ],
 )
 def test_every_reduction_learns(world: Path, slug: str):
-    """Three hundred steps on few pictures: the loss ends clearly below ln(batch), that of guessing."""
+    """Three hundred steps on few images: the loss ends clearly below ln(batch), that of guessing."""
     steps = 300
     rate = dict.fromkeys(tiny_scale().models, 4e-2)
     schedule = {"samples": steps * BATCH, "warmup_steps": 10, "base_lr": rate}
     codes, said = run(world, {"runs": "learning", "stage": {"run": slug, "schedule": schedule}})
     assert codes == [0], said
-    folder = world / "learning" / tiny_stages(slug, schedule=schedule)[0].directory
-    losses = [json.loads(line)["loss"] for line in (folder / "loss.jsonl").read_text().splitlines()]
-    assert len(losses) == steps
-    assert numpy.mean(losses[-10:]) < math.log(BATCH) - 0.1
+    found = losses(world, "learning", tiny_stages(slug, schedule=schedule)[0])
+    assert len(found) == steps
+    assert numpy.mean(found[-10:]) < math.log(BATCH) - 0.1

@@ -19,7 +19,8 @@ from clipa.data.annotation import WORLD, annotate, gold_captions
 from clipa.data.resident import cropped
 from clipa.data.shards import ShardError, ShardReader, read_manifest
 from clipa.data.stream import StreamSpec, crop_box, crop_boxes, sample_noise
-from clipa.stages import data_slug, resolve, stages_of
+from clipa.resolved import data_slug
+from clipa.stages import resolve, stages_of
 from clipa.study import parse_run
 from clipa.train import train_stage
 from small_training import tiny_scale

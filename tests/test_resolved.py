@@ -114,7 +114,7 @@ def test_damage_is_one_line(tmp_path: Path) -> None:
 def test_reading_loads_nothing_heavy_and_no_plan() -> None:
     code = (
         "import sys, clipa.resolved;"
-        "found = {'torch', 'numpy', 'yaml', 'clipa.runs', 'clipa.recipes'} & set(sys.modules);"
+        "found = {'torch', 'numpy', 'yaml', 'clipa.stages', 'clipa.recipes'} & set(sys.modules);"
         "print(*found); sys.exit(bool(found))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from clipa.config import ConfigError, Scale, load_scale
 from clipa.plan import load_plan
-from clipa.results import published_records
-from clipa.stages import fingerprint, recorded_path, stages_of
+from clipa.records import published_records
+from clipa.resolved import fingerprint
+from clipa.stages import recorded_path, stages_of
 from clipa.study import MODELS, Run, parse_run
 
 RESIZE64 = "L16-resize64-truncation32"

@@ -1,4 +1,4 @@
-"""A stage split over processes trains what one process trains, dies and goes on with any number of them."""
+"""A sharded stage trains what one process trains, and resumes with any world size."""
 
 import json
 import os
@@ -17,13 +17,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from clipa import checkpoint, distributed, models
 from clipa.config import Augmentation, ConfigError, load_scale
 from clipa.losses import backward
-from clipa.stages import data_slug
-from small_training import STEPS, tiny_scale, tiny_stages
+from clipa.resolved import data_slug
+from small_training import STEPS, TORCHRUN, losses, tiny_scale, tiny_stages
 from small_world import CONFIG, draw_small_world
 from test_train import outcome, run
 
 TESTS = Path(__file__).parent
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 RUN = "S16-random49-truncation32"
 SCHEDULE = {"microbatch": 4, "activation_checkpointing": "selective"}
 DAMAGED = 5
@@ -58,7 +57,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def codes(world: Path) -> dict[str, list[int]]:
-    """Exit codes by folder of all stages of this file: one process, two, and what one goes on with after two."""
+    """Exit codes by folder of all stages of this file: one process, two, and one that resumes after two."""
     wild = scenario("wild", 2)
     rate = {"base_lr": {"S/16": 1e30}, "warmup_steps": 0}
     wild["stage"] = wild["stage"] | {"schedule": SCHEDULE | rate}
@@ -89,11 +88,6 @@ def codes(world: Path) -> dict[str, list[int]]:
     return found
 
 
-def losses(world: Path, runs: str, stage=STAGES[0]) -> list[float]:
-    text = (world / runs / stage.directory / "loss.jsonl").read_text()
-    return [json.loads(line)["loss"] for line in text.splitlines()]
-
-
 def exported(world: Path, runs: str, stage=STAGES[0]) -> dict[str, torch.Tensor]:
     return load_file(world / runs / stage.directory / "open_clip" / "open_clip_model.safetensors")
 
@@ -114,7 +108,7 @@ def test_the_number_of_processes_is_no_part_of_a_sharded_stages_identity() -> No
 
 @pytest.mark.parametrize("stage", STAGES, ids=["pretrain", "finetune"])
 def test_two_processes_train_what_one_does(world: Path, codes, stage) -> None:
-    """Masked, with cached gradients and recomputed activations, then fine-tuned from what was put together."""
+    """Masked, with gradient caching and activation checkpointing, then fine-tuned from the full state dict."""
     assert codes["one"] == codes["two"] == [0]
     one, two = losses(world, "one", stage), losses(world, "two", stage)
     assert len(one) == STEPS and one == pytest.approx(two, abs=2e-4)
@@ -129,17 +123,17 @@ def test_killed_and_started_again_two_processes_end_with_the_same_bits(world, co
 
 
 @pytest.mark.parametrize(("runs", "processes"), [("two-one", [2, 1]), ("one-two", [1, 2])])
-def test_another_number_of_processes_goes_on(world: Path, codes, runs: str, processes: list[int]) -> None:
+def test_another_number_of_processes_resumes(world: Path, codes, runs: str, processes: list[int]) -> None:
     assert codes[runs] == [-9, 0]
     made = json.loads((world / runs / STAGES[0].directory / "stage.json").read_text())
     assert made["processes"] == processes
     first = {1: "one", 2: "two"}[processes[0]]
-    found = losses(world, runs)
-    assert found[:6] == losses(world, first)[:6] and found == pytest.approx(losses(world, "one"), abs=2e-4)
+    found, one = (losses(world, name, STAGES[0]) for name in (runs, "one"))
+    assert found[:6] == losses(world, first, STAGES[0])[:6] and found == pytest.approx(one, abs=2e-4)
     assert difference(exported(world, "one"), exported(world, runs)) < 1e-3
 
 
-def test_checkpoints_and_exports_are_whole(world: Path, codes) -> None:
+def test_checkpoints_and_exports_hold_the_full_state_dict(world: Path, codes) -> None:
     """The same names and shapes as one process writes; open_clip loads the export and gives the same features."""
     import open_clip
 
@@ -177,7 +171,7 @@ def test_undecodable_images_of_all_processes_are_counted(world: Path, codes) -> 
 
 
 @pytest.fixture(scope="module")
-def split() -> dict[str, dict]:
+def sharded() -> dict[str, dict]:
     paths = os.pathsep.join([str(TESTS.parent / "src"), str(TESTS)])
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *TORCHRUN, str(TESTS / "sharded_gradients.py")]
@@ -186,20 +180,20 @@ def split() -> dict[str, dict]:
     return json.loads(done.stdout)
 
 
-def test_gradients_are_one_processs(split) -> None:
-    """In one pass and in several, even and not, whatever is made again; in bfloat16 as near as that comes to fp32."""
-    assert len(split) == 10
-    for case, found in split.items():
+def test_gradients_are_one_processs(sharded) -> None:
+    """In one pass and in several, even and not, whatever is recomputed; in bfloat16 as near as that comes to fp32."""
+    assert len(sharded) == 10
+    for case, found in sharded.items():
         bound = 0.15 if "bf16" in case else 5e-6
         assert found["gradient"] < bound and found["loss"] < bound / 5, case
 
 
-def test_what_is_not_finite_in_another_process_is_seen(split) -> None:
-    assert all(found["finite"] == [True, False] for found in split.values())
+def test_what_is_not_finite_in_another_process_is_seen(sharded) -> None:
+    assert all(found["finite"] == [True, False] for found in sharded.values())
 
 
-def test_parameters_and_moments_are_split_and_stay_in_full_precision(split) -> None:
-    for found in split.values():
+def test_parameters_and_moments_are_split_and_stay_in_full_precision(sharded) -> None:
+    for found in sharded.values():
         assert 0.45 < found["held"] < 0.55 and 0.45 < found["moments"] < 0.55
         assert found["dtypes"] == ["torch.float32"]
 
@@ -207,7 +201,7 @@ def test_parameters_and_moments_are_split_and_stay_in_full_precision(split) -> N
 @pytest.mark.parametrize(
     ("name", "parameters", "blocks"), [("H14", 968e6, 32 + 24), ("G14", 2517e6, 48 + 32)]
 )
-def test_the_large_models_are_split_over_eight(name: str, parameters: float, blocks: int) -> None:
+def test_the_large_models_are_sharded_over_eight_processes(name: str, parameters: float, blocks: int) -> None:
     """Built without memory, among processes that are not there: an eighth each, gathered block by block."""
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
@@ -229,7 +223,7 @@ def test_the_large_models_are_split_over_eight(name: str, parameters: float, blo
     assert parameters - sum(own) < 0.05 * parameters  # embeddings, projections: gathered once a pass
 
 
-# ------------------------------------------------------------------------------------- recomputed activations
+# ------------------------------------------------------------------------------------- activation checkpointing
 
 
 def cost(which: object, precision: str) -> tuple[float, int, dict[str, torch.Tensor]]:
@@ -257,8 +251,8 @@ def cost(which: object, precision: str) -> tuple[float, int, dict[str, torch.Ten
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_recomputing_saves_memory_and_no_bit_changes(precision: str) -> None:
-    """Products are not made again: a third of the memory for nothing; whole blocks cost one more forward pass."""
+def test_activation_checkpointing_saves_memory_and_no_bit_changes(precision: str) -> None:
+    """Matrix products are kept: a third of the memory for nothing; whole blocks cost one more forward pass."""
     kept, flops, gradients = cost(False, precision)
     selective, blocks = cost("selective", precision), cost(True, precision)
     assert selective[0] < 0.7 * kept and selective[1] <= 1.01 * flops
@@ -268,7 +262,7 @@ def test_recomputing_saves_memory_and_no_bit_changes(precision: str) -> None:
         assert all(torch.equal(other[name], gradient) for name, gradient in gradients.items())
 
 
-def test_what_is_recomputed_is_configured(tmp_path: Path) -> None:
+def test_activation_checkpointing_is_configured(tmp_path: Path) -> None:
     """False and True stay what they were in fingerprints."""
     for value in (False, True, "selective"):
         assert (

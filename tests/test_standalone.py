@@ -16,10 +16,12 @@ import yaml
 from clipa import provenance, standalone
 from clipa.accept import accept
 from clipa.cost import stage_macs
-from clipa.plan import Plan, load_plan
-from clipa.results import read_records
-from clipa.standalone import StandaloneError, jobs_of, pack, run_here, unpack
-from clipa.train import INTERRUPTED
+from clipa.plan import Job, Plan, load_plan
+from clipa.records import read_records
+from clipa.resolved import ResolvedStage
+from clipa.standalone import jobs_of, pack, run_here, unpack
+from clipa.study import parse_run
+from clipa.train import INTERRUPTED, NonFinite
 
 ROOT = Path(__file__).parents[1]
 RUN = "S16-resize64-syntax8"
@@ -100,7 +102,7 @@ def test_killed_and_started_again_it_ends_with_an_archive_that_is_accepted(home:
     shutil.rmtree(home / "runs")
     shutil.rmtree(home / "data")
     before = (home / "out.tar.gz").read_bytes()
-    assert run_here([RUN], plan, home / "out.tar.gz") == 0
+    assert run_here([RUN], plan, home / "out.tar.gz", None, 1) == 0
     assert not (home / "data").exists() and (home / "out.tar.gz").read_bytes() == before
 
 
@@ -120,7 +122,7 @@ def test_negclip_gets_its_rows(home: Path) -> None:
     assert any(name.startswith("tiny/S16-resize64-truncation16-negclip/evaluation/") for name in names)
 
 
-def test_a_time_limit_stops_training_and_the_next_call_goes_on(
+def test_a_time_limit_stops_training_and_the_next_call_resumes(
     home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
     """The alarm rings in the fifth update; evaluation is left out here."""
@@ -134,8 +136,8 @@ def test_a_time_limit_stops_training_and_the_next_call_goes_on(
             os.kill(os.getpid(), signal.SIGTERM)
         return rate(step, *others)
 
-    def measured(self: standalone._Evaluations, job: standalone.Job) -> None:
-        path = plan.root / plan.records_file(list(job.stages))
+    def measured(self: standalone._Evaluations, job: Job) -> None:
+        path = plan.root / job.output
         path.parent.mkdir(parents=True)
         path.write_text("{}")
 
@@ -145,12 +147,33 @@ def test_a_time_limit_stops_training_and_the_next_call_goes_on(
     handler = signal.getsignal(signal.SIGTERM)
     assert run_here(slugs, plan, home / "out.tar.gz", minutes=5, processes=1) == INTERRUPTED
     assert updates == list(range(5))
-    assert "time is over" in capfd.readouterr().err
+    assert "time is up" in capfd.readouterr().err
     assert run_here(slugs, plan, home / "out.tar.gz", minutes=0, processes=1) == INTERRUPTED
     assert len(updates) == 5
     assert run_here(slugs, plan, home / "out.tar.gz", minutes=5, processes=1) == 0
     assert updates == [*range(5), *range(5, 12), *range(12), *range(12)]
     assert signal.getsignal(signal.SIGTERM) == handler
+
+
+def test_failed_runs_are_named_and_do_not_stop_the_others(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    """The first training fails; the second run's evaluation does, since nothing was trained."""
+    trained = []
+
+    def train(stage: ResolvedStage) -> None:
+        if "none" in stage.run:
+            raise NonFinite("the loss of step 3 is not finite")
+        trained.append(stage.content.kind)
+
+    monkeypatch.setattr(standalone, "train_stage", train)
+    monkeypatch.setattr(standalone, "_prepare", lambda *_: None)
+    slugs = ["S16-none-truncation32", "S16-resize64-truncation32"]
+    assert run_here(slugs, plan_of(home), home / "out.tar.gz", None, 1) == 1
+    said = capfd.readouterr().err
+    assert trained == ["pretrain", "finetune"]
+    assert "the loss of step 3 is not finite" in said and "0 of 2 runs measured" in said
+    assert "failed: S16-none-truncation32 seed 0, S16-resize64-truncation32 seed 0" in said
 
 
 def test_names_are_slugs_tables_and_the_resize_column(home: Path) -> None:
@@ -163,8 +186,10 @@ def test_names_are_slugs_tables_and_the_resize_column(home: Path) -> None:
     assert len(jobs_of(["table12"], plan)) == 2 * 60
     everything = jobs_of(["resize", "table12", "table11"], plan)
     assert everything[:30] == column and len(everything) == 2 * 102
-    with pytest.raises(StandaloneError, match=r"'table99' names no run.*groups of runs: resize, figure10"):
+    with pytest.raises(ValueError, match=r"table99: .* the experiments fill figure10, .*table11"):
         jobs_of(["table99"], plan)
+    with pytest.raises(ValueError, match="tables: needs no run"):
+        jobs_of(["tables"], plan)
 
 
 def test_foreign_and_damaged_archives_are_refused_and_nothing_is_overwritten(
@@ -189,26 +214,26 @@ def test_foreign_and_damaged_archives_are_refused_and_nothing_is_overwritten(
     with tarfile.open(out) as stored:
         assert [Path(name).name for name in stored.getnames()] == ["records.json"]
     path.write_bytes(os.urandom(4000))
-    with pytest.raises(StandaloneError, match="ask for fewer runs"):
+    with pytest.raises(ValueError, match="ask for fewer runs"):
         pack(plan, out)
 
     out.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(StandaloneError, match="cannot be read"):
+    with pytest.raises(ValueError, match="cannot be read"):
         unpack(out, plan)
     for name in ("../outside", "micro/records.json"):
         with tarfile.open(out, "w:gz") as foreign:
             foreign.add(home / "config" / "config.yaml", name)
-        with pytest.raises(StandaloneError, match="not an archive of this scale"):
+        with pytest.raises(ValueError, match="not an archive of this scale"):
             unpack(out, plan)
     assert not (home / "outside").exists()
 
 
 def test_mini_asks_for_a_gpu(tmp_path: Path) -> None:
     plan = load_plan({"scale": "mini"}, ROOT)
-    with pytest.raises(StandaloneError, match="trains on a GPU"):
-        run_here(["resize"], plan, tmp_path / "out.tar.gz")
-    with pytest.raises(StandaloneError, match="use Snakemake"):
-        run_here(["resize"], load_plan({"scale": "paper"}, ROOT), tmp_path / "out.tar.gz")
+    with pytest.raises(ValueError, match="trains on a GPU"):
+        run_here(["resize"], plan, tmp_path / "out.tar.gz", None, None)
+    with pytest.raises(ValueError, match="use Snakemake"):
+        run_here(["resize"], load_plan({"scale": "paper"}, ROOT), tmp_path / "out.tar.gz", None, None)
 
 
 # -------------------------------------------------------------------------------------------------- the mini scale
@@ -216,19 +241,18 @@ def test_mini_asks_for_a_gpu(tmp_path: Path) -> None:
 USABLE = 0.25 * 790e12 / 2  # multiply-adds a second: a quarter of what an H200 does in bf16
 
 
-def minutes(plan: Plan, runs: list) -> float:
-    return sum(stage_macs(stage) for run in runs for stage in plan.grid.stages(run, 0)) / USABLE / 60
+def minutes(jobs: list[Job]) -> float:
+    return sum(stage_macs(stage) for job in jobs for stage in job.stages) / USABLE / 60
 
 
 def test_the_mini_scale_fits_its_hour_and_a_half() -> None:
     """Half of each limit is left for what multiply-adds do not say: short kernels, evaluation, export."""
-    plan = load_plan({"scale": "mini"}, ROOT)
-    runs = plan.grid.runs()
-    assert len(runs) == 102
-    assert max(minutes(plan, [run]) for run in runs) <= 6 / 2
-    column = [job.run for job in jobs_of(["resize"], plan) if job.seed == 0]
-    assert minutes(plan, column) <= 0.67 * 15
-    assert minutes(plan, runs) <= 0.67 * 90
+    plan = load_plan({"scale": "mini", "seeds": [0]}, ROOT)
+    jobs = plan.jobs()
+    assert len(jobs) == 102
+    assert max(minutes([job]) for job in jobs) <= 6 / 2
+    assert minutes(plan.jobs("resize")) <= 0.67 * 15
+    assert minutes(jobs) <= 0.67 * 90
 
 
 def test_the_mini_scale_has_the_papers_patches_and_ladder_of_models() -> None:
@@ -242,7 +266,7 @@ def test_the_mini_scale_has_the_papers_patches_and_ladder_of_models() -> None:
         16,
     ]
     assert all(paper == ours for paper, ours in scale.kept_patches.items())
-    stages = [plan.stages_of(f"{model}16-none-truncation32", 0)[0] for model in "SBL"]
+    stages = [plan.job(parse_run(f"{model}16-none-truncation32"), 0).stages[0] for model in "SBL"]
     small, middle, large = (stage_macs(stage) for stage in stages)
     assert 3 < middle / small < 5 and 3 < large / middle < 5
     assert scale.finetune.steps >= 200 and min(scale.finetune.warmup_steps, scale.pretrain.warmup_steps) >= 20

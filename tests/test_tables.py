@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from clipa.records import RecordError, write_records
 from clipa.render import tables
 from clipa.render.tables import NUMBERS, SOURCES, TableError, make, make_numbers, render
 from clipa.render.tables.latex import escape, shown
-from clipa.results import RecordError, write_records
 from fabricated import measured_grid
 from printed_latex import PUBLISHED, Entry, Printed, by_id, place, read_back, records_of
 
@@ -302,10 +302,12 @@ def test_make_opens_the_files_of_its_table_only(tmp_path):
     absent = [PUBLISHED / SOURCES[2][0], tmp_path / "table1.json", tmp_path / "figure5.json"]
     out = make(2, [], absent, tmp_path / "tables" / "table2.tex")
     assert out.read_text(encoding="utf-8") == render(2, records_of(2))
-    with pytest.raises(RecordError, match=r"table1\.json: cannot be read as records"):
+    with pytest.raises(RecordError, match=r"table1\.json: no such records file"):
         make(1, [], absent, tmp_path / "tables" / "table1.tex")
     (tmp_path / "table1.json").write_text('{"records": [{"id": "x"}]}', encoding="utf-8")
-    with pytest.raises(RecordError, match=r"table1\.json: no published records: they lack benchmark, case"):
+    with pytest.raises(
+        RecordError, match=r"table1\.json: .*schema_version.* is missing|table1\.json: record x: "
+    ):
         make(1, [], absent, tmp_path / "tables" / "table1.tex")
     write_records(tmp_path / "records.json", measured_grid({"resize64": (10, 7, 5)}, n=200))
     beside = make(11, [tmp_path / "records.json"], [PUBLISHED / "table11.json"], tmp_path / "measured.tex")

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from clipa.provenance import hardware
 from clipa.train import learning_rate, train_stage
-from small_training import BATCH, STEPS, resolved, tiny_scale, tiny_stages
+from small_training import BATCH, STEPS, TORCHRUN, losses, resolved, tiny_scale, tiny_stages
 from small_world import draw_small_world
 
 TESTS = Path(__file__).parent
@@ -29,14 +29,18 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(world: Path, *scenarios: dict, launcher: tuple[str, ...] = ()) -> tuple[list[int], str]:
     """Exit codes of the scenarios' processes, and what they said."""
-    command = [sys.executable, *launcher, str(TESTS / "small_training.py"), str(world), json.dumps(scenarios)]
-    paths = os.pathsep.join(
-        [str(TESTS.parent / "src"), str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
-    )
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run(**process_of(world, *scenarios, launcher=launcher), timeout=300)
     assert done.stdout, done.stderr
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+
+def process_of(world: Path, *scenarios: dict, launcher: tuple[str, ...] = ()) -> dict:
+    """The arguments of the subprocess that trains the scenarios."""
+    command = [sys.executable, *launcher, str(TESTS / "small_training.py"), str(world), json.dumps(scenarios)]
+    paths = [str(TESTS.parent / "src"), str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return {"args": command, "env": environment, "text": True, **pipes}
 
 
 def outcome(world: Path, runs: str, stage=None, steps: int = STEPS) -> dict:
@@ -93,21 +97,7 @@ def test_a_finished_stage_is_not_trained_again(world: Path, undisturbed: dict) -
 
 def test_a_waiting_process_finds_the_work_done(world: Path, undisturbed: dict) -> None:
     """Two processes on one stage: the second waits for the lock, then finds the final checkpoint."""
-    scenario = json.dumps([{"runs": "shared"}])
-    paths = os.pathsep.join(
-        [str(TESTS.parent / "src"), str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
-    )
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    both = [
-        subprocess.Popen(
-            [sys.executable, str(TESTS / "small_training.py"), str(world), scenario],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
+    both = [subprocess.Popen(**process_of(world, {"runs": "shared"})) for _ in range(2)]
     said = [process.communicate(timeout=120) for process in both]
     assert all("[0]" in out for out, _ in said), said
     # Steps are shown as they are made; a stage that is trained once shows its first step once.
@@ -139,15 +129,10 @@ def test_workers_do_not_change_the_weights(world: Path, undisturbed: dict) -> No
 def test_two_processes_train_the_same_global_batch(world: Path, undisturbed: dict) -> None:
     """torchrun with two gloo processes, gradients cached in two passes each: one process's losses."""
     stage = {"processes": 2, "schedule": {"microbatch": 4}}
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    codes, said = run(world, {"runs": "ranks", "stage": stage}, launcher=launcher)
+    codes, said = run(world, {"runs": "ranks", "stage": stage}, launcher=TORCHRUN)
     assert codes == [0], said
-    distributed = world / "ranks" / tiny_stages(**stage)[0].directory / "loss.jsonl"
-    losses = [
-        [json.loads(line)["loss"] for line in text.splitlines()]
-        for text in (undisturbed["losses"], distributed.read_text())
-    ]
-    assert losses[0] == pytest.approx(losses[1], abs=2e-4)
+    one = losses(world, "undisturbed", tiny_stages()[0])
+    assert one == pytest.approx(losses(world, "ranks", tiny_stages(**stage)[0]), abs=2e-4)
 
 
 def test_divergence_stops_before_the_update(world: Path) -> None:
@@ -162,18 +147,18 @@ def test_divergence_stops_before_the_update(world: Path) -> None:
 
 def test_golden_losses(world: Path, undisturbed: dict) -> None:
     """Thirty steps. Exact on the hardware that recorded them, to 1e-3 elsewhere (other instruction sets round
-    otherwise). A change here means that the same configuration trains other weights: raise stages.SEMANTICS and
+    otherwise). A change here means that the same configuration trains other weights: raise resolved.SEMANTICS and
     write the new curve with ``python tests/golden_loss.py``.
     """
     from golden_loss import golden_losses
 
     golden = json.loads(GOLDEN.read_text())
-    losses = golden_losses(world)
-    assert len(losses) == 30 and losses[-1] < math.log(BATCH)
+    made = golden_losses(world)
+    assert len(made) == 30 and made[-1] < math.log(BATCH)
     if golden["hardware"] == hardware() and golden["torch"] == torch.__version__:
-        assert losses == golden["losses"]
+        assert made == golden["losses"]
     else:
-        assert losses == pytest.approx(golden["losses"], abs=1e-3)
+        assert made == pytest.approx(golden["losses"], abs=1e-3)
 
 
 def test_learning_rate() -> None:

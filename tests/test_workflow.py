@@ -13,7 +13,7 @@ import yaml
 
 from clipa.cli import parser
 from clipa.plan import load_plan
-from clipa.results import RECORDED_DIRECTORY
+from clipa.records import RECORDED_DIRECTORY
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("Snakefile", "workflow", "slurm", "profiles", "config", "envs", "src", "results/published")
@@ -172,6 +172,26 @@ def test_recorded_cells_are_not_planned(tree):
     path.write_text("{}", encoding="utf-8")
     jobs, _ = plan(tree, "measure_figure4", "-n", "--config", "scale=micro")
     assert not TRAINING & set(jobs) and jobs["draw_measured_figure"] == 1
+
+
+def test_what_is_newer_than_the_vocabulary_hides_no_training(tree):
+    """Touch each input of training in turn: the plan has every stage, and what must be made again."""
+    asked = load_plan({"scale": "ci", "seeds": [0], "reuse_recorded": False}, tree)
+    names = (
+        "train/manifest.json",
+        "train/annotation.json",
+        "vocabulary/vocabulary.json",
+        "test/plain/manifest.json",
+    )
+    for number, newest in enumerate(names):
+        for name in names:
+            path = tree / asked.data / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("{}", encoding="utf-8")
+            os.utime(path, (0, 1_000_000_000 + (name == newest) * 1000 * (number + 1)))
+        jobs, _ = plan(tree, "measure_figure4", "-n", "--config", "scale=ci", "seeds=[0]")
+        kinds = (jobs["pretrain"], jobs["finetune"], jobs["evaluate"], jobs["draw_measured_figure"])
+        assert kinds == (4, 2, 4, 1), newest
 
 
 def test_a_typo_is_one_line_that_names_key_and_file(tree):

@@ -7,16 +7,23 @@ and known commit, all stages there, and values that follow from the outcomes of 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from clipa.config import Scale
-from clipa.outcomes import correct_items, percent_and_error
 from clipa.plan import Plan
-from clipa.results import RECORDED_DIRECTORY, Record, read_records, run_name, write_records
+from clipa.records import (
+    RECORDED_DIRECTORY,
+    correct_items,
+    percent_and_error,
+    read_records,
+    run_name,
+    write_records,
+)
+from clipa.schema import MeasuredRecord, Record
 from clipa.stages import Stage, measured_stages, recorded_path, recorded_suite_path, stages_of
-from clipa.study import Run, parse_run
+from clipa.study import parse_run
 
 SUITE = "suite.json"
 TOLERANCE = 1e-6  # points; a value must be that of its outcomes, up to the arithmetic of another library
@@ -26,26 +33,41 @@ class AcceptError(ValueError):
     """Records cannot be accepted; one line says which, why, and what to do."""
 
 
+def git_knows(commit: str) -> bool:
+    """Whether `commit` is in the repository that holds this file. False without git."""
+    try:
+        done = subprocess.run(
+            ["git", "cat-file", "-e", f"{commit}^{{commit}}"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            timeout=30,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return done.returncode == 0
+
+
 def accept(
     run_records: Iterable[str | Path],
     scale: Scale,
     recorded_root: str | Path,
     *,
     replace: bool = False,
-    knows_commit: Callable[[str], bool] | None = None,
+    knows_commit: Callable[[str], bool] = git_knows,
 ) -> list[Path]:
     """Check records files of runs and write each to its place below `recorded_root`; returns those places.
 
-    A file called `suite.json` holds the test suite on a run's last stage and is kept apart from the grid's.
+    A file called `suite.json` holds the test suite on a run's last stage and is kept apart from the others.
     `scale` is the configuration that the records must have been made with. Nothing is written unless every
     file passes. A file that is recorded already with the same content is left as it is; with other content it
-    is replaced only with `replace`. `knows_commit` says whether a commit is in the repository (default: ask
-    git). Raises AcceptError, RecordError.
+    is replaced only with `replace`. `knows_commit` says whether a commit is in the repository. Raises AcceptError,
+    RecordError.
     """
     chosen: dict[Path, tuple[Path, list[Record]]] = {}
     for path in map(Path, run_records):
         records = read_records(path)
-        stages = check(path, records, scale, knows_commit or git_knows)
+        stages = check(path, records, scale, knows_commit)
         place = recorded_suite_path if path.name == SUITE else recorded_path
         target = Path(recorded_root) / place(stages)
         if target in chosen:
@@ -65,11 +87,11 @@ def accept(
 
 
 def accept_plan(
-    plan: Plan, *, replace: bool = False, knows_commit: Callable[[str], bool] | None = None
+    plan: Plan, *, replace: bool = False, knows_commit: Callable[[str], bool] = git_knows
 ) -> list[Path]:
     """Accept the measured records of every job of `plan`; returns their recorded places.
 
-    Raises AcceptError if a run was neither measured here nor recorded before: a half grid is not recorded.
+    Raises AcceptError if a run was neither measured here nor recorded before: a plan is recorded whole or not at all.
     """
     measured, missing = [], []
     for job in plan.jobs():
@@ -98,111 +120,80 @@ def check(
         raise AcceptError(f"{path}: these are published numbers; only measured ones are recorded")
     if first["scale"] != scale.name:
         raise AcceptError(f"{path}: measured at scale {first['scale']}, not {scale.name}")
-    run = parse_run(run_name(first))
-    stages = stages_of(run, scale, first["seed"])
+    stages = stages_of(parse_run(run_name(first)), scale, first["seed"])
+    by_kind = {stage.kind: stage for stage in measured_stages(stages)}
     for record in records:
-        _check_identity(path, record, run, stages)
-        _check_commit(path, record, knows_commit)
-        _check_value(path, record)
-    if path.name == SUITE:
-        _check_suite(path, records, stages[-1], scale)
-    else:
-        _check_complete(path, records, measured_stages(stages))
+        of_record = chain(
+            _doubts_of_identity(record, by_kind),
+            _doubts_of_commit(record, knows_commit),
+            _doubts_of_value(record),
+        )
+        for doubt in of_record:
+            raise AcceptError(f"{path}: record {record['id']}: {doubt}")
+    of_file = _doubts_of_suite if path.name == SUITE else _doubts_of_completeness
+    for doubt in of_file(records, stages):
+        raise AcceptError(f"{path}: {doubt}")
     return stages
 
 
-def _check_identity(path: Path, record: Record, run: Run, stages: Sequence[Stage]) -> None:
-    stage = next((stage for stage in measured_stages(stages) if stage.kind == record["stage"]), None)
+def _doubts_of_identity(record: MeasuredRecord, by_kind: Mapping[str, Stage]) -> Iterator[str]:
+    stage = by_kind.get(record["stage"])
     if stage is None:
-        raise AcceptError(f"{path}: record {record['id']}: run {run.slug} has no stage {record['stage']}")
+        yield f"run {run_name(record)} has no stage {record['stage']}"
+        return
     if record["stage_fingerprint"] != stage.fingerprint:
-        raise AcceptError(
-            f"{path}: record {record['id']}: trained as {record['stage_fingerprint']}, "
-            f"the configuration says {stage.fingerprint}; train again, or check out its configuration"
+        yield (
+            f"trained as {record['stage_fingerprint']}, the configuration says {stage.fingerprint}; "
+            "train again, or check out its configuration"
         )
-    expected: dict[str, Any] = {
-        "model": run.model,
-        "image_reduction": run.image_reduction,
-        "image_size": run.image_size,
-        "patches": run.patches,
-        "text_reduction": run.text_reduction,
-        "text_tokens": run.text_tokens,
-    }
-    for name, value in expected.items():
-        if record[name] != value:
-            raise AcceptError(
-                f"{path}: record {record['id']}: field {name} is {record[name]}, the run says {value}"
-            )
+    for name in ("model", "image_reduction", "image_size", "patches", "text_reduction", "text_tokens"):
+        expected = getattr(stage.run, name)
+        if record[name] != expected:
+            yield f"field {name} is {record[name]}, the run says {expected}"
 
 
-def _check_commit(path: Path, record: Record, knows_commit: Callable[[str], bool]) -> None:
+def _doubts_of_commit(record: MeasuredRecord, knows_commit: Callable[[str], bool]) -> Iterator[str]:
     commit, dirty = record["provenance"]["commit"], record["provenance"]["dirty"]
     if commit is None or dirty is None:
-        raise AcceptError(
-            f"{path}: record {record['id']}: made outside a git checkout; its code is not known"
-        )
-    if dirty:
-        raise AcceptError(
-            f"{path}: record {record['id']}: made with uncommitted changes; commit and measure again"
-        )
-    if not knows_commit(commit):
-        raise AcceptError(
-            f"{path}: record {record['id']}: commit {commit[:12]} is not in this repository; fetch it"
-        )
+        yield "made outside a git checkout; its code is not known"
+    elif dirty:
+        yield "made with uncommitted changes; commit and measure again"
+    elif not knows_commit(commit):
+        yield f"commit {commit[:12]} is not in this repository; fetch it"
 
 
-def _check_value(path: Path, record: Record) -> None:
+def _doubts_of_value(record: MeasuredRecord) -> Iterator[str]:
     n, outcomes = record["dataset"]["n"], record["outcomes"]["n"]
     if n != outcomes:
-        raise AcceptError(f"{path}: record {record['id']}: {outcomes} outcomes for a test set of {n} items")
+        yield f"{outcomes} outcomes for a test set of {n} items"
     try:
         value, error = percent_and_error(correct_items(record))
     except ValueError as problem:
-        raise AcceptError(f"{path}: record {record['id']}: {problem}") from None
+        yield str(problem)
+        return
     for name, found in (("value", value), ("standard_error", error)):
         if abs(record[name] - found) > TOLERANCE:
-            raise AcceptError(
-                f"{path}: record {record['id']}: field {name} is {record[name]}, its outcomes give {found}; "
-                "evaluate again"
-            )
+            yield f"field {name} is {record[name]}, its outcomes give {found}; evaluate again"
 
 
-def _check_complete(path: Path, records: Sequence[Record], stages: Sequence[Stage]) -> None:
+def _doubts_of_completeness(records: Sequence[MeasuredRecord], stages: Sequence[Stage]) -> Iterator[str]:
     """Every stage of the run must be measured, and on the same benchmarks as the others."""
-    measured = {
-        stage.kind: {
-            (r["benchmark"], r["metric"], r["protocol"]) for r in records if r["stage"] == stage.kind
-        }
-        for stage in stages
-    }
+    measured = {stage.kind: set() for stage in stages}
+    for record in records:
+        measured[record["stage"]].add((record["benchmark"], record["metric"], record["protocol"]))
+    first = stages[0].kind
     for kind, benchmarks in measured.items():
         if not benchmarks:
-            raise AcceptError(f"{path}: no record of stage {kind}; evaluate all stages of the run")
-        if benchmarks != next(iter(measured.values())):
-            raise AcceptError(
-                f"{path}: stage {kind} was not measured on the same benchmarks as {stages[0].kind}"
-            )
+            yield f"no record of stage {kind}; evaluate all stages of the run"
+        elif benchmarks != measured[first]:
+            yield f"stage {kind} was not measured on the same benchmarks as {first}"
 
 
-def _check_suite(path: Path, records: Sequence[Record], stage: Stage, scale: Scale) -> None:
-    """The whole suite, on the run's last stage only."""
-    if {record["stage"] for record in records} != {stage.kind}:
-        raise AcceptError(f"{path}: the suite is measured on stage {stage.kind}, the run's last, alone")
-    missing = scale.evaluation.suite.keys() - {record["benchmark"] for record in records}
+def _doubts_of_suite(records: Sequence[MeasuredRecord], stages: Sequence[Stage]) -> Iterator[str]:
+    """The suite must be measured as a whole, on the run's last stage only."""
+    last = stages[-1]
+    if {record["stage"] for record in records} != {last.kind}:
+        yield f"the suite is measured on stage {last.kind}, the run's last, alone"
+    missing = last.scale.evaluation.suite.keys() - {record["benchmark"] for record in records}
     if missing:
-        raise AcceptError(f"{path}: no record of {', '.join(sorted(missing))}; evaluate the whole suite")
-
-
-def git_knows(commit: str) -> bool:
-    """Whether `commit` is in the repository that holds this file. False without git."""
-    try:
-        done = subprocess.run(
-            ["git", "cat-file", "-e", f"{commit}^{{commit}}"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            timeout=30,
-            check=False,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return False
-    return done.returncode == 0
+        yield f"no record of {', '.join(sorted(missing))}; evaluate the whole suite"

@@ -1,15 +1,14 @@
 """Checkpoints that survive kill -9, a full disk and bit rot.
 
 A checkpoint is one safetensors file (no pickle) whose name carries its step and the SHA-256 of its bytes. It is
-written beside its final name, flushed to disk, and renamed: it exists whole or not at all. Loading verifies the
-digest, and falls back, aloud, to the one before.
+written to a temporary file, flushed to disk, and renamed, so it is complete or absent. Loading verifies the digest; if
+it does not match, the file is named on standard error and the checkpoint before it is loaded.
 
-It holds whole tensors, also those of a stage that is split over processes (:mod:`clipa.sharding`): the first process
-puts them together in host memory, 12 bytes a parameter (parameter and both moments), 30 GB for G/14 of the hundreds
-that a node of eight GPUs has, and writes them without a second copy. The others wait a minute or two (the digest
-takes a second a gigabyte), little beside the time between two checkpoints of a stage that large. Any number of
-processes can go on from it, one digest vouches for it, and one rename makes it exist. torch.distributed.checkpoint
-would write parts in parallel, but its index is a pickle, and a set of files has neither digest nor rename.
+It holds the full state dict, also of a sharded stage (:mod:`clipa.distributed`): the first process gathers it in host
+memory, 12 bytes a parameter (parameter and both moments), 30 GB for G/14, and writes it without a second copy. The
+other processes wait a minute or two (the digest takes a second a gigabyte), which is little beside the time between two
+checkpoints of a stage that large. In return a stage may resume with another world size. torch.distributed.checkpoint
+would write shards in parallel, but its index is a pickle, and a set of files has neither one digest nor one rename.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ _NAME = re.compile(r"checkpoint-(\d{9})-([0-9a-f]{16})\.safetensors")
 
 
 class CheckpointMismatch(RuntimeError):
-    """A checkpoint of another configuration lies in the stage's directory."""
+    """A checkpoint, or the parent, was made by another configuration."""
 
 
-class Stored(Mapping[str, Tensor]):
-    """The tensors of a checkpoint by name, read when they are asked for: never all in memory unless all are kept."""
+class StoredTensors(Mapping[str, Tensor]):
+    """The tensors of a checkpoint by name, each read from disk when it is asked for."""
 
     def __init__(self, path: Path) -> None:
         self._file = safe_open(path, framework="pt")
@@ -53,8 +52,9 @@ class Stored(Mapping[str, Tensor]):
 
 
 def save(directory: Path, step: int, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> Path:
-    """Write the checkpoint of ``step`` (updates done) and drop all but the newest two. ``OSError`` leaves the
-    earlier ones as they were and no partial file behind.
+    """Write the checkpoint of ``step`` (updates done) and delete all but the newest two.
+
+    Raises OSError; then the earlier checkpoints are unchanged and no partial file remains.
     """
     temporary = directory / f".checkpoint-{os.getpid()}.partial"
     try:
@@ -75,9 +75,11 @@ def save(directory: Path, step: int, tensors: dict[str, Tensor], metadata: dict[
     return path
 
 
-def load_latest(directory: Path, fingerprint: str) -> tuple[int, Stored, dict[str, Any]] | None:
-    """Step, tensors and metadata of the newest intact checkpoint, or None. Damaged ones are named and passed over;
-    one of another fingerprint is refused (:class:`CheckpointMismatch`). Several processes may ask at once.
+def load_latest(directory: Path, fingerprint: str) -> tuple[int, StoredTensors, dict[str, Any]] | None:
+    """Step, tensors and metadata of the newest intact checkpoint, or None.
+
+    Damaged ones are named on standard error and skipped. Raises CheckpointMismatch for another fingerprint. Several
+    processes may call it at once.
     """
     for leftover in directory.glob(".checkpoint-*.partial"):
         leftover.unlink(missing_ok=True)
@@ -87,7 +89,7 @@ def load_latest(directory: Path, fingerprint: str) -> tuple[int, Stored, dict[st
         if _digest(path) != match[2]:
             print(f"{path}: damaged (its bytes do not match its name); using the one before", file=sys.stderr)
             continue
-        tensors = Stored(path)
+        tensors = StoredTensors(path)
         if tensors.metadata["fingerprint"] != fingerprint:
             raise CheckpointMismatch(
                 f"{path}: made by configuration {tensors.metadata['fingerprint']}, this stage is {fingerprint}; "

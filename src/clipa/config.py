@@ -7,7 +7,10 @@ An unknown key, a wrong type or a value out of range ends in one line that names
 from __future__ import annotations
 
 import difflib
+import posixpath
+import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,10 +32,28 @@ def _one_of(known: Callable[[], Any]) -> AfterValidator:
     return AfterValidator(check)
 
 
+Rate = Annotated[float, Field(gt=0, lt=10, allow_inf_nan=False)]
+"""A base learning rate."""
+Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+Count = Annotated[int, Field(gt=0)]
 ImageReductionName = Annotated[str, _one_of(lambda: ("none", *study.IMAGE_REDUCTIONS))]
 MaskName = Annotated[str, _one_of(study.masks)]
 TextReductionName = Annotated[str, _one_of(lambda: tuple(study.TEXT_REDUCTIONS))]
 ModelName = Annotated[str, Field(pattern=r"^([A-Z][A-Za-z]*/\d+|[A-Z][A-Za-z]*-[A-Z])$")]
+
+
+def _safe_directory(name: str) -> str:
+    """A directory that commands may be given, and that holds nothing that is tracked."""
+    if not re.fullmatch(r"[A-Za-z0-9._/~+-]+", name) or name.startswith("-"):
+        raise ValueError(f"{name!r}: letters, digits and . _ / ~ + - only")
+    tracked = ("results/published", "results/recorded", "figures", "tables", "docs", "src", "config", "tests")
+    path = posixpath.normpath(name)
+    if path in (".", "results") or any(path == one or path.startswith(f"{one}/") for one in tracked):
+        raise ValueError(f"{name!r} holds tracked files; choose another directory, as results/runs")
+    return name
+
+
+DirectoryName = Annotated[str, AfterValidator(_safe_directory)]
 
 
 class ConfigError(ValueError):
@@ -51,10 +72,10 @@ class Schedule(Strict):
     samples: int = Field(gt=0, description="samples seen; a multiple of batch_size")
     batch_size: int = Field(gt=0)
     warmup_steps: int = Field(ge=0)
-    base_lr: dict[str, float] = Field(description="by model; peak lr = base lr × batch size / 256")
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
-    weight_decay: float = 0.2
+    base_lr: dict[str, Rate] = Field(description="by model; peak lr = base lr × batch size / 256")
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    eps: Share = 1e-8
+    weight_decay: float = Field(0.2, ge=0, le=10, allow_inf_nan=False)
     microbatch: int | None = Field(
         default=None,
         gt=0,
@@ -85,8 +106,11 @@ class Augmentation(Strict):
     0.8, grey with 0.2); the ViT runs of §3 and §4 have neither.
     """
 
-    crop_area: tuple[float, float] = (0.4, 1.0)
-    crop_ratio: tuple[float, float] = (0.75, 4 / 3)
+    crop_area: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.4, 1.0)
+    crop_ratio: tuple[Annotated[float, Field(gt=0, le=10)], Annotated[float, Field(gt=0, le=10)]] = (
+        0.75,
+        4 / 3,
+    )
     color_jitter: float = Field(
         0.0,
         ge=0,
@@ -95,8 +119,16 @@ class Augmentation(Strict):
     )
     color_jitter_probability: float = Field(0.8, ge=0, le=1)
     grayscale_probability: float = Field(0.0, ge=0, le=1)
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[Share, Share, Share] = (0.485, 0.456, 0.406)
+    std: tuple[Share, Share, Share] = (0.229, 0.224, 0.225)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Augmentation:
+        for name in ("crop_area", "crop_ratio"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name}: {low} is larger than {high}")
+        return self
 
 
 class WorldParameters(Strict):
@@ -172,7 +204,7 @@ class ScaleModel(Strict):
     """How one of the paper's models is built at this scale."""
 
     config: str = Field(description="stem of a file in src/clipa/model_configs")
-    base_lr: dict[Literal["pretrain", "finetune", "negclip"], float] = Field(
+    base_lr: dict[Literal["pretrain", "finetune", "negclip"], Rate] = Field(
         default_factory=dict, description="by kind of stage, where the schedule names no rate for this model"
     )
     patch_size: int | None = Field(default=None, gt=0, description="where it is not the scale's (H/14, G/14)")
@@ -223,8 +255,8 @@ class Scale(Strict):
     )
     device: Literal["cpu", "cuda"] = "cpu"
     patch_size: int = Field(gt=0)
-    image_sizes: dict[int, int] = Field(description="the paper's pixels → pixels at this scale")
-    kept_patches: dict[int, int] = Field(
+    image_sizes: dict[Count, Count] = Field(description="the paper's pixels → pixels at this scale")
+    kept_patches: dict[Count, Count] = Field(
         default_factory=dict, description="patches that a mask keeps in the paper → at this scale"
     )
     models: dict[ModelName, ScaleModel]
@@ -280,10 +312,12 @@ class ExperimentRuns(Strict):
     """A block of runs: the product of its lists (the paper's pixels; text lengths with [CLS])."""
 
     image_reduction: ImageReductionName
-    image_size: list[int] = [study.FULL_IMAGE_SIZE]
-    kept_patches: list[int] | None = Field(default=None, description="of the paper's 196; masks only")
+    image_size: list[Count] = Field([study.FULL_IMAGE_SIZE], min_length=1)
+    kept_patches: list[Count] | None = Field(default=None, description="of the paper's 196; masks only")
     text_reduction: list[TextReductionName] = ["truncation"]
-    text_tokens: list[int] = [study.FULL_TEXT_TOKENS]
+    text_tokens: list[Annotated[int, Field(ge=2, le=study.FULL_TEXT_TOKENS)]] = Field(
+        [study.FULL_TEXT_TOKENS], min_length=1, description="[CLS] and at least one word piece"
+    )
     recipe: list[str] = [study.STUDY]
 
     @model_validator(mode="after")
@@ -313,11 +347,11 @@ class Project(Strict):
     """``config/config.yaml``, with what the command line's --config overrides."""
 
     scale: str = "micro"
-    seeds: list[int] = [0, 1, 2]
+    seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field([0, 1, 2], min_length=1)
     experiments: list[str] | None = Field(default=None, description="None: those of the scale's file")
     reuse_recorded: bool = True
-    runs_directory: str = "results/runs"
-    data_directory: str = "results/data"
+    runs_directory: DirectoryName = "results/runs"
+    data_directory: DirectoryName = "results/data"
     budget_gpu_hours: float | None = Field(
         default=None,
         ge=0,
@@ -375,9 +409,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_unique_keys())
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -385,6 +421,26 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected keys and values, found {type(values).__name__}")
     return values
+
+
+@cache
+def _unique_keys() -> Any:
+    """PyYAML's safe loader, with a key that occurs twice as an error: it would silently take the last."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            seen = set()
+            for key, _ in node.value:
+                name = self.construct_object(key, deep=deep)
+                if name in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {name!r} occurs twice", key.start_mark
+                    )
+                seen.add(name)
+            return super().construct_mapping(node, deep)
+
+    return Loader
 
 
 def validated(model: type[Any], values: dict[str, Any], path: Path, within: str = "") -> Any:

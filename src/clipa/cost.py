@@ -250,7 +250,7 @@ def image_tower_size(model_config: dict[str, Any]) -> tuple[int, int]:
 
 def stage_macs(stage: Stage) -> float:
     """Multiply-adds of a whole training stage, backward passes included; masked patches cost nothing."""
-    if stage.kind == "negclip":  # two pictures and four texts a sample
+    if stage.kind == "negclip":  # two images and four texts a sample
         text = _text_macs(stage.model_config)
         pair = 2 * (forward_macs(stage.model_config) - text) + 4 * text
     elif stage.kept_patches is None:

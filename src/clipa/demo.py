@@ -1,35 +1,42 @@
 """``make demo``: the inverse scaling law measured at a small scale, driven and watched from one terminal.
 
-Snakemake does the work, in a process group of its own; this module starts it, shows one progress bar for the whole
-and one for each stage under way, and says at the end what was found. Interrupted at any point, and however it was
-killed, the next start goes on from what is on disk.
+Snakemake does the work, in a process group of its own. This module starts it, shows how far it is, and says at the end
+what was found. Interrupted at any point, and however it was killed, the next start resumes from what is on disk.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO
+from subprocess import DEVNULL, Popen
 
-from clipa.demo_progress import Display, Work, clock
+from clipa.estimate import throughput_of
+from clipa.locks import lock_holder
 from clipa.plan import Plan, load_plan
-from clipa.results import RECORDED_DIRECTORY, Record, load_records
-from clipa.stages import recorded_path
+from clipa.progress import Overall, clock
+from clipa.records import RECORDED_DIRECTORY, load_records
 
 SCALES = {"full": "micro", "ci": "ci"}
-TARGETS = ("data", "measure_figure4", "measure_figure9", "measure_figure10", "measure_table11")
-POLL_SECONDS = 1.0
+RESULTS = [*(f"figures/figure{number}.png" for number in (4, 9, 10)), "tables/table11.tex"]
+TARGETS = ["data", *(f"measure_{Path(name).stem}" for name in RESULTS)]
+# Nominal seconds of one core for what no record tells: they only weigh jobs against each other.
+START_UP_SECONDS, EVALUATION_SECONDS, RESULT_SECONDS, DATA_SECONDS_PER_IMAGE = 8.0, 14.0, 4.0, 2e-3
 
-
-class Stopped(Exception):
-    """Ctrl-C, or SIGTERM."""
+# The process that works holds the lock, not its driver: a Snakemake that outlives the demo keeps the next one waiting,
+# and a killed one leaves nothing to clear away (hence --nolock). Jobs lock their directories likewise.
+_SNAKEMAKE = """
+import sys
+from pathlib import Path
+from clipa.locks import directory_lock
+from snakemake.cli import main
+with directory_lock(Path(sys.argv[1]), "the demo"):
+    main(["--nolock", *sys.argv[2:]])
+"""
 
 
 def demo(size: str = "full") -> int:
@@ -37,256 +44,124 @@ def demo(size: str = "full") -> int:
 
     0: finished, also when nothing was left to do; 1: a job failed; 130: interrupted.
     """
-    began = time.monotonic()
-    asked = {"scale": SCALES[size], "seeds": [0], "reuse_recorded": False}
-    plan = load_plan(asked)
-    log = plan.runs / "snakemake.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    began, again = time.monotonic(), "`make demo`" if size == "full" else f"`make demo SIZE={size}`"
+    plan = load_plan({"scale": SCALES[size], "seeds": [0], "reuse_recorded": False})
+    directory, cores = plan.measured_directory, len(os.sched_getaffinity(0))
+    log, report = directory / "snakemake.log", directory / "report.html"
+    directory.mkdir(parents=True, exist_ok=True)
     start = log.stat().st_size if log.exists() else 0
-    cores = len(os.sched_getaffinity(0))
-    work = Work(plan, cores)
-    _introduce(plan, work, cores, log)
-    previous = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        _wait_for_others(work)
-        _name_orphans(Path.cwd())
-        code = _measure(asked, work, cores, log)
-    except Stopped:
-        print(
-            f"\nStopped. What is finished is kept, stages go on from their checkpoints: {_again(size)} goes on."
-        )
-        return 130
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-    if code:
-        _explain_failure(log, start, code, size)
-        return 1
-    _conclude(plan, time.monotonic() - began)
-    return 0
-
-
-def _again(size: str) -> str:
-    return "`make demo`" if size == "full" else f"`make demo SIZE={size}`"
-
-
-def _stop(_number: int, _frame: object) -> None:
-    raise Stopped
-
-
-def _introduce(plan: Plan, work: Work, cores: int, log: Path) -> None:
-    runs, stages = plan.grid.runs(), list(plan.stages.values())
+    overall = Overall(f"demo ({plan.scale.name})", nominal_seconds(plan), cores)
     print(f"The {plan.scale.name} scale: {plan.scale.about}")
-    print(f"{len(runs)} runs ({len(stages)} training stages), each evaluated; nothing is downloaded.")
-    left = work.seconds_left()
-    if left:
-        print(f"About {clock(left)} on {cores} cores. What Snakemake says is in {log}.", flush=True)
+    print(f"{len(plan.jobs())} runs ({len(plan.stages)} stages), each evaluated; nothing is downloaded.")
+    print(f"About {clock(overall.left())} left on {cores} cores. Snakemake's output is in {log}.", flush=True)
+    if holder := lock_holder(directory):
+        print(f"Process {holder} is at work in {directory}: waiting for it (to end it: kill {holder}).")
+    asked = ["--config", f"scale={plan.scale.name}", "seeds=[0]", "reuse_recorded=false"]
+    with overall:
+        code = _run(directory, [*TARGETS, "--cores", str(cores), "--keep-going", *asked], overall.show)
+        if code == 0 and _is_older(report, [directory / name for name in RESULTS]):
+            code = _run(directory, [*TARGETS, "--report", str(report), *asked], overall.show)
+        overall.show(final=code == 0)
+    if code == 130:
+        print(f"\nStopped. What is finished is kept, stages have saved checkpoints: {again} resumes.")
+    elif code:
+        _explain_failure(log, start, code)
+        print(f"Snakemake's output is in {log}. {again} resumes from what is finished.", file=sys.stderr)
     else:
-        print("All of it is here already.", flush=True)
+        _conclude(plan)
+        print(f"wall time  {clock(time.monotonic() - began)}", flush=True)
+    return code if code in (0, 130) else 1
 
 
-# ------------------------------------------------------------------------------------------- others at work
+def nominal_seconds(plan: Plan) -> dict[Path, tuple[str, float]]:
+    """What the demo makes: each file with a name and with seconds on one core, of stages by what is measured."""
+    hours, data = throughput_of(plan).hours, DATA_SECONDS_PER_IMAGE * plan.scale.data.world.training_images
+    files = ["train/manifest.json", "vocabulary/vocabulary.json", "train/annotation.json"]
+    made = {plan.data / name: (name, START_UP_SECONDS + data) for name in files}
+    for stage in plan.stages.values():
+        seconds = START_UP_SECONDS + 3600 * hours(stage).mean
+        made[plan.stage_file(stage)] = f"{stage.run.slug} {stage.kind}", seconds
+    made |= {job.output: (job.name, EVALUATION_SECONDS) for job in plan.jobs()}
+    results = [plan.measured_directory / name for name in [*RESULTS, "report.html"]]
+    return made | {file: (file.name, RESULT_SECONDS) for file in results}
 
 
-def _wait_for_others(work: Work) -> None:
-    """A Snakemake that outlived an earlier start, or another terminal's, is at work: watch it until it is done."""
-    other = next(other_snakemakes(Path.cwd()), None)
-    if other is None:
-        if any(Path(".snakemake", "locks").glob("*.lock")):
-            print("Clearing the lock of a Snakemake that was killed (no process owns it).")
-            subprocess.run(_snakemake("--unlock"), capture_output=True, check=False)
-        return
-    print(
-        f"Snakemake (process {other}) is already at work in this folder: watching it (to end it: kill {other})."
-    )
-    with Display(work) as display:
-        while _alive(other):
-            display.show()
-            time.sleep(POLL_SECONDS)
-    _wait_for_others(work)
-
-
-def other_snakemakes(root: Path) -> Iterator[int]:
-    """Live Snakemake drivers that work in ``root``."""
-    for process, words in _processes_in(root):
-        if "snakemake" in {Path(word).name for word in words[:3]}:
-            yield process
-
-
-def _processes_in(root: Path) -> Iterator[tuple[int, list[str]]]:
-    """Process ids and command lines of other live Python processes whose working directory is ``root``."""
-    import psutil
-
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or [""]
-        if process.pid == os.getpid() or "python" not in Path(words[0]).name:
-            continue
-        try:
-            if Path(process.cwd()) == root.resolve() and process.status() != psutil.STATUS_ZOMBIE:
-                yield process.pid, words
-        except psutil.Error:
-            continue
-
-
-def _alive(pid: int) -> bool:
-    import psutil
-
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _name_orphans(root: Path) -> None:
-    """Jobs whose Snakemake was killed are left to finish: theirs and the new jobs' locks keep them apart."""
-    for pid, job in orphans(root):
-        print(f"Still at work from a Snakemake that was killed: {job} (process {pid}). It is left to finish;")
-        print(f"a new job for the same thing waits for it (to end it instead: kill {pid}).")
-
-
-def orphans(root: Path) -> Iterator[tuple[int, str]]:
-    """Processes of jobs (``python -m clipa VERB …``) in ``root`` other than this one, and what they do."""
-    for process, words in _processes_in(root):
-        if words[1:3] == ["-m", "clipa"] and len(words) > 3 and words[3] != "demo":
-            options = dict(itertools.pairwise(words))
-            named = [options.get(key) for key in ("--run", "--kind")] if "--run" in options else words[4:5]
-            yield process, " ".join(word for word in [words[3], *named] if word)
-
-
-# ---------------------------------------------------------------------------------------------- Snakemake
-
-
-def _snakemake(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "snakemake", *arguments]
-
-
-def _config(asked: dict[str, object]) -> list[str]:
-    return ["--config", *(f"{key}={str(value).lower()}" for key, value in asked.items())]
-
-
-def _measure(asked: dict[str, object], work: Work, cores: int, log: Path) -> int:
-    """Run Snakemake to its end under the progress bar, then its report; the exit code of what failed first."""
-    command = _snakemake(*TARGETS, "--cores", str(cores), "--keep-going", *_config(asked))
-    with open(log, "a", encoding="utf-8") as output:
-        code = _run(command, output, work)
-        report = log.with_name("report.html")
-        if code == 0 and _older(report, work.results()):
-            code = _run(_snakemake(*TARGETS, "--report", str(report), *_config(asked)), output, None)
-    return code
-
-
-def _older(report: Path, files: list[Path]) -> bool:
+def _is_older(report: Path, files: Sequence[Path]) -> bool:
     return not report.is_file() or any(file.stat().st_mtime > report.stat().st_mtime for file in files)
 
 
-def _run(command: list[str], output: IO[str], work: Work | None) -> int:
-    """Run ``command`` in a process group of its own, so that Ctrl-C reaches it as SIGTERM, through us."""
-    environment = {
-        **os.environ,
-        "HF_HUB_OFFLINE": "1",
-        "NO_ALBUMENTATIONS_UPDATE": "1",
-    }
+def _snakemake(directory: Path, arguments: Sequence[str]) -> list[str]:
+    return [sys.executable, "-c", _SNAKEMAKE, str(directory), *arguments]
+
+
+def _run(directory: Path, arguments: Sequence[str], show: Callable[[], None]) -> int:
+    """Run Snakemake in a process group of its own; its exit code, or 130 after Ctrl-C or SIGTERM.
+
+    The group gets SIGTERM then, and stages save a checkpoint; at the second Ctrl-C it is killed.
+    """
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "NO_ALBUMENTATIONS_UPDATE": "1"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # jobs start several times faster with cached bytecode
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, process_group=0
-    )
+    received: list[bool] = []
+    numbers = signal.SIGINT, signal.SIGTERM
+    handlers = {number: signal.signal(number, lambda *_: received.append(True)) for number in numbers}
     try:
-        if work is None:
-            return process.wait()
-        with Display(work) as display:
-            while process.poll() is None:
-                display.show()
-                time.sleep(POLL_SECONDS)
-            display.show(final=process.returncode == 0)
-        return process.returncode
-    except Stopped:
-        _end(process)
-        raise
+        with open(directory / "snakemake.log", "ab") as log:
+            command = _snakemake(directory, arguments)
+            process = Popen(command, stdin=DEVNULL, stdout=log, stderr=log, env=environment, process_group=0)
+        sent = 0
+        while process.poll() is None:
+            if len(received) > sent:
+                if not sent:
+                    print("\nStopping: stages save a checkpoint (Ctrl-C again: kill at once) …", flush=True)
+                os.killpg(process.pid, signal.SIGKILL if sent else signal.SIGTERM)
+                sent += 1
+            show()
+            time.sleep(1.0)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return 130 if received else process.returncode
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM to Snakemake and its jobs: stages save a checkpoint. A second Ctrl-C kills them."""
-    print("\nStopping: stages under way save a checkpoint (Ctrl-C again: kill at once) …", flush=True)
-    os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait()
-    except Stopped:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _explain_failure(log: Path, start: int, code: int, size: str) -> None:
-    """Say which job failed and why: the last lines of the failed jobs' own logs."""
+def _explain_failure(log: Path, start: int, code: int) -> None:
+    """Say which jobs failed and why: the last lines of their own logs, named since byte ``start`` of Snakemake's."""
     if code < 0:
-        reason = f"Snakemake was killed (signal {-code}); its jobs may still be running."
-    else:
-        said = log.read_bytes()[start:].decode("utf-8", errors="replace")
-        failed = dict.fromkeys(re.findall(r"^ +log: (\S+) \(check log", said, re.MULTILINE))
-        for path in failed:
-            print(f"--- {path}\n{_last_lines(Path(path), 10)}", file=sys.stderr)
-        if not failed:
-            print(_last_lines(log, 20), file=sys.stderr)
-        reason = f"A job failed: see above, and {log}."
-    print(f"{reason} {_again(size)} goes on from what is finished.", file=sys.stderr)
+        print(f"Snakemake was killed (signal {-code}); its jobs may still be running.", file=sys.stderr)
+    said = log.read_bytes()[start:].decode("utf-8", errors="replace")
+    failed = dict.fromkeys(re.findall(r"^ +log: (\S+) \(check log", said, re.MULTILINE))
+    for path in map(Path, failed):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+        print("\n".join([f"--- {path}", *lines[-10:]]), file=sys.stderr)
+    if not failed:
+        print("\n".join(said.splitlines()[-20:]), file=sys.stderr)
 
 
-def _last_lines(path: Path, count: int) -> str:
-    try:
-        return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-count:])
-    except OSError as error:
-        return f"(cannot be read: {error.strerror})"
-
-
-# ---------------------------------------------------------------------------------------------- the end
-
-
-def _conclude(plan: Plan, seconds: float) -> None:
+def _conclude(plan: Plan) -> None:
     from clipa.law import main_report
 
-    cells = plan.cells()
-    print(f"\n{main_report(cells).rstrip()}\n")
-    print(
-        f"figures    {plan.runs}/figures/figure4.png, figure9.png, figure10.png (the numbers: figures/data/*.csv)"
-    )
-    print(f"table      {plan.runs}/tables/table11.tex")
-    print(f"report     {plan.runs}/report.html")
-    print(f"records    {plan.runs}/<run>/evaluation/*/records.json")
-    for line in compare_with_recorded(plan):
-        print(line)
-    print(f"wall time  {clock(seconds)}", flush=True)
+    directory = plan.measured_directory
+    print(f"\n{main_report([job.output for job in plan.jobs()]).rstrip()}\n")
+    print(f"figures    {directory}/figures/figure4.png, figure9.png, figure10.png (as CSV: figures/data)")
+    print(f"table      {directory}/tables/table11.tex")
+    print(f"report     {directory}/report.html")
+    print(f"records    {directory}/<run>/evaluation/*/records.json")
+    print(compare_with_recorded(plan), end="")
 
 
-def compare_with_recorded(plan: Plan) -> list[str]:
-    """Whether the accepted records of the same fingerprints hold the same per-item outcomes."""
-    same: list[str] = []
-    different: list[str] = []
-    for run in plan.grid.runs():
-        for seed in plan.project.seeds:
-            stages = plan.grid.stages(run, seed)
-            accepted = plan.root / RECORDED_DIRECTORY / recorded_path(stages)
-            if not accepted.is_file():
-                continue
-            measured = {
-                record["id"]: record for record in load_records([plan.root / plan.records_file(stages)])
-            }
+def compare_with_recorded(plan: Plan) -> str:
+    """Whether the accepted records of the same fingerprints hold the same outcomes, a line; empty without any."""
+    same: dict[str, bool] = {}
+    for job in plan.jobs():
+        accepted = RECORDED_DIRECTORY / job.recorded_path
+        if accepted.is_file():
+            measured = {record["id"]: record["outcomes"] for record in load_records([job.output])}
             for record in load_records([accepted]):
-                other = measured.get(record["id"])
-                if other is not None:
-                    (same if _same_outcomes(record, other) else different).append(record["id"])
-    if not same and not different:
-        return []
-    total = len(same) + len(different)
-    if not different:
-        return [
-            f"recorded   all {total} accepted records of these stages: the same outcome on every test item"
-        ]
-    return [
-        f"recorded   {len(same)} of {total} accepted records of these stages have the same outcomes; not, for "
-        f"instance, {different[0]} (other hardware gives other bits)"
-    ]
-
-
-def _same_outcomes(first: Record, second: Record) -> bool:
-    return (
-        first["stage_fingerprint"] == second["stage_fingerprint"] and first["outcomes"] == second["outcomes"]
+                if record["id"] in measured:
+                    same[record["id"]] = record["outcomes"] == measured[record["id"]]
+    different = [name for name, equal in same.items() if not equal]
+    line = (
+        f"recorded   {len(same) - len(different)} of {len(same)} accepted records have the same outcomes here"
     )
+    if different:
+        line += f"; not, for instance, {different[0]} (other hardware gives other bits)"
+    return line + "\n" if same else ""

@@ -60,7 +60,7 @@ def process_group(expected: int, device: str) -> Iterator[int]:
     found = int(os.environ.get("WORLD_SIZE", "1"))
     if found != expected:
         raise ValueError(
-            f"this stage trains with {expected} processes, torchrun started {found}: "
+            f"this stage trains with {expected} processes, found {found}: start it with "
             f"torchrun --standalone --nproc-per-node {expected} -m clipa train FILE"
         )
     if found == 1:

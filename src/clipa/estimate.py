@@ -27,8 +27,10 @@ from clipa.cost import (
     training_total,
 )
 from clipa.plan import Plan
-from clipa.results import PUBLISHED_DIRECTORY, RECORDED_DIRECTORY, Record, run_name
-from clipa.stages import Stage, data_slug, measured_stages, stages_of
+from clipa.records import PUBLISHED_DIRECTORY, RECORDED_DIRECTORY, run_name
+from clipa.resolved import data_slug
+from clipa.schema import Record
+from clipa.stages import Stage, measured_stages, stages_of
 from clipa.study import parse_run
 
 # ------------------------------------------------------------------------------------------------------- throughput

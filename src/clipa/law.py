@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy
 
-from clipa.outcomes import correct_items
-from clipa.results import Record, RecordError, load_records, of_the_study, parameters_of
+from clipa.records import RecordError, correct_items, load_records, of_the_study, parameters_of
+from clipa.schema import Record
 from clipa.stats import (
     MINIMAL_MODELS,
     MINIMAL_SEEDS,

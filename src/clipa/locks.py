@@ -1,8 +1,7 @@
-"""One writer per directory, also after the driver that started the writer was killed.
+"""One writer per directory, also after Snakemake was killed and started again.
 
-Snakemake, killed and started again, submits jobs that may still be running as orphans of the first start. The
-lock is held by the process that writes (not by its driver), names that process, and vanishes with it: ``flock``
-is released by the kernel when the holder dies, however it dies.
+Jobs of the first start may still be running as orphans when the second start submits the same jobs. The lock is held by
+the process that writes, names that process, and ends with it: the kernel releases ``flock`` however the holder dies.
 """
 
 from __future__ import annotations
@@ -38,7 +37,9 @@ def directory_lock(directory: Path, what: str, poll_seconds: float = 0.5) -> Ite
     Yields True if it had to wait: what the other process was making may be there now, so look before working.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / LOCK_NAME, "a+b") as file:
+    # Not through a symbolic link: the lock's content is overwritten.
+    number = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    with open(number, "r+b") as file:
         waited = False
         while True:
             try:

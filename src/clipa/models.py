@@ -22,9 +22,10 @@ from torch import Tensor, nn
 
 from clipa.config import Augmentation
 from clipa.cost import CONVNETS, ConvNet
+from clipa.files import seal
 
 MAXIMUM_LOGIT_SCALE = 100.0
-"""Temperature clamp, as in CLIP and open_clip; the paper gives only its start, 1/0.07 (Table 5)."""
+"""As in CLIP and open_clip; the paper gives only its initial value, 1/0.07 (Table 5)."""
 
 _IMAGE_POSITIONS = "visual.positional_embedding"
 _TEXT_POSITIONS = "positional_embedding"
@@ -68,7 +69,7 @@ _register_small_convnets()
 
 
 class TokenMask(nn.Module):
-    """The one seam in open_clip's image tower: keeps the class token and the patches that a reduction chose.
+    """Takes the place of open_clip's patch dropout: keeps the class token and the patches that a mask chose.
 
     ``kept`` [b, K] int64 is set for one forward pass by :class:`Towers`; without it nothing is dropped.
     """
@@ -86,7 +87,7 @@ class TokenMask(nn.Module):
 
 
 class Towers(nn.Module):
-    """Both towers as one module: (images [b, 3, S, S] uint8, tokens [b, T]) → features [b, D], [b, D], scale.
+    """Both towers as one module: (images [b, 3, S, S] uint8, tokens [b, T]) → features [b, D], [b, D], logit scale.
 
     Normalisation of the pixels happens here, on the device, so that only bytes travel. ``kept`` [b, K] names the
     patches that the image tower sees (§3.2's masks, in training only); None: all of them.
@@ -141,13 +142,13 @@ def inherit(model: CLIP, parent: dict[str, Tensor]) -> None:
 
 def decayed(name: str, parameter: nn.Parameter) -> bool:
     """Whether weight decay applies: weight matrices only. As in the released code, biases, norms, embedding tables,
-    positions, the class token and the temperature are exempt; the paper only gives the value 0.2 (Table 5).
+    positions, the class token and the logit scale are exempt; the paper only gives the value 0.2 (Table 5).
     """
     return parameter.ndim >= 2 and not name.endswith(("positional_embedding", "token_embedding.weight"))
 
 
 def clamp_logit_scale(model: CLIP) -> None:
-    """Keep the scale within [1, 100]."""
+    """Keep the logit scale within [1, 100]."""
     with torch.no_grad():
         model.logit_scale.clamp_(0.0, torch.log(torch.tensor(MAXIMUM_LOGIT_SCALE)).item())
 
@@ -158,8 +159,11 @@ def export_open_clip(
     directory: Path,
     vocabulary: Path,
     augmentation: Augmentation,
-) -> None:
-    """Write a folder that ``open_clip.create_model("local-dir:<folder>")`` loads: config, weights, tokenizer."""
+) -> dict[str, str]:
+    """Write a folder that ``open_clip.create_model("local-dir:<folder>")`` loads: config, weights, tokenizer.
+
+    Flushed to disk; returns the sha256 of each file by name.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     preprocess = {
         "mean": list(augmentation.mean),
@@ -174,3 +178,4 @@ def export_open_clip(
         shutil.copyfile(vocabulary / name, directory / name)
     # Last, since it is what open_clip looks for first.
     (directory / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return seal(directory)

@@ -24,15 +24,9 @@ from clipa.config import (
     load_project,
     load_scale,
 )
-from clipa.results import RECORDED_DIRECTORY, ROOT
-from clipa.stages import (
-    Stage,
-    data_slug,
-    evaluation_directory,
-    recorded_path,
-    recorded_suite_path,
-    stages_of,
-)
+from clipa.records import RECORDED_DIRECTORY, ROOT
+from clipa.resolved import data_slug
+from clipa.stages import Stage, evaluation_directory, recorded_path, recorded_suite_path, stages_of
 from clipa.study import IMAGE_REDUCTIONS, STUDY, Run, parse_run, run_order
 
 PUBLISHED_TARGETS = ("published", "figures", "tables", "pages", "data")

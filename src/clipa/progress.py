@@ -1,4 +1,7 @@
-"""How far a stage is: a bar on a terminal, a line every ten seconds in a log, and a file for whoever watches."""
+"""How far a stage is: a bar on a terminal, a line every ten seconds in a log, and a file for whoever watches.
+
+And how far all of a plan is (:class:`Overall`), from the files that its jobs write.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,13 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 _LINE_SECONDS = 10.0
 _FILE_SECONDS = 2.0
+_STALE_SECONDS = 60.0
 
 
 class Progress:
@@ -63,3 +68,68 @@ class Progress:
 
     def close(self) -> None:
         self.bar.close()
+
+
+def clock(seconds: float) -> str:
+    """``45 s``, ``3 min 20 s``, ``25 min``, ``1 h 05 min``: for people."""
+    seconds = round(seconds)
+    if seconds < 90:
+        return f"{seconds} s"
+    if seconds < 600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+class Overall:
+    """One bar for many jobs; where there is no terminal, a line every 15 seconds.
+
+    ``jobs``: the file that says that a job is done, with the job's name and its nominal seconds on one core. These
+    weigh the jobs against each other; the time left follows the rate seen, once enough is done to see one.
+    """
+
+    def __init__(self, name: str, jobs: Mapping[Path, tuple[str, float]], cores: int) -> None:
+        self.name, self.jobs, self.cores = name, jobs, cores
+        self.total = sum(seconds for _, seconds in jobs.values())
+        self.began, self.done_before, self.next_line = time.monotonic(), self.look()[0], 0.0
+
+    def __enter__(self) -> Overall:
+        from tqdm import tqdm
+
+        layout = "{desc} {percentage:3.0f} % |{bar}|{postfix}"
+        hidden = not sys.stderr.isatty()
+        self.bar = tqdm(total=1, desc=self.name, bar_format=layout, dynamic_ncols=True, disable=hidden)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def look(self) -> tuple[float, list[str]]:
+        """Nominal seconds of what is there, and what is under way, from the progress.json beside a job's file."""
+        done, under_way = 0.0, []
+        for file, (name, seconds) in self.jobs.items():
+            share, state = float(file.is_file()), file.with_name("progress.json")
+            if not share and state.is_file():
+                read = json.loads(state.read_text(encoding="utf-8"))
+                share = min(0.99, read["step"] / read["steps"])
+                if time.time() - read["updated"] < _STALE_SECONDS:
+                    under_way.append(f"{name} {read['step']}/{read['steps']}")
+            done += share * seconds
+        return done, under_way
+
+    def left(self) -> float:
+        """Seconds left."""
+        done = self.look()[0]
+        seen = (done - self.done_before) / max(time.monotonic() - self.began, 1e-9)
+        trust = min(1.0, (done - self.done_before) / (0.1 * self.total))
+        return (self.total - done) / (trust * seen + (1 - trust) * 0.9 * self.cores)
+
+    def show(self, final: bool = False) -> None:
+        """Read what jobs have written, and show it; ``final``: all is done."""
+        done, under_way = (self.total, []) if final else self.look()
+        text = "done" if final else "; ".join([f"{clock(self.left())} left", *under_way])
+        self.bar.n = done / self.total
+        self.bar.set_postfix_str(text)
+        if self.bar.disable and (final or time.monotonic() >= self.next_line):
+            print(f"{100 * done / self.total:3.0f} %, {text}", flush=True)
+            self.next_line = time.monotonic() + 15.0

@@ -33,7 +33,7 @@ _SOURCE = Path(__file__).resolve().parent
 def commit() -> tuple[str | None, bool | None]:
     """The commit of the code that runs (40 hex digits), and whether what decides numbers differs from it.
 
-    That is code, configuration, workflow and locks; pictures drawn again do not make a measurement dirty.
+    That is code, configuration, workflow and locks; figures drawn again do not make a measurement dirty.
     Where git does not know this file (a copy, an installed package, no git), what :func:`write_stamp` left beside the
     sources speaks; (None, None) without it.
     """

@@ -13,14 +13,20 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from clipa.config import Augmentation, ConfigError, Schedule, Strict, validated
-from clipa.results import write_json_atomically
+from clipa.config import Augmentation, ConfigError, Data, Rate, Schedule, Strict, WorldParameters, validated
+from clipa.files import sha256_of, write_json_atomically
 
 SEMANTICS = 1
 """Raised whenever the same configuration would train other weights (that is: when the golden loss curve changes)."""
 
 FINGERPRINT_LENGTH = 12
 FILE_NAME = "stage.resolved.json"
+EXPORT = "open_clip"
+"""Directory of a finished stage's exported model, below the stage's."""
+
+
+class UnfinishedStage(ValueError):
+    """A stage is not finished, or what it left is not what its stage.json names; one line."""
 
 
 def fingerprint(content: Any) -> str:
@@ -29,10 +35,26 @@ def fingerprint(content: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:FINGERPRINT_LENGTH]
 
 
+def data_content(data: Data) -> dict[str, Any]:
+    """What the training data's fingerprint covers: the generator's version and parameters, or a data set's name."""
+    parameters = data.world.model_dump() if data.world else {"shards": data.shards}
+    return {"name": data.name, "parameters": parameters}
+
+
+def world_fingerprint(name: str, parameters: WorldParameters) -> str:
+    """Identity of a drawn world, known without drawing; the end of its directory's name (:func:`data_slug`)."""
+    return fingerprint({"name": name, "parameters": parameters.model_dump()})
+
+
+def data_slug(data: Data) -> str:
+    """Directory name of training data: ``pictograms-v1-<fingerprint>``."""
+    return f"{data.name.replace('/', '-')}-{fingerprint(data_content(data))}"
+
+
 class StageSchedule(Schedule):
     """The schedule of one stage, with the base learning rate of its model."""
 
-    base_lr: float
+    base_lr: Rate
 
     @property
     def peak_lr(self) -> float:
@@ -180,3 +202,28 @@ def read(path: Path) -> ResolvedStage:
     except ValueError as error:
         raise ConfigError(f"{path}: not valid JSON ({error}); resolve it again") from None
     return validated(ResolvedStage, values, path)
+
+
+def finished(directory: Path, expected: str) -> dict[str, Any]:
+    """``stage.json`` of the finished stage of fingerprint ``expected``, with every byte of its exported model checked.
+
+    Raises UnfinishedStage where it is missing, is of another stage, or the exported model is not the one it names.
+    """
+    path, export = directory / "stage.json", directory / EXPORT
+    try:
+        made = json.loads(path.read_text(encoding="utf-8"))
+        fingerprint_, named = made["fingerprint"], made["export"]
+    except OSError:
+        raise UnfinishedStage(f"{path}: missing; the stage is not finished, train it first") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UnfinishedStage(f"{path}: cannot be read ({error!r}); train the stage again") from None
+    if fingerprint_ != expected:
+        raise UnfinishedStage(f"{path}: made by {fingerprint_}, expected {expected}; train it again")
+    found = {file.name: sha256_of(file) for file in export.iterdir()} if export.is_dir() else {}
+    for name in sorted(found.keys() | named.keys()):
+        if found.get(name) != named.get(name):
+            raise UnfinishedStage(
+                f"{export / name}: sha256 is {found.get(name, 'none')[:16]}, stage.json names "
+                f"{named.get(name, 'none')[:16]}; `clipa train {directory / FILE_NAME}` exports the model anew"
+            )
+    return made

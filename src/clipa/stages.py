@@ -14,9 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from clipa.config import Augmentation, ConfigError, Data, Project, Scale, Schedule, WorldParameters
+from clipa.config import Augmentation, ConfigError, Data, Project, Scale, Schedule
 from clipa.recipes import Recipe, chain
-from clipa.resolved import SEMANTICS, ResolvedStage, fingerprint
+from clipa.resolved import SEMANTICS, ResolvedStage, data_content, data_slug, fingerprint
 from clipa.study import FULL_TEXT_TOKENS, STUDY, TEXT_REDUCTIONS, Run, patch_size
 
 MODEL_CONFIG_DIRECTORY = Path(__file__).parent / "model_configs"
@@ -213,22 +213,6 @@ def _augmentation_content(augmentation: Augmentation) -> dict[str, Any]:
     if not augmentation.grayscale_probability:
         del content["grayscale_probability"]
     return content
-
-
-def data_content(data: Data) -> dict[str, Any]:
-    """What the training data's fingerprint covers: the generator's version and parameters, or a data set's name."""
-    parameters = data.world.model_dump() if data.world else {"shards": data.shards}
-    return {"name": data.name, "parameters": parameters}
-
-
-def world_fingerprint(name: str, parameters: WorldParameters) -> str:
-    """Identity of a drawn world, known without drawing; the end of its directory's name (:func:`data_slug`)."""
-    return fingerprint({"name": name, "parameters": parameters.model_dump()})
-
-
-def data_slug(data: Data) -> str:
-    """Directory name of training data: ``pictograms-v1-<fingerprint>``."""
-    return f"{data.name.replace('/', '-')}-{fingerprint(data_content(data))}"
 
 
 def stages_of(run: Run, scale: Scale, seed: int) -> list[Stage]:

@@ -2,7 +2,7 @@
 
 Started again after any interruption, a stage resumes from its last checkpoint and ends with the same bits as an
 uninterrupted one on the same hardware: every random draw is a function of the named seed and the sample's position, so
-model, optimizer and step are the whole state. Several processes train one global batch (:mod:`clipa.distributed`).
+model, optimizer and step are all of the state. Several processes train one global batch (:mod:`clipa.distributed`).
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from torch import Tensor, nn
 from clipa import checkpoint, distributed, models
 from clipa.data.shards import ShardError, read_manifest
 from clipa.data.stream import StreamSpec, batches, mask_key
+from clipa.files import write_json_atomically
 from clipa.losses import backward, contrastive_loss, negclip_loss
 from clipa.progress import Progress
 from clipa.provenance import describe
 from clipa.reductions.images import keep
 from clipa.reductions.noise import uniform
-from clipa.resolved import Content, ResolvedStage, StageSchedule, fingerprint, read
-from clipa.results import write_json_atomically
+from clipa.resolved import EXPORT, Content, ResolvedStage, StageSchedule, fingerprint, finished, read
 
 INTERRUPTED = 75
 """Exit code after SIGTERM with a checkpoint saved: start the same command again to resume (EX_TEMPFAIL)."""
@@ -86,7 +86,7 @@ def train_stage(stage: ResolvedStage) -> Path:
         distributed.sole_writer(stage.directory, stage.name),
     ):
         spec, data_fingerprint = stream_spec(stage)
-        state = _start(stage)
+        state = _start(stage, data_fingerprint)
         _update_until_done(stage, spec, state, data_fingerprint)
         weights = distributed.full_tensors(state.model.state_dict())
         if rank == 0:
@@ -179,18 +179,22 @@ def kept_patches(stage: ResolvedStage, positions: Tensor) -> Tensor:
     return keep(mask.reduction, noise, (rows, columns), mask.kept_patches, mask.reading)
 
 
-def _start(stage: ResolvedStage) -> State:
+def _start(stage: ResolvedStage, data_fingerprint: str) -> State:
     """The state to start from: the newest intact checkpoint, else the parent's weights, else initialisation."""
     content = stage.content
     torch.set_num_threads(content.threads or torch.get_num_threads())
-    os.environ.setdefault(
-        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-    )  # what determinism asks of CUDA's matrix products
+    # Deterministic matrix products on CUDA need this.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     # Filling memory that is about to be written anyway would double the number of small models' kernels.
     torch.utils.deterministic.fill_uninitialized_memory = False
     model = models.build(content.model, content.seed)
     found = checkpoint.load_latest(stage.directory, stage.fingerprint)
+    if found and (earlier := found[2]["data_fingerprint"]) != data_fingerprint:
+        raise checkpoint.CheckpointMismatch(
+            f"{stage.directory}: its checkpoint was trained on data {earlier}, {stage.training_data}/manifest.json is "
+            f"{data_fingerprint}; restore that data, or move the checkpoints away to train from the start"
+        )
     if not found and stage.parent:
         models.inherit(model, _parent_weights(stage))
     towers = _wrapped(models.Towers(model, content.augmentation).to(content.device), stage)
@@ -219,18 +223,8 @@ def _wrapped(towers: models.Towers, stage: ResolvedStage) -> nn.Module:
 
 
 def _parent_weights(stage: ResolvedStage) -> dict[str, Tensor]:
-    try:
-        made = json.loads((stage.parent / "stage.json").read_text(encoding="utf-8"))
-        weights = load_file(stage.parent / "open_clip" / "open_clip_model.safetensors")
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{error.filename}: the parent stage is not finished; train it first"
-        ) from None
-    if made["fingerprint"] != stage.content.parent:
-        raise checkpoint.CheckpointMismatch(
-            f"{stage.parent}/stage.json: made by {made['fingerprint']}, expected {stage.content.parent}"
-        )
-    return weights
+    finished(stage.parent, stage.content.parent)
+    return load_file(stage.parent / EXPORT / "open_clip_model.safetensors")
 
 
 def optimizer_of(model: models.CLIP, schedule: StageSchedule) -> torch.optim.AdamW:
@@ -289,8 +283,8 @@ def _finish(stage: ResolvedStage, state: State, weights: dict[str, Tensor], data
     Snakemake deletes ``stage.json`` when it reruns an interrupted job; all in it comes from the final checkpoint.
     """
     content = stage.content
-    export = stage.directory / "open_clip"
-    models.export_open_clip(content.model, weights, export, stage.vocabulary, content.augmentation)
+    place = stage.directory / EXPORT
+    export = models.export_open_clip(content.model, weights, place, stage.vocabulary, content.augmentation)
     path = stage.directory / "stage.json"
     samples, seconds = content.schedule.samples, round(state.seconds, 3)
     write_json_atomically(
@@ -311,6 +305,7 @@ def _finish(stage: ResolvedStage, state: State, weights: dict[str, Tensor], data
             "seconds": seconds,
             "samples_per_second": round(samples / max(seconds, 1e-3), 1),
             **state.provenance,
+            "export": export,
             "content": content.plain,
         },
     )
@@ -324,6 +319,7 @@ def stream_spec(stage: ResolvedStage) -> tuple[StreamSpec, str]:
     spec = StreamSpec(
         directory=stage.training_data,
         shards=tuple((shard["name"], shard["samples"]) for shard in manifest["shards"]),
+        digests=tuple(shard["sha256"] for shard in manifest["shards"]),
         seed=content.seed,
         kind=content.kind,
         lanes=content.order.lanes,

@@ -1,5 +1,5 @@
-"""ARO's four test sets (Table 14). Files with a direct address are downloaded. Visual Genome's files and Flickr30k's images
-must be placed by hand (docs/data.md): without them the conversion stops with one line that names the file and its source.
+"""ARO's four test sets (Table 14). What has a plain address is downloaded; Visual Genome's files and Flickr30k's images
+a person must place (docs/data.md): a conversion without them ends in one line that names the file and its source.
 """
 
 import re

@@ -1,5 +1,5 @@
-"""COCO's images and captions, on which NegCLIP trains at the paper's scale (Table 14). They are a training set of their
-own, indexed, tagged and paired like any other. Needs the network and 25 gigabytes.
+"""COCO's images and captions, which NegCLIP trains on at the paper's scale (Table 14): a training set of its own, then
+indexed, tagged and paired as every other. Needs the network and 25 gigabytes.
 """
 
 COCO = str(PLAN.data_of(SCALE.sources["COCO-2014"]))
@@ -66,7 +66,7 @@ rule download_coco_images:
         mem_mb=16000,
         runtime=24 * 60,
     message:
-        "Downloading COCO's images (resumes when started again)"
+        "Downloading COCO's images (started again, it resumes)"
     shell:
         "img2dataset --url_list {input} --input_format jsonl --url_col url --caption_col caption"
         f" --output_format webdataset --output_folder {COCO}/train --number_sample_per_shard 1000"

@@ -65,7 +65,7 @@ rule download_shards:
     params:
         columns=columns,
     message:
-        "Downloading the images of {wildcards.data} (takes days; resumes when started again)"
+        "Downloading the images of {wildcards.data} (days; started again, it resumes)"
     shell:
         f"img2dataset --url_list {DATA_ROOT}/{{wildcards.data}}/metadata --input_format parquet"
         f" --output_format webdataset --output_folder {DATA_ROOT}/{{wildcards.data}}/train"

@@ -67,6 +67,6 @@ rule negatives:
     params:
         asked=asked_of_data,
     message:
-        "Making NegCLIP's training set: captions with exchanged words, and similar images"
+        "Exchanging words of captions and finding similar images, for NegCLIP"
     shell:
         "python -m clipa negatives {params.asked} --processes {threads} > {log} 2>&1"

@@ -1,5 +1,6 @@
-"""Training: one rule for all kinds of stages. Snakemake deletes the outputs of a failed job, so the only declared output is
-the small file that is written last, never a checkpoint. A killed stage resumes from its newest checkpoint."""
+"""Training stages, all kinds in one rule. The declared output is the small file written last: Snakemake deletes the
+outputs of a failed job, so checkpoints are never declared. A killed stage resumes from its newest checkpoint.
+"""
 
 
 rule train:

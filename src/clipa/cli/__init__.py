@@ -1,6 +1,6 @@
-"""The command line: ``clipa <verb>``, one verb for each thing that a rule of the workflow does.
+"""The command line: ``clipa COMMAND``, one command for each thing that a rule of the workflow does.
 
-Only parsing happens here; a verb imports what it needs when it runs, so that ``clipa --help`` is instant.
+Only parsing happens here; a command imports what it needs when it runs, so that ``clipa --help`` is instant.
 """
 
 from __future__ import annotations
@@ -11,20 +11,22 @@ import sys
 from collections.abc import Sequence
 
 from clipa import __version__
-from clipa.cli import datasets, jobs, reading, standalone
+from clipa.cli import datasets, jobs, reading
 
 _ABOUT = """\
 The inverse scaling law for CLIP training (arXiv:2305.07017), executable.
 
-Most people want Snakemake, which calls these verbs in the right order:
+Snakemake calls these commands in the right order; start there:
   snakemake figures/figure4.pdf                    a figure from the published numbers, in seconds
   snakemake measure_figure4 --config scale=micro   the same from measured numbers
-  make demo                                        all of it at a small scale, with a progress bar
+  make demo                                        the law measured at a small scale, with a progress bar
+
+Useful by themselves: cite, claims, law, compare, plan. `clipa COMMAND --help` has an example of each.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse and run one verb; returns the exit code. A mistake is one line on standard error and code 1."""
+    """Parse and run one command; returns the exit code. A mistake is one line on standard error and code 1."""
     options = parser()
     chosen = options.parse_args(arguments)
     if chosen.verb is None:
@@ -58,15 +60,18 @@ def _one_line(error: Exception) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    """All verbs and their options."""
+    """All commands and their options."""
     top = argparse.ArgumentParser(
-        prog="clipa", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="clipa",
+        description=_ABOUT,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
+            prog, max_help_position=16, width=100
+        ),
     )
     top.add_argument("--version", action="version", version=f"clipa {__version__}")
     top.set_defaults(verb=None, debug=False)
-    verbs = top.add_subparsers(title="verbs", dest="verb", metavar="VERB")
+    verbs = top.add_subparsers(title="commands", dest="verb", metavar="COMMAND")
     reading.add_verbs(verbs)
     datasets.add_verbs(verbs)
     jobs.add_verbs(verbs)
-    standalone.add_verbs(verbs)
     return top

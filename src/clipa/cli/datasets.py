@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from clipa.cli.asked import project_of
-from clipa.cli.verbs import add_verb
+from clipa.cli.verbs import add_verb, project_of
 
 
 def add_verbs(verbs) -> None:
@@ -87,7 +86,7 @@ def _add_negclip_verbs(verbs) -> argparse.ArgumentParser:
 def _data(chosen: argparse.Namespace):
     """The scale, and the folder of its data or of the source that is asked for."""
     from clipa.config import ConfigError, load_scale
-    from clipa.stages import data_slug
+    from clipa.resolved import data_slug
 
     project = project_of(chosen)
     scale = load_scale(project.scale)

@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from clipa.cli.asked import overrides, project_of
 from clipa.cli.assumptions import ASSUMPTIONS
-from clipa.cli.verbs import add_verb
+from clipa.cli.verbs import add_verb, overrides, project_of
 
 _RUNS = (
     "runs are named in the paper's coordinates, and by their recipe where it is not the study's: "
@@ -24,6 +23,7 @@ def add_verbs(verbs) -> None:
     _plan_verb(verbs)
     _stage_verbs(verbs)
     _record_verbs(verbs)
+    _standalone_verbs(verbs)
 
 
 def _stages(chosen: argparse.Namespace):
@@ -100,10 +100,9 @@ def _evaluate(chosen: argparse.Namespace) -> int:
 def _accept(chosen: argparse.Namespace) -> int:
     from clipa.accept import accept, accept_plan
     from clipa.plan import load_plan
-    from clipa.results import RECORDED_DIRECTORY
+    from clipa.records import RECORDED_DIRECTORY
 
-    asked = {"scale": chosen.scale, "runs_directory": chosen.runs_directory, "seeds": chosen.seeds}
-    plan = load_plan({key: value for key, value in asked.items() if value is not None})
+    plan = load_plan(overrides(chosen) | ({} if chosen.seeds is None else {"seeds": chosen.seeds}))
     if chosen.records:
         accepted = accept(chosen.records, plan.scale, RECORDED_DIRECTORY, replace=chosen.replace)
     else:
@@ -116,6 +115,21 @@ def _demo(chosen: argparse.Namespace) -> int:
     from clipa.demo import demo
 
     return demo(chosen.size)
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    from clipa.plan import load_plan
+    from clipa.standalone import run_here
+
+    plan = load_plan(overrides(chosen) | ({} if chosen.seeds is None else {"seeds": chosen.seeds}))
+    return run_here(chosen.runs, plan, chosen.out, chosen.minutes, chosen.processes)
+
+
+def _stamp(chosen: argparse.Namespace) -> int:
+    from clipa.provenance import write_stamp
+
+    print(write_stamp())
+    return 0
 
 
 def _plan_verb(verbs) -> None:
@@ -205,3 +219,35 @@ def _record_verbs(verbs) -> None:
         asked=False,
     )
     demo.add_argument("--size", choices=("full", "ci"), default="full")
+
+
+def _standalone_verbs(verbs) -> None:
+    """For a machine without the workflow: `run` there, and `stamp` here before the sources are copied there."""
+    run = add_verb(
+        verbs,
+        "run",
+        _run,
+        "draw, train, evaluate and pack records, without Snakemake; exit code 75: call again to resume",
+        "resize --scale mini --seeds 0 1 2 --out mini.tar.gz --minutes 9",
+    )
+    run.add_argument(
+        "runs", nargs="+", metavar="RUN", help="L16-resize64-truncation32, …; table11, table12, …; or resize"
+    )
+    run.add_argument(
+        "--seeds", nargs="+", type=int, metavar="SEED", help="default: those of config/config.yaml"
+    )
+    run.add_argument("--out", required=True, type=Path, metavar="FILE", help="the archive (.tar.gz)")
+    run.add_argument(
+        "--minutes", type=float, help="stop training then, and save the state (default: no limit)"
+    )
+    run.add_argument(
+        "--processes", type=int, metavar="N", help="for drawing and the like (default: all cores)"
+    )
+    add_verb(
+        verbs,
+        "stamp",
+        _stamp,
+        "write which commit these sources are, for a machine that gets them without git's folder",
+        "",
+        asked=False,
+    )

@@ -11,7 +11,7 @@ from clipa.cli.verbs import add_verb
 def add_verbs(verbs) -> None:
     """Add the verbs of this module to a parser's verbs."""
     _number_verbs(verbs)
-    _picture_verbs(verbs)
+    _drawing_verbs(verbs)
 
 
 # ------------------------------------------------------------------------------------------------------ verbs
@@ -160,7 +160,7 @@ def _number_verbs(verbs) -> None:
     numbers.add_argument("--output", type=Path, required=True, metavar="FILE")
 
 
-def _picture_verbs(verbs) -> None:
+def _drawing_verbs(verbs) -> None:
     for name, call, one in (("figure", _figure, "figure4"), ("table", _table, "table11")):
         parser = add_verb(
             verbs,
@@ -178,7 +178,7 @@ def _picture_verbs(verbs) -> None:
         verbs,
         "macros",
         _macros,
-        r"write \\clipanumber{id} for every published number, for LaTeX",
+        r"write \clipanumber{id} for every published number, for LaTeX",
         "--published results/published/table11.json --output numbers.tex",
         asked=False,
     )

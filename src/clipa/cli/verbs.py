@@ -1,4 +1,4 @@
-"""How a verb of the command line looks: one line about it, an example, the options that all share."""
+"""What the commands share: help with an example, the options that name the configuration, and what these override."""
 
 from __future__ import annotations
 
@@ -30,3 +30,20 @@ def add_verb(
         )
         parser.add_argument("--data-directory", metavar="DIR", help="where data lies (default: results/data)")
     return parser
+
+
+def overrides(chosen: argparse.Namespace) -> dict[str, str]:
+    """What the options that all verbs share override in config/config.yaml."""
+    given = {
+        "scale": chosen.scale,
+        "runs_directory": chosen.runs_directory,
+        "data_directory": chosen.data_directory,
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def project_of(chosen: argparse.Namespace):
+    """The project, with what the options override. ConfigError for any mistake."""
+    from clipa.config import load_project
+
+    return load_project(overrides(chosen))

@@ -7,7 +7,7 @@ This file is light: no torch, no drawing. Parameters of the world are in :mod:`c
 from __future__ import annotations
 
 from clipa.config import WorldParameters
-from clipa.stages import world_fingerprint
+from clipa.resolved import world_fingerprint
 
 __all__ = ["TEST_SETS", "WORLD", "WorldParameters", "world_fingerprint"]
 

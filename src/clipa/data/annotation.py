@@ -35,9 +35,9 @@ import numpy
 from clipa.data.shards import Entry, file_sha256, in_processes, progress_bar, read_metadata, writing
 from clipa.data.vocabulary import MANIFEST as VOCABULARY
 from clipa.data.vocabulary import VocabularyError, load_tokenizer
+from clipa.files import write_json_atomically
 from clipa.locks import directory_lock
 from clipa.reductions import texts
-from clipa.results import write_json_atomically
 
 if TYPE_CHECKING:
     from spacy.language import Language

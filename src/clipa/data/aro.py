@@ -34,8 +34,8 @@ from clipa.data.annotation import describe_pipeline, tagged_captions
 from clipa.data.captions import wrong_orders
 from clipa.data.download import DownloadError, index_test_set
 from clipa.data.shards import Entry, Members, file_sha256, progress_bar, tar_bytes, writing
-from clipa.results import write_text_atomically
-from clipa.stages import fingerprint
+from clipa.files import write_text_atomically
+from clipa.resolved import fingerprint
 
 VERSION = 1
 """Raised when the same files would give other items."""

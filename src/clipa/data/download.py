@@ -16,9 +16,9 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from clipa.data.shards import Entry, file_sha256, in_processes, progress_bar
+from clipa.files import write_json_atomically, write_text_atomically
 from clipa.locks import directory_lock
-from clipa.results import write_json_atomically, write_text_atomically
-from clipa.stages import fingerprint
+from clipa.resolved import fingerprint
 
 MANIFEST = "manifest.json"
 COCO_CAPTIONS = "annotations/captions_train2014.json"

@@ -48,7 +48,7 @@ from clipa.data.pictograms import (
     scene_captions,
 )
 from clipa.data.shards import Entry, Members, file_sha256, progress_bar, tar_bytes, writing
-from clipa.results import write_bytes_atomically
+from clipa.files import write_bytes_atomically
 
 # Worded like training captions; without articles, which would have to agree with the noun.
 TEMPLATES = (

@@ -44,7 +44,7 @@ from clipa.data.shards import (
     with_tags,
     writing,
 )
-from clipa.stages import fingerprint
+from clipa.resolved import fingerprint
 
 FOLDER = "negclip"
 NEIGHBOURS = 3

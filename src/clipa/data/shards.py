@@ -23,8 +23,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from clipa.files import sha256_of, write_bytes_atomically, write_json_atomically
 from clipa.locks import directory_lock
-from clipa.results import write_bytes_atomically, write_json_atomically
 
 Members = list[tuple[str, bytes]]
 Entry = dict[str, Any]
@@ -56,10 +56,32 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 def file_sha256(path: Path) -> str | None:
     """The sha256 of a file; None where there is none."""
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except FileNotFoundError:
         return None
+
+
+_CHECKED: set[tuple[Path, int, int, int]] = set()
+
+
+def check_bytes(path: Path, sha256: str) -> None:
+    """Compare a file with the digest that its manifest names: once a process, and again when the file has changed.
+
+    Raises ShardError that names both digests, or that the file is missing.
+    """
+    try:
+        state = path.stat()
+        seen = (path, state.st_ino, state.st_size, state.st_mtime_ns)
+        if seen in _CHECKED:
+            return
+        found = sha256_of(path)
+    except OSError as error:
+        raise ShardError(f"{path}: cannot be read ({error.strerror}); draw or download it again") from None
+    if found != sha256:
+        raise ShardError(
+            f"{path}: sha256 is {found[:16]}, its manifest names {sha256[:16]}; draw or download it again"
+        )
+    _CHECKED.add(seen)
 
 
 def samples_of(archive: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
@@ -101,13 +123,18 @@ def with_tags(samples: Iterator[tuple[str, Any]], sidecar: Path) -> Iterator[tup
 class ShardReader:
     """Sequential reader of one shard (webdataset's tar reader) that returns windows of raw samples.
 
-    ``samples``: how many the manifest says; ``tagged``: each gets its captions' parts of speech as ``pos``.
+    ``samples``: how many the manifest says; ``tagged``: each gets its captions' parts of speech as ``pos``;
+    ``sha256``: of the manifest, compared with the bytes before they are read (None: the bytes are trusted).
     """
 
-    def __init__(self, directory: Path, name: str, samples: int, tagged: bool) -> None:
+    def __init__(
+        self, directory: Path, name: str, samples: int, tagged: bool, sha256: str | None = None
+    ) -> None:
         from webdataset.tariterators import tarfile_to_samples
 
         self.path, self.samples, self.next = directory / name, samples, 0
+        if sha256 is not None:
+            check_bytes(self.path, sha256)
         self._samples = iter(tarfile_to_samples()(iter([{"url": str(self.path)}])))
         if tagged:
             keyed = ((sample["__key__"], sample) for sample in self._samples)

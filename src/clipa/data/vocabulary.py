@@ -8,6 +8,7 @@ same folder) and, written last, ``vocabulary.json`` (identity and statistics).
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -15,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from clipa.data.shards import file_sha256, read_metadata
+from clipa.data.shards import ShardError, check_bytes, file_sha256, read_metadata
+from clipa.files import write_json_atomically, write_text_atomically
 from clipa.locks import directory_lock
 from clipa.reductions import texts
-from clipa.results import write_json_atomically, write_text_atomically
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -87,18 +88,25 @@ def adopt_bert_vocabulary(vocab_txt: Path, out: Path) -> Path:
 
 
 def load_tokenizer(directory: Path) -> Tokenizer:
-    """The tokenizer of a vocabulary directory (or of an exported model, which carries the same file)."""
+    """The tokenizer of a vocabulary directory (or of an exported model, which carries the same file).
+
+    Raises VocabularyError where it is missing, damaged, or not the one that vocabulary.json names.
+    """
     from tokenizers import Tokenizer
 
     # One thread suffices: batches are small, and this library's threads do not survive the fork of a loader's worker.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    path = Path(directory) / "tokenizer.json"
+    path, manifest = Path(directory) / "tokenizer.json", Path(directory) / MANIFEST
     try:
+        if manifest.is_file():
+            check_bytes(path, json.loads(manifest.read_text(encoding="utf-8"))["sha256"][path.name])
         return Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise VocabularyError(
             f"{path}: missing; make the vocabulary first (python -m clipa vocabulary)"
         ) from None
+    except ShardError as error:
+        raise VocabularyError(str(error)) from None
     except Exception as error:  # the library raises bare Exception for broken JSON
         raise VocabularyError(
             f"{path}: not a tokenizer ({error}); delete the folder and make it again"

@@ -6,20 +6,24 @@ released code does, and as Table 11's pre-train column must be read), a fine-tun
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from clipa.config import Project, Scale
 from clipa.cost import image_tower_size
+from clipa.evaluate import tasks
+from clipa.evaluate.tasks import Measurement, TestSet
 from clipa.locks import directory_lock
-from clipa.outcomes import encode_outcomes, percent_and_error
-from clipa.provenance import describe, now
-from clipa.results import SCHEMA_VERSION, record_id, write_records
-from clipa.stages import Stage, data_slug, evaluation_directory, fingerprint, measured_stages
+from clipa.provenance import describe, now, packages
+from clipa.records import encode_outcomes, percent_and_error, record_id, write_records
+from clipa.resolved import EXPORT, data_slug, fingerprint, finished
+from clipa.schema import SCHEMA_VERSION
+from clipa.stages import Stage, evaluation_directory, measured_stages
 from clipa.study import STUDY
 
 
@@ -27,7 +31,8 @@ def evaluate_run(stages: list[Stage], project: Project, suite: bool = False) -> 
     """Evaluate ``stages`` (of one run, in training order) and return the path of their records.
 
     ``records.json`` holds every stage on the scale's benchmarks; with ``suite``, ``suite.json`` holds the last stage
-    on the whole suite. Raises EvaluationError for an unfinished stage or a missing or truncated test set.
+    on the whole suite. Raises UnfinishedStage for a stage that is not finished or
+    whose exported model was changed, EvaluationError for a missing test set or one of other bytes.
     """
     scale = stages[-1].scale
     wanted = scale.evaluation.suite if suite else scale.evaluation.benchmarks
@@ -45,19 +50,14 @@ def evaluate_run(stages: list[Stage], project: Project, suite: bool = False) -> 
 
 
 def _evaluate_stage(stage: Stage, project: Project, benchmarks: dict[str, str]) -> list[dict[str, Any]]:
-    import torch
-
-    import clipa.models  # noqa: F401  gives timm the small ConvNeXts that an export names
-    from clipa.evaluate import benchmark
-
     scale = stage.scale
-    # Where a GPU computes, the processor only decodes and scales single pictures: more threads would wait for one
-    # another, and with several evaluations and trainings at once for very long.
+    # Where a GPU computes, the CPU only decodes and resizes single images: more threads would wait for one another,
+    # for very long with several evaluations and trainings at once.
     torch.set_num_threads(scale.threads or 1)
     directory = Path(project.runs_directory) / stage.directory
-    made = _finished_stage(stage, directory)
-    candidate = benchmark.load_candidate(
-        directory / "open_clip",
+    made = finished(directory, stage.fingerprint)
+    candidate = tasks.load_candidate(
+        directory / EXPORT,
         stage.image_size,
         stage.text_tokens,
         scale.augmentation,
@@ -69,54 +69,35 @@ def _evaluate_stage(stage: Stage, project: Project, benchmarks: dict[str, str]) 
     for name, chosen in benchmarks.items():
         began = time.monotonic()
         dataset, _, kind = chosen.partition("/")
-        test_set = benchmark.open_test_set(tests / dataset)
+        test_set = tasks.open_test_set(tests / dataset)
         task, evaluator = _task(test_set.kind, kind)
         measurements, conditions = task(candidate, test_set)
         protocol = {
             "evaluator": evaluator,
-            "preprocess": benchmark.describe_preprocessing(scale.augmentation),
+            "preprocess": tasks.describe_preprocessing(scale.augmentation),
             **conditions,
         }
         for measurement in measurements:
             record = _record(stage, made, name, test_set, measurement, fingerprint(protocol), evaluator)
             records.append(record)
-            _say(record, measurement.beside, time.monotonic() - began)
+            _log(record, measurement.beside, time.monotonic() - began)
     return records
 
 
 def _task(kind: str, items: str) -> tuple[Any, str]:
-    """How a test set is measured; of caption selection (ARO) the ``items`` that a benchmark is about."""
-    from clipa.evaluate import benchmark, selection
-
+    """How a test set is measured, and by what; of caption selection (ARO) the ``items`` that a benchmark is about."""
     if kind == "order":
-        return partial(selection.selection, kind=items), selection.evaluator()
-    task = benchmark.retrieval if kind == "retrieval" else benchmark.classification
-    return task, benchmark.evaluator()
-
-
-def _finished_stage(stage: Stage, directory: Path) -> dict[str, Any]:
-    """Content of the stage's ``stage.json``."""
-    from clipa.evaluate.benchmark import EvaluationError
-
-    try:
-        made = json.loads((directory / "stage.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise EvaluationError(
-            f"{directory}/stage.json: missing; the stage is not finished, train it first"
-        ) from None
-    if made["fingerprint"] != stage.fingerprint:
-        raise EvaluationError(
-            f"{directory}/stage.json: made by {made['fingerprint']}, expected {stage.fingerprint}; train it again"
-        )
-    return made
+        return partial(tasks.caption_selection, kind=items), f"clipa selection {tasks.SELECTION_VERSION}"
+    task = tasks.retrieval if kind == "retrieval" else tasks.classification
+    return task, f"clip-benchmark {packages(('clip-benchmark',))['clip-benchmark']}"
 
 
 def _record(
     stage: Stage,
     made: dict[str, Any],
     benchmark: str,
-    test_set: Any,
-    measurement: Any,
+    test_set: TestSet,
+    measurement: Measurement,
     protocol: str,
     evaluator: str,
 ) -> dict[str, Any]:
@@ -171,7 +152,7 @@ def _record(
 
 
 def _provenance(made: dict[str, Any], evaluator: str) -> dict[str, Any]:
-    """Where the weights come from, dirty if either training or evaluation ran changed code."""
+    """Provenance of the weights; dirty if training or evaluation ran changed code."""
     here = describe()
     flags = (made["dirty"], here["dirty"])
     return {
@@ -192,13 +173,13 @@ def _dataset_name(scale: Scale, test_set: str) -> str:
     return f"{scale.data.name}/{test_set}" if scale.data.kind == "pictograms" else test_set
 
 
-def _say(record: dict[str, Any], beside: dict[str, float], seconds: float) -> None:
+def _log(record: dict[str, Any], beside: dict[str, float], seconds: float) -> None:
     actual = record["actual"]
-    said = "".join(f", {metric} {value:.1f}" for metric, value in beside.items())
+    others = "".join(f", {metric} {value:.1f}" for metric, value in beside.items())
     print(
         f"{record['run']} {record['stage']} ({actual['image_size']} px, {actual['text_tokens']} tokens) "
         f"{record['benchmark']} on {record['dataset']['name']}: {record['metric']} {record['value']:.1f} "
-        f"± {record['standard_error']:.1f}{said} (n = {record['dataset']['n']}, {seconds:.1f} s)",
+        f"± {record['standard_error']:.1f}{others} (n = {record['dataset']['n']}, {seconds:.1f} s)",
         file=sys.stderr,
         flush=True,
     )

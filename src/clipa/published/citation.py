@@ -6,7 +6,7 @@ import re
 
 from clipa import __version__
 from clipa.plan import filling
-from clipa.results import Record
+from clipa.schema import Record
 
 PAPER = "Xianhang Li, Zeyu Wang, Cihang Xie: An Inverse Scaling Law for CLIP Training. NeurIPS 2023, arXiv:2305.07017"
 ARTIFACT = f"the executable artifact clipa {__version__}"

@@ -30,7 +30,8 @@ from clipa.published.quantities import (
     describe,
     number_text,
 )
-from clipa.results import PUBLISHED_DIRECTORY, ROOT, Record, published_records
+from clipa.records import PUBLISHED_DIRECTORY, ROOT, published_records
+from clipa.schema import Record
 
 CLAIMS_FILE = ROOT / PUBLISHED_DIRECTORY / "claims.yaml"
 LONGEST_QUOTE = 240

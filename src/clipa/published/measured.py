@@ -18,7 +18,6 @@ their number is made. A margin of counts (how many of 16 cases) can be the same 
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +33,8 @@ from clipa.plan import filling
 from clipa.published.claims import CONTRADICTED, Claim, ClaimError, Evaluation, Result
 from clipa.published.formulas import baseline_of, evaluate
 from clipa.published.quantities import FormulaError, Published, Quantity, Statement, exact
-from clipa.results import RECORDED_DIRECTORY, ROOT, Record, RecordError, run_name
+from clipa.records import RECORDED_DIRECTORY, ROOT, RecordError, read_records, run_name
+from clipa.schema import Record
 from clipa.stages import Stage, measured_stages, stages_of
 from clipa.stats import MINIMAL_SEEDS, Estimate, estimate
 from clipa.study import parse_run
@@ -58,18 +58,12 @@ def recorded_scales(root: Path = ROOT) -> list[str]:
 
 
 def recorded(scale: str, root: Path = ROOT) -> list[Record]:
-    """Accepted records of a scale, test suites included, without checking them against the schema (tests do that).
-
-    RecordError if there are none or a file is damaged.
-    """
+    """Accepted records of a scale, test suites included. RecordError if there are none or one is invalid."""
     folder = root / RECORDED_DIRECTORY / scale
     records: dict[str, Record] = {}
     for path in sorted(folder.rglob("*.json")):
-        try:
-            for record in json.loads(path.read_text(encoding="utf-8"))["records"]:
-                records.setdefault(record["id"], record)  # a suite repeats the number of the run's own file
-        except (OSError, ValueError, KeyError) as error:
-            raise RecordError(f"{path}: cannot be read as records: {error}") from None
+        for record in read_records(path):
+            records.setdefault(record["id"], record)  # a suite repeats the number of the run's own file
     if not records:
         known = ", ".join(recorded_scales(root)) or "none"
         raise RecordError(

@@ -16,10 +16,11 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
-from clipa.results import Record
+from clipa.schema import Record
 
 NOTHING: Mapping[str, Fraction] = {}
 ZERO = Fraction(0)
+LARGEST_EXPONENT = 1000  # exact arithmetic: 9**9**9 would never end
 
 
 class FormulaError(ValueError):
@@ -99,6 +100,8 @@ class Quantity:
         if not exponent.is_exact or exponent.value.denominator != 1:
             raise FormulaError(f"an exponent must be a whole number, got {describe(exponent)}")
         power = int(exponent.value)
+        if abs(power) > LARGEST_EXPONENT:
+            raise FormulaError(f"an exponent may be at most {LARGEST_EXPONENT}, got {describe(exponent)}")
         if power < 0:
             return exact(1) / self ** exact(-power)
         ends = [self.low**power, self.high**power]

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from clipa.results import Record
+from clipa.schema import Record
 
 _TOWER = r"(?:[sblhg]/?(?:14|16|32))(?![\w-]*-)"
 

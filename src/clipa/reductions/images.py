@@ -152,7 +152,7 @@ def block_shape(shape: Shape, kept: int) -> Shape:
 def _removal_time(noise: Array, shape: Shape) -> Array:
     """For each patch (B, L) the noise of the block that removes it; the block with the smallest noise goes first.
 
-    A block lies at each patch. Blocks that reach over a border go on at the opposite one, so that every patch lies in
+    A block lies at each patch. Blocks that reach over a border wrap around, so that every patch lies in
     as many blocks as any other and none is likelier to stay. Of the last block only as much as needed is removed.
     """
     arrays, (rows, columns) = arrays_of(noise), shape

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
+from clipa.files import write_text_atomically
 from clipa.published.claims import (
     CONTRADICTED,
     HOLDS,
@@ -27,7 +28,6 @@ from clipa.published.measured import (
     verdicts_of,
 )
 from clipa.published.quantities import Statement
-from clipa.results import write_text_atomically
 from clipa.stats import LEVEL, MINIMAL_SEEDS
 
 GENERATED = "<!-- Written by `clipa claims --write docs` from claims.yaml and the records. Do not edit. -->"

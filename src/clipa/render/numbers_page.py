@@ -16,6 +16,7 @@ import numpy
 
 from clipa import __version__
 from clipa.estimate import calibrated
+from clipa.files import write_text_atomically
 from clipa.plan import filling
 from clipa.published import citation, errata
 from clipa.published.claims import CONTRADICTED, Evaluation, Result
@@ -32,7 +33,8 @@ from clipa.published.measured import (
     trainings_behind,
 )
 from clipa.published.search import LIKE_AN_ID, REWRITES, SILENT, record_terms
-from clipa.results import Record, published_records, run_name, write_text_atomically
+from clipa.records import published_records, run_name
+from clipa.schema import Record
 from clipa.stats import over_what
 
 HERE = Path(__file__).parent

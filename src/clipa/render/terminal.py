@@ -13,7 +13,9 @@ from clipa.published import citation
 from clipa.published.claims import CONTRADICTED, VERDICTS, WITHIN, Claim, Evaluation, Result
 from clipa.published.errata import CLAIM, about, errata_of
 from clipa.published.search import MENTIONED, Found, nearest, search
-from clipa.results import Record, load_records, published_records
+from clipa.records import load_records, published_records
+from clipa.schema import Record
+from clipa.stats import fixed
 from clipa.study import FULL_TEXT_TOKENS
 
 if TYPE_CHECKING:
@@ -202,8 +204,19 @@ def caveats(record: Record, records: Sequence[Record]) -> list[tuple[str, str]]:
 
 def _one(record: Record, known: Sequence[tuple[str, str]]) -> str:
     """A number with everything about it, a line each."""
-    lines = [("id", record["id"]), ("in the paper", citation.place(record))]
-    if record["row"]:
+    measured, quantity = record["source"] == "measured", citation.quantity(record)
+    lines = [("id", record["id"])]
+    if not measured:
+        lines.append(("in the paper", citation.place(record)))
+    else:
+        quantity = f"{citation.place(record)}, the counterpart of {quantity}"
+        data = record["dataset"]
+        error = fixed(record["standard_error"])
+        lines.append(
+            ("measured on", f"{data['name']} (n = {data['n']}, standard error {error}), not the paper's data")
+        )
+        lines.append(("trained as", f"seed {record['seed']}, stage {record['stage_fingerprint']}"))
+    if record.get("row"):
         lines += [("row", record["row"]), ("column", record["column"])]
     if citation.printed_differently(record):
         lines.append(("printed", f"“{record['printed']}”"))
@@ -213,7 +226,7 @@ def _one(record: Record, known: Sequence[tuple[str, str]]) -> str:
     lines += [("also printed", other) for other in record.get("same_as") or ()]
     lines += known
     lines.append(("cite as", citation.citation(record)))
-    head = f"{citation.value_text(record)}   {citation.quantity(record)}"
+    head = f"{citation.value_text(record)}   {quantity}"
     body = "\n".join(_wrapped(name, text) for name, text in lines if text)
     return f"{head}\n{body}"
 

@@ -14,14 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from clipa.results import (
-    frame_of,
-    load_frame,
-    load_records,
-    of_the_study,
-    write_bytes_atomically,
-    write_text_atomically,
-)
+from clipa.files import write_bytes_atomically, write_text_atomically
+from clipa.records import frame_of, load_frame, load_records, of_the_study
 
 if TYPE_CHECKING:
     import pandas

@@ -161,7 +161,7 @@ class Benchmarks:
         return figure
 
     def _lines_over_models(self, panel: Axes, known: pandas.DataFrame, column: str) -> None:
-        """One grey line a measure; marks have their model's colour and shape, as everywhere."""
+        """One grey line a measure; marks have their model's colour and shape."""
         models = models_of(known)
         size = {name: 1e6 * TABLE4_PARAMETERS[name] for name in models}
         sizes = list(size.values())

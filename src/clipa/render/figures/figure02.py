@@ -27,7 +27,7 @@ CROP = (0, 0, 512, 512)  # of the photograph: face, cap and shoulders; left out 
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of the figure; `image_size` is below 224 for resizing only, whose patches are all kept."""
+    """One panel of the figure; `image_size` is below 224 for resizing only, whose patches are all kept."""
 
     reduction: str
     kept: int
@@ -120,16 +120,16 @@ def photograph(size: int = SIZE) -> numpy.ndarray:
     from PIL import Image
 
     path = matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
-    with Image.open(path) as picture:
-        square = picture.convert("RGB").crop(CROP)
+    with Image.open(path) as image:
+        square = image.convert("RGB").crop(CROP)
         return numpy.asarray(square.resize((size, size), Image.Resampling.BILINEAR))
 
 
-def picture_of(panel: Panel) -> numpy.ndarray:
+def pixels_of(panel: Panel) -> numpy.ndarray:
     """The panel's pixels: kept patches as they are, dropped ones in pale grey."""
     import numpy
 
-    # §3.2: the picture of resizing is made from the full one, as the loader does from its crop.
+    # §3.2: the resized image is made from the full one, as the loader does from its crop.
     pixels = photograph(panel.image_size)
     grey = 0.3 * pixels.mean(-1, keepdims=True) + 0.7 * 246
     mask = numpy.zeros(panel.shape, bool)
@@ -189,11 +189,11 @@ def _square(figure: Figure, x: float, y: float, side: float) -> Axes:
 
 
 def _draw_panel(figure: Figure, panel: Panel, x: float, y: float, caption: str) -> None:
-    """One picture at true scale (112 pixels are half as wide as 224), lines between its patches, a caption below."""
+    """One image at true scale (112 pixels are half as wide as 224), lines between its patches, a caption below."""
     side = SIDE * panel.image_size / SIZE
     axes = _square(figure, x + (SIDE - side) / 2, y + (SIDE - side) / 2, side)
     axes.set_label(panel.name)
-    axes.imshow(picture_of(panel), extent=(0, panel.shape[1], panel.shape[0], 0), interpolation="none")
+    axes.imshow(pixels_of(panel), extent=(0, panel.shape[1], panel.shape[0], 0), interpolation="none")
     for line in range(1, panel.shape[0]):
         axes.axhline(line, color="white", linewidth=0.35)
         axes.axvline(line, color="white", linewidth=0.35)
@@ -203,7 +203,7 @@ def _draw_panel(figure: Figure, panel: Panel, x: float, y: float, caption: str) 
 
 
 def _frame(figure: Figure, x: float, y: float) -> None:
-    """The outline of the full-size picture."""
+    """The outline of the full-size image."""
     from matplotlib.patches import Rectangle
 
     axes = _square(figure, x, y, SIDE)
@@ -223,7 +223,7 @@ def _frame(figure: Figure, x: float, y: float) -> None:
 
 
 def _write_absent(figure: Figure, x: float, y: float) -> None:
-    """In place of a picture: grid masking keeps no fewer than one patch of each window."""
+    """In place of an image: grid masking keeps no fewer than one patch of each window."""
     _frame(figure, x, y)
     remark = "none below\none patch a\nwindow (§4.1)"
     _write(figure, x + SIDE / 2, y + SIDE / 2, remark, ha="center", va="center", color=style.FAINT)

@@ -100,7 +100,7 @@ def _measured_gflops(row: Any, frame: pandas.DataFrame) -> float:
 @functools.cache
 def _towers(scale: str, model: str) -> cost.Towers:
     from clipa.config import CONFIG_DIRECTORY, load_scale
-    from clipa.results import ROOT
+    from clipa.records import ROOT
     from clipa.stages import MODEL_CONFIG_DIRECTORY
 
     name = load_scale(scale, ROOT / CONFIG_DIRECTORY).models[model].config

@@ -6,17 +6,18 @@ One template a table says what sets it apart (`tableN.tex.j2`); `_table.tex.j2` 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clipa.files import write_text_atomically
+from clipa.records import load_records, read_records
 from clipa.render.tables.latex import TableError, escape, shown
 from clipa.render.tables.layout import Look, Panel, Table, is_gain
 from clipa.render.tables.measured import Measured, measured_cells
-from clipa.results import Record, RecordError, load_records, write_text_atomically
+from clipa.schema import Record
 
 if TYPE_CHECKING:
     import jinja2
@@ -27,8 +28,6 @@ NUMBERS = tuple(range(1, 16))
 # Which files of results/published each table is made from: changing another one changes nothing.
 SOURCES = {number: [f"table{number}.json"] for number in NUMBERS}
 # What a published record needs for a table.
-_FIELDS = {"id", "table", "figure", "row", "column", "run", "case", "stage", "benchmark", "metric"}
-_FIELDS |= {"value", "unit", "printed", "note", "factors"}
 
 
 def make(number: int, records: Iterable[Path], published: Iterable[Path], out: Path) -> Path:
@@ -38,13 +37,13 @@ def make(number: int, records: Iterable[Path], published: Iterable[Path], out: P
     and RecordError.
     """
     files = [path for path in published if not _is_of_another(number, path)]
-    found = [record for path in files for record in _read(path)]
+    found = [record for path in files for record in read_records(path)]
     return _write(out, render(number, found, load_records(records)))
 
 
 def make_numbers(published: Iterable[Path], out: Path) -> Path:
     r"""Write `out` (.tex), which defines `\clipanumber{id}` for every published number. Raises RecordError."""
-    return _write(out, render_numbers([record for path in published for record in _read(path)]))
+    return _write(out, render_numbers([record for path in published for record in read_records(path)]))
 
 
 def render(number: int, published: Sequence[Record], measured: Sequence[Record] = ()) -> str:
@@ -83,18 +82,6 @@ def _panels(number: int, own: list[Record], beside: Measured | None, **look) -> 
 def _is_of_another(number: int, path: Path) -> bool:
     called = re.fullmatch(r"(table|figure)\d+\.json", Path(path).name)
     return called is not None and Path(path).name not in SOURCES.get(number, [])
-
-
-def _read(path: Path) -> list[Record]:
-    """Published records, not checked against the schema: the tests do that, once, and it takes longer than this."""
-    try:
-        records = json.loads(Path(path).read_text(encoding="utf-8"))["records"]
-        lacking = set().union(*(_FIELDS - record.keys() for record in records))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RecordError(f"{path}: cannot be read as records: {error}") from None
-    if lacking:
-        raise RecordError(f"{path}: no published records: they lack {', '.join(sorted(lacking))}")
-    return records
 
 
 def _write(out: Path, text: str) -> Path:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clipa.render.tables.latex import TableError, escape, shown, without_citations
-from clipa.results import Record
+from clipa.schema import Record
 from clipa.stats import fixed
 
 # More columns than this, each with measured and published numbers, do not fit a page: models go one by one.

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from clipa.plan import filling
+from clipa.records import run_name
 from clipa.render.tables.latex import TableError, escape
-from clipa.results import Record, run_name
+from clipa.schema import Record
 from clipa.stats import estimate, over_what
 
 

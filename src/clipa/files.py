@@ -1,0 +1,66 @@
+"""Files that hold either their old content or all of the new one, whatever interrupts the writing."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def write_bytes_atomically(path: str | Path, content: bytes) -> None:
+    """Write so that `path` holds either its old content or all of `content`, whatever happens.
+
+    A temporary file in the same folder is written, synced and renamed, then the folder is synced. The
+    temporary is removed if anything fails. Raises OSError as the file system gives it.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    _sync(path.parent)
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal sha256 of a file. Raises OSError."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seal(directory: Path) -> dict[str, str]:
+    """Flush every file of a directory, and the directory, to disk; returns the sha256 of each by name."""
+    files = sorted(path for path in directory.iterdir() if path.is_file())
+    for path in [*files, directory]:
+        _sync(path)
+    return {path.name: sha256_of(path) for path in files}
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text_atomically(path: str | Path, text: str) -> None:
+    """Write text atomically, in UTF-8 with the line ends it has, whatever the locale."""
+    write_bytes_atomically(path, text.encode("utf-8"))
+
+
+def write_json_atomically(path: str | Path, content: Any) -> None:
+    """Write one JSON document atomically: keys in the order given, indented, newline at the end.
+
+    Raises ValueError for NaN and infinities (no JSON has them), before anything is written.
+    """
+    write_text_atomically(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -1,0 +1,247 @@
+"""Bytes are checked when they are read: test sets, exported models; and nothing from elsewhere runs code or hangs."""
+
+import hashlib
+import io
+import json
+import pickle
+import re
+import shutil
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+from clipa.checkpoint import CheckpointMismatch
+from clipa.config import Project
+from clipa.data.shards import ShardError
+from clipa.data.vocabulary import VocabularyError
+from clipa.evaluate import evaluate_run
+from clipa.evaluate.tasks import EvaluationError, open_test_set
+from clipa.locks import directory_lock
+from clipa.published.formulas import evaluate
+from clipa.published.quantities import FormulaError, Published
+from clipa.resolved import UnfinishedStage, data_slug
+from clipa.stages import resolve, stages_of
+from clipa.study import Run
+from clipa.train import train_stage
+from small_training import resolved, tiny_stages
+from small_world import draw_small_world, finish_untrained, small_scale
+
+RUN = Run("S/16", "resize", 64)
+
+
+def scale():
+    return small_scale(training_images=256, images_per_shard=32)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> Path:
+    """A drawn test set and two untrained stages."""
+    root = tmp_path_factory.mktemp("foreign")
+    project = draw_small_world(scale(), root, ("plain",))
+    for stage in stages_of(RUN, scale(), 0):
+        finish_untrained(stage, project)
+    return root
+
+
+@pytest.fixture
+def root(drawn: Path, tmp_path: Path) -> Path:
+    shutil.copytree(drawn, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def home_of(root: Path) -> Path:
+    return root / "data" / data_slug(scale().data) / "test" / "plain"
+
+
+def evaluated(root: Path) -> list[dict]:
+    project = Project(data_directory=str(root / "data"), runs_directory=str(root / "runs"))
+    path = evaluate_run(stages_of(RUN, scale(), 0), project)
+    return json.loads(path.read_text(encoding="utf-8"))["records"]
+
+
+def rewrite(root: Path, change) -> None:
+    """Change the members of the first shard, and let the manifest name the new bytes."""
+    home = home_of(root)
+    shard, manifest = home / "test" / "0.tar", home / "manifest.json"
+    with tarfile.open(shard) as archive:
+        members = [(member.name, archive.extractfile(member).read()) for member in archive]
+    with tarfile.open(shard, "w") as archive:
+        for name, content in change(members):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    content = json.loads(manifest.read_text(encoding="utf-8"))
+    content["shards"][0]["sha256"] = hashlib.sha256(shard.read_bytes()).hexdigest()
+    manifest.write_text(json.dumps(content), encoding="utf-8")
+
+
+class Touch:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@pytest.mark.parametrize("ending", ["pyd", "pickle", "npy", "pth", "ten"])
+def test_a_member_that_unpickles_is_not_decoded(root, ending):
+    before, mark = evaluated(root), root / "executed"
+    shutil.rmtree(root / "runs" / "micro" / RUN.slug / "evaluation")
+    bomb = pickle.dumps(Touch(str(mark)))
+
+    def with_bombs(members):
+        return [pair for name, content in members for pair in add(name, content)]
+
+    def add(name, content):
+        stem, _, kind = name.partition(".")
+        return [(name, content)] + ([(f"{stem}.{ending}", bomb)] if kind == "cls" else [])
+
+    rewrite(root, with_bombs)
+    after = evaluated(root)
+    assert not mark.exists()
+    assert [record["outcomes"] for record in after] == [record["outcomes"] for record in before]
+
+
+def test_other_bytes_than_the_manifest_names_are_refused(root):
+    shard = home_of(root) / "test" / "0.tar"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(EvaluationError, match=r"0\.tar: sha256 is \w{16}…, its manifest says"):
+        evaluated(root)
+
+
+def test_relabelled_items_are_refused(root):
+    manifest = home_of(root) / "manifest.json"
+    before = manifest.read_bytes()
+    rewrite(root, lambda members: [(n, b"0" if n.endswith("cls") else c) for n, c in members])
+    manifest.write_bytes(before)
+    with pytest.raises(EvaluationError, match="its manifest says"):
+        evaluated(root)
+
+
+def test_reversed_class_names_are_refused(root):
+    names = home_of(root) / "classnames.txt"
+    names.write_text(
+        "\n".join(reversed(names.read_text(encoding="utf-8").splitlines())) + "\n", encoding="utf-8"
+    )
+    with pytest.raises(EvaluationError, match=r"classnames\.txt: not what the manifest was written for"):
+        open_test_set(home_of(root))
+
+
+def test_a_sample_that_cannot_be_decoded_is_named(root):
+    rewrite(root, lambda members: [(n, b"x" if n == members[0][0] else c) for n, c in members])
+    with pytest.raises(EvaluationError, match=r"0\.tar: sample '.+' cannot be read"):
+        evaluated(root)
+
+
+@pytest.mark.parametrize("formula", ["9**9**9", "2**-100000000", "(1/3)**99999999", "10**400*10**400"])
+def test_a_formula_ends(formula):
+    began = time.monotonic()
+    try:
+        evaluate(formula, Published([]))
+    except FormulaError as error:
+        assert "exponent" in str(error)
+    assert time.monotonic() - began < 1
+
+
+def test_a_lock_that_is_a_link_leaves_its_target_alone(tmp_path):
+    target = tmp_path / "precious"
+    target.write_text("content", encoding="utf-8")
+    (tmp_path / "stage").mkdir()
+    (tmp_path / "stage" / ".lock").symlink_to(target)
+    with pytest.raises(OSError, match=r"\.lock"), directory_lock(tmp_path / "stage", "a test"):
+        pass
+    assert target.read_text(encoding="utf-8") == "content"
+
+
+# ------------------------------------------------------------------------------------------------- exported models
+
+
+def exported(root: Path, stage: int) -> Path:
+    return root / "runs" / stages_of(RUN, scale(), 0)[stage].directory / "open_clip"
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["open_clip_model.safetensors", "tokenizer.json", "open_clip_config.json"])
+def test_a_model_of_other_bytes_is_not_evaluated(root, name):
+    flip(exported(root, 1) / name)
+    with pytest.raises(
+        UnfinishedStage, match=rf"{re.escape(name)}: sha256 is \w{{16}}, stage.json names \w{{16}};"
+    ):
+        evaluated(root)
+
+
+def test_weights_beside_the_exported_ones_are_refused(root):
+    """open_clip takes what it finds: a pickle where safetensors are gone."""
+    weights = exported(root, 1) / "open_clip_model.safetensors"
+    weights.rename(weights.with_name("open_clip_pytorch_model.bin"))
+    with pytest.raises(UnfinishedStage, match=r"open_clip_model\.safetensors: sha256 is none"):
+        evaluated(root)
+
+
+def test_a_parent_of_other_bytes_is_not_trained_on(root):
+    stage = stages_of(RUN, scale(), 0)[1]
+    (root / "runs" / stage.directory / "stage.json").unlink()
+    flip(exported(root, 0) / "open_clip_model.safetensors")
+    project = Project(data_directory=str(root / "data"), runs_directory=str(root / "runs"))
+    with pytest.raises(UnfinishedStage, match=r"open_clip_model\.safetensors: sha256 is"):
+        train_stage(resolve(stage, project))
+
+
+# ---------------------------------------------------------------------------------------------------- training data
+
+
+@pytest.fixture(scope="module")
+def tiny_world(tmp_path_factory) -> Path:
+    """The data of twelve small steps."""
+    root = tmp_path_factory.mktemp("tiny")
+    draw_small_world(tiny_stages()[0].scale, root, ())
+    return root
+
+
+@pytest.fixture
+def tiny(tiny_world: Path, tmp_path: Path) -> Path:
+    shutil.copytree(tiny_world, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def data_of(root: Path) -> Path:
+    return next((root / "data").iterdir())
+
+
+def test_a_shard_of_other_bytes_is_not_trained_on(tiny):
+    for shard in (data_of(tiny) / "train").glob("*.tar"):
+        flip(shard)
+    with pytest.raises(
+        ShardError, match=r"\.tar: sha256 is \w{16}, its manifest names \w{16}; draw or download"
+    ):
+        train_stage(resolved(tiny_stages()[0], tiny))
+
+
+def test_a_tokenizer_of_other_bytes_is_not_trained_with(tiny):
+    flip(data_of(tiny) / "vocabulary" / "tokenizer.json")
+    with pytest.raises(VocabularyError, match=r"tokenizer\.json: sha256 is \w{16}, its manifest names"):
+        train_stage(resolved(tiny_stages()[0], tiny))
+
+
+def test_a_stage_is_not_resumed_on_other_data(tiny):
+    """Nor entered again when it is finished: its stage.json would name data that the model never saw."""
+    stage = resolved(tiny_stages()[0], tiny)
+    made = train_stage(stage).read_bytes()
+    manifest = data_of(tiny) / "train" / "manifest.json"
+    content = json.loads(manifest.read_text(encoding="utf-8"))
+    content["shards"].reverse()
+    manifest.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(CheckpointMismatch, match=r"was trained on data \w{12}, .*manifest\.json is \w{12};"):
+        train_stage(stage)
+    assert (stage.directory / "stage.json").read_bytes() == made
