@@ -1,5 +1,5 @@
-"""Targets with a name. `figures` and `tables` are made from published numbers. `measure_…` and `all` are made from measured
-records; they run the stages that are neither in results/recorded nor on disk."""
+"""Targets with a name. `figures` and `tables` are made from published numbers, `measure_…` and `all` from measured records;
+the latter run the stages that are neither in results/recorded nor on disk."""
 
 
 rule figures:
