@@ -1,4 +1,4 @@
-# Needs Python 3.11 (with venv), git and make; everything else is installed from the hashed locks in envs/.
+# Needs Python 3.11 (with venv), git and make. All else is installed from the locks in envs/, which have hashes.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
@@ -23,24 +23,24 @@ help:
 	@echo 'An Inverse Scaling Law for CLIP Training, executable. What you can make:'
 	@echo
 	@echo '  make demo            measure the law on this machine (micro scale; at most 20 minutes on two cores)'
-	@echo '  make demo SIZE=ci    does every job run? (at most 5 minutes; measures nothing)'
+	@echo '  make demo SIZE=ci    check that every job runs (at most 5 minutes; measures nothing)'
 	@echo '  make test            the test suite'
-	@echo '  make reader          the small environment for figures and numbers (no torch): $(READER)'
-	@echo '  make environment     the full one: $(TRAIN)'
-	@echo '  make tagger          the part-of-speech tagger that the paper scale needs, into $(TRAIN)'
-	@echo '  make lint format     check, or mend, the style of code and rules'
+	@echo '  make reader          install the small environment for figures and numbers (no torch): $(READER)'
+	@echo '  make environment     install the full environment: $(TRAIN)'
+	@echo '  make tagger          install the part-of-speech tagger of the paper scale into $(TRAIN)'
+	@echo '  make lint format     check, or fix, the style of code and rules'
 	@echo '  make locks           resolve envs/*.in again (then run the tests)'
-	@echo '  make clean           remove what jobs made (results/runs, results/data); records and figures stay'
+	@echo '  make clean           remove what jobs wrote (results/runs, results/data); accepted records and figures stay'
 	@echo
 	@echo 'With an environment active (source $(READER)/bin/activate):'
 	@echo '  snakemake figures tables pages                   every figure, table and page from stored numbers'
 	@echo '  snakemake figures/figure4.pdf                    one figure from the published numbers'
-	@echo '  clipa cite L/16 resize 64 finetune               one number, with what to know before citing it'
-	@echo '  snakemake measure_figure4 --config scale=micro   the same, measured'
-	@echo '  snakemake --profile slurm all -n                  the plan at the scale of the paper'
+	@echo '  clipa cite L/16 resize 64 finetune               one number, with its citation and its errata'
+	@echo '  snakemake measure_figure4 --config scale=micro   the same figure from measured numbers'
+	@echo '  snakemake --profile slurm all -n                 dry run at the scale of the paper'
 
 # ---------------------------------------------------------------------------------------------- environments
-# Bytecode is compiled once here: without it every job compiles its imports anew, several times slower.
+# Compile bytecode once here: otherwise every job compiles its imports again and starts several times slower.
 
 .PHONY: environment reader
 environment: $(TRAIN)/.installed $(TRAIN)/bin/clipa
@@ -68,13 +68,13 @@ $(READER)/.installed: envs/reader.lock $(TOOLS)/.installed
 		--require-hashes --compile-bytecode envs/reader.lock
 	@touch $@
 
-# Only the paper scale tags real captions, so only it needs the tagger: 13 MB from another host than everything else.
+# Only the paper scale tags real captions, so only it needs the tagger (13 MB, from a host of its own).
 .PHONY: tagger
 tagger: $(TRAIN)/.installed
 	@$(UV) pip install --quiet --python $(TRAIN)/bin/python --no-deps --require-hashes -r envs/tagger.txt
 	@$(TRAIN)/bin/python -c 'import spacy; print("Ready:", spacy.load("en_core_web_sm").meta["name"])'
 
-# The package is not installed, it is found in src/: an environment never holds an old copy of it.
+# The package is not installed but imported from src/, so an environment never has an old copy of it.
 %/bin/clipa: %/.installed
 	@echo '$(CURDIR)/src' > $*/lib/python3.11/site-packages/clipa.pth
 	@printf '#!/bin/sh\nexec "$$(dirname "$$0")/python" -m clipa "$$@"\n' > $@ && chmod +x $@

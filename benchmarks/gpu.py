@@ -1,4 +1,4 @@
-"""What a GPU does with a scale's stages: the same bits after kill -9, then samples a second, model by model.
+"""Benchmark of a scale's stages on a GPU: the same bits after kill -9, then samples a second for each model.
 
     PYTHONPATH=src:tests python benchmarks/gpu.py --scale mini --device cuda
 
@@ -33,7 +33,7 @@ RUN = "S16-random49-truncation32"
 
 
 def same_bits(root: Path, device: str, precision: str) -> bool:
-    """Whether two undisturbed trainings of one small stage, and one that was killed twice, end with the same bits."""
+    """Whether two uninterrupted trainings of a small stage, and one that was killed twice, end with the same bits."""
     sys.path.insert(0, str(TESTS))
     from small_training import tiny_scale, tiny_stages
     from small_world import draw_small_world
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--runs", nargs="+", default=["none", "random49", "resize64"], metavar="REDUCTION")
     chosen = parser.parse_args()
-    # As training has it: the same bits, whatever that costs.
+    # As in training: the same bits at any cost in speed.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False

@@ -1,4 +1,4 @@
-"""How fast batches come: the stream in one process and in several, and the loader that keeps the world on the device.
+"""Speed of the data loaders: streaming in one process and in several, and resident on the device.
 
     PYTHONPATH=src python benchmarks/loader.py --device cuda --processes 16
 
@@ -26,7 +26,7 @@ from clipa.data.vocabulary import train_vocabulary
 
 
 def small_world(directory: Path, images: int, processes: int) -> StreamSpec:
-    """A drawn and tagged training set, as a stage at the mini scale reads it."""
+    """A drawn and tagged training set, as stages of the mini scale read it."""
     draw_train(WorldParameters(image_size=128, training_images=images), directory, processes)
     train_vocabulary(directory, 700)
     annotate(directory, processes, WORLD)
@@ -62,7 +62,7 @@ def main() -> None:
     options.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     options.add_argument("--images", type=int, default=8000)
     options.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
-    options.add_argument("--seconds", type=float, default=5.0, help="for each number")
+    options.add_argument("--seconds", type=float, default=5.0, help="for each measurement")
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()

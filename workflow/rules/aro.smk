@@ -9,12 +9,12 @@ from clipa.data.aro import DOWNLOADS, SETS
 ARO = f"{PLAN.project.data_directory}/aro"
 
 
-# CLIP_benchmark, whose copies the other test sets are, has none of these.
+# The other test sets are copies of CLIP_benchmark's, which has none of these.
 ruleorder: convert_aro > index_test_set
 
 
 def aro_downloads(wildcards):
-    """The files of an ARO set that have a plain address."""
+    """The files of an ARO set that have a direct address."""
     return [f"{ARO}/{name}" for name in SETS[wildcards.aro].downloads]
 
 
@@ -52,7 +52,7 @@ rule convert_aro:
         f"{BENCHMARKS}/data/{SCALE.name}/convert_aro_{{aro}}.tsv"
     wildcard_constraints:
         aro="|".join(SETS),
-    priority: 100  # so that a missing file is known before days of training
+    priority: 100  # so that a missing file is reported before days of training
     conda:
         "../../envs/tagger.yaml"
     resources:

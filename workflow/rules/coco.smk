@@ -5,7 +5,7 @@ indexed, tagged and paired as every other. Needs the network and 25 gigabytes.
 COCO = str(PLAN.data_of(SCALE.sources["COCO-2014"]))
 
 
-# Its images come from a list of their own, not from a hub's metadata.
+# COCO's images come from COCO's own list, not from metadata of the Hugging Face hub.
 ruleorder: download_coco_images > download_shards
 
 

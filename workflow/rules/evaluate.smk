@@ -1,4 +1,4 @@
-"""Evaluation: one process for all stages of a run, since starting the evaluator costs more than a test set."""
+"""Evaluation. One process evaluates all stages of a run: starting the evaluator costs more than a small test set."""
 
 
 rule evaluate:

@@ -1,5 +1,5 @@
-"""Figures: from the published numbers, from accepted measured ones, from the ones just measured. Nothing here trains
-but the last, which asks for what is missing."""
+"""Figures from published numbers, from accepted records, and from the records of this configuration. Only the last rule
+causes training: it asks for the records that are missing."""
 
 
 rule draw_figure:

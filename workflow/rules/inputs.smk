@@ -1,4 +1,4 @@
-"""What rules ask of the plan (clipa.plan): which files feed a stage, an evaluation, a figure."""
+"""Input functions of the rules: the files that a stage, an evaluation or a figure reads, from the plan (clipa.plan)."""
 
 from clipa.cost import stage_macs
 from clipa.plan import takes_suite
@@ -21,7 +21,7 @@ EVALUATION_RESOURCES = {
 
 
 def stage(wildcards):
-    """The stage that a folder's fingerprint names; one line when the configuration does not ask for it."""
+    """The stage with the folder's fingerprint; one line of error when the configuration does not ask for it."""
     try:
         return PLAN.stage(wildcards.fingerprint)
     except KeyError as error:
@@ -29,7 +29,7 @@ def stage(wildcards):
 
 
 def finished_stages(wildcards):
-    """What is there when every stage of a run is trained; one line when the configuration does not ask for the run."""
+    """The outputs of all stages of a run; one line of error when the configuration does not ask for the run."""
     try:
         job = PLAN.asked(wildcards.run, int(wildcards.seed))
     except (KeyError, ValueError) as error:
@@ -38,7 +38,7 @@ def finished_stages(wildcards):
 
 
 def parent_stage(wildcards):
-    """What is there when the stage that this one starts from is finished; nothing for a pre-training."""
+    """The output of the stage that this one starts from; nothing for a pre-training."""
     parent = stage(wildcards).parent
     return [str(PLAN.stage_file(parent))] if parent else []
 
@@ -61,13 +61,13 @@ def training_data(wildcards):
 
 
 def asked_of_data(wildcards):
-    """What a command that makes training data needs to know: the scale, the places, and which of its sources."""
+    """Options of a command that makes training data: the scale, the directories, and the data source."""
     name = SOURCE_NAMES.get(wildcards.data)
     return ASKED if name is None else f"{ASKED} --source {name}"
 
 
 def longest_first(wildcards):
-    """Priority of a stage, 1 … 51: the way through few cores is as long as its longest stage."""
+    """Priority of a stage, 1 … 51. Long stages start first, so that none of them is left to run alone at the end."""
     return 1 + int(50 * stage_macs(stage(wildcards)) / LONGEST)
 
 
@@ -78,7 +78,7 @@ def test_sets(names):
 
 
 def published(wildcards):
-    """The published records that a figure or table is made from, and no others: one cell is one file to read."""
+    """The published files that a figure or table is made from, and no others."""
     name = wildcards.get("figure") or wildcards.table
     sources = FIGURE_SOURCES if name.startswith("figure") else TABLE_SOURCES
     number = int(name.removeprefix("figure").removeprefix("table"))
@@ -88,7 +88,7 @@ def published(wildcards):
 
 
 def measured(wildcards):
-    """Records behind a measured figure or table: accepted ones, else those of runs (which are then planned)."""
+    """Records behind a measured figure or table: accepted ones, else those of runs, which Snakemake then plans."""
     return records_behind(wildcards.get("figure") or wildcards.table)
 
 
@@ -98,7 +98,7 @@ def records_behind(target):
 
 
 def recorded(wildcards):
-    """The accepted records of the configured scale; an error that says what to do when there are none."""
+    """The accepted records of the configured scale; without any, an error that says what to do."""
     if wildcards.scale != SCALE.name:
         sys.exit(
             f"{wildcards.scale}: the configured scale is {SCALE.name}; add --config scale={wildcards.scale}"

@@ -1,14 +1,14 @@
 """Data from the web (§4.1, §6): image links, images, test sets. Needs the network and tens of terabytes.
 
 `{data}` is the folder of LAION-400M, or of another source that recipes name. The original host of LAION-400M's metadata
-is gone; `laion/relaion400m` is the filtered re-release of the same list (docs/data.md says what that costs). The image
-command is the authors' own: 256 pixels, img2dataset's defaults (resize mode border, 10,000 pairs a shard), which gave
+is gone; `laion/relaion400m` is the filtered re-release of the same list (docs/data.md says what is missing). The image
+command is the authors' own: 256 pixels and img2dataset's defaults (resize mode border, 10,000 pairs a shard). It gave
 them 41,408 shards.
 """
 
 
 def source(wildcards):
-    """The data source whose folder it is; one line when the scale has none."""
+    """The data source with this folder; one line of error when the scale has none."""
     if wildcards.data not in SOURCES:
         sys.exit(f"{wildcards.data}: no data source of scale {SCALE.name}")
     return SOURCES[wildcards.data]
@@ -19,7 +19,7 @@ def repository(wildcards):
 
 
 def columns(wildcards):
-    """What img2dataset is told about the metadata's columns."""
+    """img2dataset's options for the metadata's columns."""
     asked = source(wildcards).download
     return f"--url_col {asked.url_column} --caption_col {asked.caption_column}"
 

@@ -1,4 +1,4 @@
-"""Tables, likewise: published, recorded, measured."""
+"""Tables from published numbers, from accepted records, and from the records of this configuration."""
 
 
 rule fill_table:

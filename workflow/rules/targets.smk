@@ -1,5 +1,5 @@
-"""What can be asked for by name. `figures` and `tables` come from the published numbers; `measure_…` and `all` from
-measured ones, and plan the stages that neither results/recorded nor the disk has."""
+"""Targets with a name. `figures` and `tables` are made from published numbers, `measure_…` and `all` from measured records;
+the latter run the stages that are neither in results/recorded nor on disk."""
 
 
 rule figures:
@@ -29,7 +29,7 @@ rule data:
         test_sets({**SCALE.evaluation.benchmarks, **SCALE.evaluation.suite}),
 
 
-# measure_figure4, measure_table11, …: one for each that the configured experiments fill.
+# measure_figure4, measure_table11, …: one rule for each figure or table that the configured experiments fill.
 for target in MEASURED + MEASURED_BESIDES:
 
     rule:

@@ -1,4 +1,4 @@
-"""What is made from the captions: the vocabulary, the parts of speech beside the shards, NegCLIP's negatives."""
+"""Data made from the captions: the vocabulary, parts of speech beside the shards, and NegCLIP's training set."""
 
 
 rule vocabulary:
