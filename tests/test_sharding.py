@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from clipa import checkpoint, distributed, models
 from clipa.config import Augmentation, ConfigError, load_scale
+from clipa.files import sha256_of
 from clipa.losses import backward
 from clipa.resolved import data_slug
 from small_training import STEPS, TORCHRUN, losses, tiny_scale, tiny_stages
@@ -52,6 +53,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with open(path, "rb+") as file:
             file.seek(image.offset_data)
             file.write(bytes(image.size))
+    manifest = (
+        train / "manifest.json"
+    )  # images that were undecodable when the data was indexed: the digests fit
+    content = json.loads(manifest.read_text(encoding="utf-8"))
+    for shard in content["shards"]:
+        shard["sha256"] = sha256_of(train / shard["name"])
+    manifest.write_text(json.dumps(content), encoding="utf-8")
     return root
 
 
