@@ -189,11 +189,12 @@ def test_measured_stages_override_table_1(tree):
     assert hours.high == pytest.approx(2 * hours.mean), "two stages say nothing about the spread"
 
 
-def test_cpu_scales_count_cores_and_use_what_was_recorded():
-    plan = load_plan({"scale": "ci", "reuse_recorded": False})
+def test_cpu_scales_count_cores_and_use_what_was_recorded(tree):
+    (tree / RECORDED_DIRECTORY).symlink_to(ROOT / RECORDED_DIRECTORY)  # and no results/runs of this checkout
+    plan = load_plan({"scale": "ci", "reuse_recorded": False}, tree)
     speed = throughput_of(plan)
     assert devices_of(plan.scale) == 1 and "measured at scale micro" in speed.about
-    micro = load_plan({"scale": "micro", "reuse_recorded": False})
+    micro = load_plan({"scale": "micro", "reuse_recorded": False}, tree)
     recorded = throughput_of(micro)
     stage = micro.job(parse_run("L16-resize64-truncation32"), 0).stages[0]
     seconds = [
