@@ -13,7 +13,6 @@ would write shards in parallel, but its index is a pickle, and a set of files ha
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -25,6 +24,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from clipa.files import sha256_of, sync
 
 KEPT = 2
 _NAME = re.compile(r"checkpoint-(\d{9})-([0-9a-f]{16})\.safetensors")
@@ -67,7 +68,7 @@ def save(directory: Path, step: int, tensors: dict[str, Tensor], metadata: dict[
             os.fsync(file.fileno())
         path = directory / f"checkpoint-{step:09d}-{_digest(temporary)}.safetensors"
         os.replace(temporary, path)
-        _sync_directory(directory)
+        sync(directory)
     finally:
         temporary.unlink(missing_ok=True)
     for old in _candidates(directory)[KEPT:]:
@@ -110,13 +111,4 @@ def _candidates(directory: Path) -> list[Path]:
 
 
 def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return sha256_of(path)[:16]

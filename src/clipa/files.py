@@ -28,7 +28,7 @@ def write_bytes_atomically(path: str | Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def sha256_of(path: Path) -> str:
@@ -41,11 +41,12 @@ def seal(directory: Path) -> dict[str, str]:
     """Flush every file of a directory, and the directory, to disk; returns the sha256 of each by name."""
     files = sorted(path for path in directory.iterdir() if path.is_file())
     for path in [*files, directory]:
-        _sync(path)
+        sync(path)
     return {path.name: sha256_of(path) for path in files}
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Flush a file, or the names in a directory, to disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
