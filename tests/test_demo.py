@@ -14,6 +14,8 @@ import pytest
 
 import fabricated
 from clipa import demo
+from clipa.accept import agreement
+from clipa.estimate import nominal_seconds
 from clipa.locks import directory_lock
 from clipa.plan import Plan, load_plan
 from clipa.progress import Overall, clock
@@ -62,7 +64,7 @@ def reported(plan: Plan, slug: str, **changes: object) -> Path:
 
 
 def test_work_is_read_from_what_jobs_write(plan):
-    jobs = demo.nominal_seconds(plan)
+    jobs = nominal_seconds(plan, demo.RESULTS)
     overall = Overall("demo", jobs, cores=2)
     assert overall.look() == (0, [])
     assert overall.left() == pytest.approx(overall.total / 1.8, rel=0.01)
@@ -79,19 +81,19 @@ def test_work_is_read_from_what_jobs_write(plan):
 
 def test_a_stale_progress_file_is_not_under_way(plan):
     reported(plan, "S16-none-truncation32", updated=time.time() - 3600)
-    done, under_way = Overall("demo", demo.nominal_seconds(plan), cores=2).look()
+    done, under_way = Overall("demo", nominal_seconds(plan, demo.RESULTS), cores=2).look()
     assert done > 0 and under_way == []
 
 
 def test_longer_stages_weigh_more(plan):
-    weight = dict(demo.nominal_seconds(plan).values())
+    weight = dict(nominal_seconds(plan, demo.RESULTS).values())
     full, short = (weight[f"B16-{image}-truncation32 pretrain"] for image in ("none", "resize64"))
     assert full > short > weight["B16-resize64-truncation32 finetune"] - 10
 
 
 def test_lines_where_there_is_no_terminal(plan, capsys):
     reported(plan, "S16-none-truncation32")
-    with Overall("demo", demo.nominal_seconds(plan), cores=2) as overall:
+    with Overall("demo", nominal_seconds(plan, demo.RESULTS), cores=2) as overall:
         for final in (False, False, True):
             overall.show(final)
     lines = capsys.readouterr().out.splitlines()
@@ -103,7 +105,7 @@ def test_lines_where_there_is_no_terminal(plan, capsys):
 def test_on_a_terminal_one_bar_says_how_long_is_left(plan, capsys, monkeypatch):
     reported(plan, "S16-none-truncation32")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with Overall("demo (ci)", demo.nominal_seconds(plan), cores=2) as overall:
+    with Overall("demo (ci)", nominal_seconds(plan, demo.RESULTS), cores=2) as overall:
         overall.show()
     said = capsys.readouterr()
     assert said.out == ""
@@ -151,6 +153,8 @@ def test_interrupted_the_jobs_get_sigterm_and_save(plan, number):
     driver = f"""
 import sys
 from clipa import demo
+from clipa.accept import agreement
+from clipa.estimate import nominal_seconds
 from clipa.plan import load_plan
 demo._snakemake = lambda *words: [sys.executable, "-c", {JOB!r}]
 sys.exit(demo.demo("ci"))
@@ -173,11 +177,10 @@ sys.exit(demo.demo("ci"))
 
 def test_a_failed_job_is_told_with_its_log(plan, capsys, monkeypatch):
     failing = """
-print("    log: job.log (check log file(s) for error details)")
-open("job.log", "w").write("clipa train: the loss of step 3 is not finite")
+print("Logfile job.log:\\n=====\\nclipa train: the loss of step 3 is not finite\\n=====")
 raise SystemExit(1)
 """
-    write(plan.measured_directory / "snakemake.log", "    log: old.log (check log file(s) for error details)")
+    write(plan.measured_directory / "snakemake.log", "Logfile old.log:\n==\nold\n==\n")
     monkeypatch.setattr(demo, "_snakemake", lambda *words: [sys.executable, "-c", failing])
     assert demo.demo("ci") == 1
     said = capsys.readouterr()
@@ -199,10 +202,8 @@ def test_records_are_compared_with_accepted_ones(plan):
     for path in (accepted, job.output):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_records(path, [record])
-    assert (
-        demo.compare_with_recorded(plan) == "recorded   1 of 1 accepted records have the same outcomes here\n"
-    )
+    assert agreement(plan) == "1 of 1 accepted records have the same outcomes here"
     write_records(accepted, [fabricated.measured_record("S/16", "none", "pretrain", 0, ~correct)])
-    assert demo.compare_with_recorded(plan).startswith(
-        f"recorded   0 of 1 accepted records have the same outcomes here; not, for instance, {record['id']}"
+    assert agreement(plan).startswith(
+        f"0 of 1 accepted records have the same outcomes here; not, for instance, {record['id']}"
     )

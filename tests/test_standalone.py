@@ -1,5 +1,6 @@
 """Runs without Snakemake: from nothing to an archive that can be accepted, through kill -9 and time limits."""
 
+import gzip
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from clipa import provenance, standalone
 from clipa.accept import accept
 from clipa.cost import stage_macs
 from clipa.plan import Job, Plan, load_plan
-from clipa.records import read_records
+from clipa.records import read_records, write_records
 from clipa.resolved import ResolvedStage
 from clipa.standalone import jobs_of, pack, run_here, unpack
 from clipa.study import parse_run
@@ -139,7 +140,7 @@ def test_a_time_limit_stops_training_and_the_next_call_resumes(
     def measured(self: standalone._Evaluations, job: Job) -> None:
         path = plan.root / job.output
         path.parent.mkdir(parents=True)
-        path.write_text("{}")
+        write_records(path, [])
 
     monkeypatch.setattr(train, "learning_rate", ringing)
     monkeypatch.setattr(standalone._Evaluations, "start", measured)
@@ -208,14 +209,12 @@ def test_foreign_and_damaged_archives_are_refused_and_nothing_is_overwritten(
     assert (path.read_text(), log.read_text()) == ("second", "first")
 
     whole = out.read_bytes()
-    log.write_bytes(os.urandom(4000))
+    path.unlink()
     monkeypatch.setattr(standalone, "LARGEST_ARCHIVE", 2000)
-    pack(plan, out)
-    with tarfile.open(out) as stored:
-        assert [Path(name).name for name in stored.getnames()] == ["records.json"]
-    path.write_bytes(os.urandom(4000))
-    with pytest.raises(ValueError, match="ask for fewer runs"):
-        pack(plan, out)
+    with pytest.raises(ValueError, match="unpacks to more than"):
+        unpack(out, plan)
+    assert not path.exists()
+    monkeypatch.undo()
 
     out.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="cannot be read"):
@@ -225,7 +224,32 @@ def test_foreign_and_damaged_archives_are_refused_and_nothing_is_overwritten(
             foreign.add(home / "config" / "config.yaml", name)
         with pytest.raises(ValueError, match="not an archive of this scale"):
             unpack(out, plan)
-    assert not (home / "outside").exists()
+    with tarfile.open(out, "w:gz") as foreign:
+        member = tarfile.TarInfo("tiny/link")
+        member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        foreign.addfile(member)
+    with pytest.raises(ValueError, match="not an archive of this scale"):
+        unpack(out, plan)
+    assert not (home / "outside").exists() and not (home / "runs" / "tiny" / "link").is_symlink()
+
+
+def test_what_is_no_record_is_not_counted_as_measured(home: Path) -> None:
+    plan = plan_of(home)
+    [job] = jobs_of(["S16-none-truncation32"], plan)
+    path = plan.root / job.output
+    path.parent.mkdir(parents=True)
+    path.write_text("garbage")
+    with pytest.raises(ValueError, match="cannot be read as JSON"):
+        run_here(["S16-none-truncation32"], plan, home / "out.tar.gz", None, 1)
+
+
+def test_an_archive_bomb_is_refused(home: Path) -> None:
+    plan, out = plan_of(home), home / "out.tar.gz"
+    with gzip.open(out, "wb") as stream:
+        for _ in range(300):
+            stream.write(bytes(1 << 20))
+    with pytest.raises(ValueError, match="unpacks to more than 256 MiB"):
+        unpack(out, plan)
 
 
 def test_mini_asks_for_a_gpu(tmp_path: Path) -> None:

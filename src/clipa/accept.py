@@ -107,6 +107,29 @@ def accept_plan(
     return accept(measured, plan.scale, root, replace=replace, knows_commit=knows_commit)
 
 
+def agreement(plan: Plan) -> str:
+    """A line on whether records measured here hold the same outcomes as the accepted ones of the same fingerprints.
+
+    Empty where none of the plan's jobs has accepted records.
+    """
+    same: dict[str, bool] = {}
+    for job in plan.jobs():
+        accepted = plan.root / RECORDED_DIRECTORY / job.recorded_path
+        if accepted.is_file():
+            outcomes = {record["id"]: record["outcomes"] for record in read_records(accepted)}
+            measured = read_records(plan.root / job.output)
+            same |= {
+                one["id"]: one["outcomes"] == outcomes[one["id"]] for one in measured if one["id"] in outcomes
+            }
+    different = [name for name, equal in same.items() if not equal]
+    if not same:
+        return ""
+    line = f"{len(same) - len(different)} of {len(same)} accepted records have the same outcomes here"
+    return line + (
+        f"; not, for instance, {different[0]} (other hardware gives other bits)" if different else ""
+    )
+
+
 def check(
     path: Path, records: Sequence[Record], scale: Scale, knows_commit: Callable[[str], bool]
 ) -> list[Stage]:

@@ -15,17 +15,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from subprocess import DEVNULL, Popen
 
-from clipa.estimate import throughput_of
+from clipa.accept import agreement
+from clipa.estimate import nominal_seconds
 from clipa.locks import lock_holder
 from clipa.plan import Plan, load_plan
 from clipa.progress import Overall, clock
-from clipa.records import RECORDED_DIRECTORY, load_records
 
 SCALES = {"full": "micro", "ci": "ci"}
-RESULTS = [*(f"figures/figure{number}.png" for number in (4, 9, 10)), "tables/table11.tex"]
-TARGETS = ["data", *(f"measure_{Path(name).stem}" for name in RESULTS)]
-# Nominal seconds of one core for what no record tells: they only weigh jobs against each other.
-START_UP_SECONDS, EVALUATION_SECONDS, RESULT_SECONDS, DATA_SECONDS_PER_IMAGE = 8.0, 14.0, 4.0, 2e-3
+RESULTS = [*(f"figures/figure{number}.png" for number in (4, 9, 10)), "tables/table11.tex", "report.html"]
+TARGETS = ["data", *(f"measure_{Path(name).stem}" for name in RESULTS[:-1])]
 
 # The process that works holds the lock, not its driver: a Snakemake that outlives the demo keeps the next one waiting,
 # and a killed one leaves nothing to clear away (hence --nolock). Jobs lock their directories likewise.
@@ -47,20 +45,32 @@ def demo(size: str = "full") -> int:
     began, again = time.monotonic(), "`make demo`" if size == "full" else f"`make demo SIZE={size}`"
     plan = load_plan({"scale": SCALES[size], "seeds": [0], "reuse_recorded": False})
     directory, cores = plan.measured_directory, len(os.sched_getaffinity(0))
-    log, report = directory / "snakemake.log", directory / "report.html"
+    log = directory / "snakemake.log"
     directory.mkdir(parents=True, exist_ok=True)
     start = log.stat().st_size if log.exists() else 0
-    overall = Overall(f"demo ({plan.scale.name})", nominal_seconds(plan), cores)
+    overall = Overall(f"demo ({plan.scale.name})", nominal_seconds(plan, RESULTS), cores)
     print(f"The {plan.scale.name} scale: {plan.scale.about}")
     print(f"{len(plan.jobs())} runs ({len(plan.stages)} stages), each evaluated; nothing is downloaded.")
     print(f"About {clock(overall.left())} left on {cores} cores. Snakemake's output is in {log}.", flush=True)
     if holder := lock_holder(directory):
         print(f"Process {holder} is at work in {directory}: waiting for it (to end it: kill {holder}).")
-    asked = ["--config", f"scale={plan.scale.name}", "seeds=[0]", "reuse_recorded=false"]
+    asked = [
+        "--keep-going",
+        "--show-failed-logs",
+        "--report",
+        f"{directory}/report.html",
+        "--report-after-run",
+    ]
+    asked += [
+        "--cores",
+        f"{cores}",
+        "--config",
+        f"scale={plan.scale.name}",
+        "seeds=[0]",
+        "reuse_recorded=false",
+    ]
     with overall:
-        code = _run(directory, [*TARGETS, "--cores", str(cores), "--keep-going", *asked], overall.show)
-        if code == 0 and _is_older(report, [directory / name for name in RESULTS]):
-            code = _run(directory, [*TARGETS, "--report", str(report), *asked], overall.show)
+        code = _run(directory, [*TARGETS, *asked], overall.show)
         overall.show(final=code == 0)
     if code == 130:
         print(f"\nStopped. What is finished is kept, stages have saved checkpoints: {again} resumes.")
@@ -71,23 +81,6 @@ def demo(size: str = "full") -> int:
         _conclude(plan)
         print(f"wall time  {clock(time.monotonic() - began)}", flush=True)
     return code if code in (0, 130) else 1
-
-
-def nominal_seconds(plan: Plan) -> dict[Path, tuple[str, float]]:
-    """What the demo makes: each file with a name and with seconds on one core, of stages by what is measured."""
-    hours, data = throughput_of(plan).hours, DATA_SECONDS_PER_IMAGE * plan.scale.data.world.training_images
-    files = ["train/manifest.json", "vocabulary/vocabulary.json", "train/annotation.json"]
-    made = {plan.data / name: (name, START_UP_SECONDS + data) for name in files}
-    for stage in plan.stages.values():
-        seconds = START_UP_SECONDS + 3600 * hours(stage).mean
-        made[plan.stage_file(stage)] = f"{stage.run.slug} {stage.kind}", seconds
-    made |= {job.output: (job.name, EVALUATION_SECONDS) for job in plan.jobs()}
-    results = [plan.measured_directory / name for name in [*RESULTS, "report.html"]]
-    return made | {file: (file.name, RESULT_SECONDS) for file in results}
-
-
-def _is_older(report: Path, files: Sequence[Path]) -> bool:
-    return not report.is_file() or any(file.stat().st_mtime > report.stat().st_mtime for file in files)
 
 
 def _snakemake(directory: Path, arguments: Sequence[str]) -> list[str]:
@@ -124,14 +117,13 @@ def _run(directory: Path, arguments: Sequence[str], show: Callable[[], None]) ->
 
 
 def _explain_failure(log: Path, start: int, code: int) -> None:
-    """Say which jobs failed and why: the last lines of their own logs, named since byte ``start`` of Snakemake's."""
+    """Say which jobs failed and why: the last lines of their logs, which Snakemake has shown since byte ``start``."""
     if code < 0:
         print(f"Snakemake was killed (signal {-code}); its jobs may still be running.", file=sys.stderr)
     said = log.read_bytes()[start:].decode("utf-8", errors="replace")
-    failed = dict.fromkeys(re.findall(r"^ +log: (\S+) \(check log", said, re.MULTILINE))
-    for path in map(Path, failed):
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-        print("\n".join([f"--- {path}", *lines[-10:]]), file=sys.stderr)
+    failed = re.findall(r"^Logfile (\S+):\n=+\n(.*?)\n=+$", said, re.MULTILINE | re.DOTALL)
+    for path, lines in failed:
+        print("\n".join([f"--- {path}", *lines.splitlines()[-10:]]), file=sys.stderr)
     if not failed:
         print("\n".join(said.splitlines()[-20:]), file=sys.stderr)
 
@@ -145,23 +137,5 @@ def _conclude(plan: Plan) -> None:
     print(f"table      {directory}/tables/table11.tex")
     print(f"report     {directory}/report.html")
     print(f"records    {directory}/<run>/evaluation/*/records.json")
-    print(compare_with_recorded(plan), end="")
-
-
-def compare_with_recorded(plan: Plan) -> str:
-    """Whether the accepted records of the same fingerprints hold the same outcomes, a line; empty without any."""
-    same: dict[str, bool] = {}
-    for job in plan.jobs():
-        accepted = RECORDED_DIRECTORY / job.recorded_path
-        if accepted.is_file():
-            measured = {record["id"]: record["outcomes"] for record in load_records([job.output])}
-            for record in load_records([accepted]):
-                if record["id"] in measured:
-                    same[record["id"]] = record["outcomes"] == measured[record["id"]]
-    different = [name for name, equal in same.items() if not equal]
-    line = (
-        f"recorded   {len(same) - len(different)} of {len(same)} accepted records have the same outcomes here"
-    )
-    if different:
-        line += f"; not, for instance, {different[0]} (other hardware gives other bits)"
-    return line + "\n" if same else ""
+    if line := agreement(plan):
+        print(f"recorded   {line}")

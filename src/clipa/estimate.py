@@ -40,6 +40,8 @@ UNIT = 1e21
 
 # One core of the two-core machine that the demo was timed on: for a CPU scale when nothing at all is recorded.
 CORE_MACS_PER_SECOND, CORE_SECONDS_PER_SAMPLE = 25e9, 5e-4
+# Nominal seconds of one core for what no record tells: they only weigh the demo's jobs against each other.
+START_UP_SECONDS, EVALUATION_SECONDS, RESULT_SECONDS, DATA_SECONDS_PER_IMAGE = 8.0, 14.0, 4.0, 2e-3
 FEW, FACTOR_OF_FEW = (
     4,
     2.0,
@@ -156,6 +158,21 @@ def throughput_of(plan: Plan) -> Throughput:
     about = "one core of the machine that the demo was timed on; nothing is measured yet, so within a factor of two"
     line = 1 / CORE_MACS_PER_SECOND, CORE_SECONDS_PER_SAMPLE
     return Throughput("nominal", about, line, Spread(1.0, 1 / FACTOR_OF_FEW, FACTOR_OF_FEW), {})
+
+
+def nominal_seconds(plan: Plan, results: Sequence[str]) -> dict[Path, tuple[str, float]]:
+    """Every file that the whole plan makes, with a name and seconds on one core; stages' by what is measured.
+
+    ``results``: figures and tables, below the directory of what is measured.
+    """
+    hours, data = throughput_of(plan).hours, DATA_SECONDS_PER_IMAGE * plan.scale.data.world.training_images
+    files = ["train/manifest.json", "vocabulary/vocabulary.json", "train/annotation.json"]
+    made = {plan.data / name: (name, START_UP_SECONDS + data) for name in files}
+    for stage in plan.stages.values():
+        seconds = START_UP_SECONDS + 3600 * hours(stage).mean
+        made[plan.stage_file(stage)] = f"{stage.run.slug} {stage.kind}", seconds
+    made |= {job.output: (job.name, EVALUATION_SECONDS) for job in plan.jobs()}
+    return made | {plan.measured_directory / name: (Path(name).name, RESULT_SECONDS) for name in results}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import os
 import signal
 import subprocess
@@ -16,23 +17,25 @@ import sys
 import tarfile
 import threading
 import time
+import zlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from clipa.cost import stage_macs
 from clipa.data.annotation import ENTRIES
 from clipa.data.annotation import MANIFEST as ANNOTATED
+from clipa.data.shards import tar_bytes
 from clipa.files import write_bytes_atomically
 from clipa.plan import Job, Plan
+from clipa.records import read_records
 from clipa.resolved import write
 from clipa.stages import resolve
 from clipa.study import parse_run
 from clipa.train import INTERRUPTED, Interrupted, NonFinite, train_stage
 
-LARGEST_ARCHIVE = 16 << 20
-"""Bytes that an archive may have: what comes back from a lent machine is often limited."""
+LARGEST_ARCHIVE = 256 << 20
+"""Bytes that an archive may unpack to; the records and loss logs of a whole grid are a tenth of that."""
 
 _LAST_SECONDS = 25.0
 """For evaluations that are running when time is up."""
@@ -46,22 +49,21 @@ def run_here(
     Resumes whatever an earlier call left, also from records in ``archive`` alone. Returns 0 when all is measured, 75
     when time was up first (call again), 1 when a run failed. ``minutes``: training stops then, and saves a checkpoint;
     half a minute later all is over. Raises ValueError, before anything is started, for what cannot be
-    done here.
+    done here, and for records that are none.
     """
     processes = processes or len(os.sched_getaffinity(0))
     jobs = jobs_of(names, plan)
     _check_machine(plan)
     unpack(archive, plan)
-    pending = [job for job in jobs if not plan.is_measured(job)]
+    pending = [job for job in jobs if not _is_measured(plan, job)]
     _say(f"{len(jobs)} runs, {len(jobs) - len(pending)} of them measured already")
-    failed: list[str] = []
-    evaluations = _Evaluations(plan, archive, max(1, processes // 4), failed)
+    evaluations = _Evaluations(plan, archive, max(1, processes // 4))
     try:
         with _deadline(minutes) as over:
             if pending:
                 _prepare(plan, pending, processes)
             _train_all(plan, pending, evaluations, over)
-            wait(evaluations.futures)
+            evaluations.collect(at_most=0)
     except Interrupted:
         _say("time is up: checkpoints are saved; start the same command again to resume")
     finally:
@@ -69,9 +71,9 @@ def run_here(
         pack(plan, archive)
     missing = [job for job in jobs if not plan.is_measured(job)]
     _say(f"{len(jobs) - len(missing)} of {len(jobs)} runs measured; records in {archive}")
-    if failed:
-        _say(f"failed: {', '.join(failed)}")
-    return 1 if failed else INTERRUPTED if missing else 0
+    if evaluations.failed:
+        _say(f"failed: {', '.join(evaluations.failed)}")
+    return 1 if evaluations.failed else INTERRUPTED if missing else 0
 
 
 def jobs_of(names: Sequence[str], plan: Plan) -> list[Job]:
@@ -83,6 +85,13 @@ def jobs_of(names: Sequence[str], plan: Plan) -> list[Job]:
             raise ValueError(f"{name}: needs no run; name runs, tables or figures to be measured")
         jobs |= dict.fromkeys(found)
     return list(jobs)
+
+
+def _is_measured(plan: Plan, job: Job) -> bool:
+    """Whether a job has records; RecordError where a file in their place holds none."""
+    if job.accepted is None and (path := plan.root / job.output).is_file():
+        read_records(path)
+    return plan.is_measured(job)
 
 
 def _check_machine(plan: Plan) -> None:
@@ -168,40 +177,46 @@ def _deadline(minutes: float | None) -> Iterator[threading.Event]:
 class _Evaluations:
     """Evaluations beside the next training, each in a process of its own: they keep a core busy, not the GPU."""
 
-    def __init__(self, plan: Plan, archive: Path, at_once: int, failed: list[str]) -> None:
-        self.plan, self.archive, self.failed, self.packing = plan, archive, failed, threading.Lock()
-        self.pool, self.futures, self.processes = ThreadPoolExecutor(at_once), [], []
+    def __init__(self, plan: Plan, archive: Path, at_once: int) -> None:
+        self.plan, self.archive, self.at_once = plan, archive, at_once
+        self.running: dict[subprocess.Popen, Job] = {}
+        self.failed: list[str] = []
 
     def start(self, job: Job) -> None:
         """Evaluate ``job``, as soon as there is room for it."""
-        self.futures.append(self.pool.submit(self._evaluate, job))
-
-    def _evaluate(self, job: Job) -> None:
+        self.collect(self.at_once - 1)
         project = self.plan.project
         command = [sys.executable, "-m", "clipa", "evaluate", "--scale", project.scale, "--run", job.run.slug]
         command += ["--seed", str(job.seed), "--fingerprint", job.stages[-1].fingerprint]
         command += ["--runs-directory", project.runs_directory, "--data-directory", project.data_directory]
-        process = subprocess.Popen(command + ["--suite"] * job.suite, stdout=subprocess.DEVNULL)
-        self.processes.append(process)
-        if process.wait() == 0:
-            for stage in job.stages:  # checkpoints only serve to resume; the exported model stays
-                folder = (self.plan.root / self.plan.stage_file(stage)).parent
-                for path in folder.glob("checkpoint-*.safetensors"):
-                    path.unlink(missing_ok=True)
-            with self.packing:
-                pack(self.plan, self.archive)
-        elif process.returncode != -signal.SIGTERM:  # else it was stopped: the next call evaluates again
+        command += ["--suite"] * job.suite
+        self.running[subprocess.Popen(command, stdout=subprocess.DEVNULL)] = job
+
+    def collect(self, at_most: int, seconds: float = math.inf) -> None:
+        """Pack the records of evaluations that have ended, until ``at_most`` are running or ``seconds`` are over."""
+        ends = time.monotonic() + seconds
+        while len(self.running) > at_most and time.monotonic() < ends:
+            for process in [process for process in self.running if process.poll() is not None]:
+                self._ended(self.running[process], process.returncode)
+                del self.running[process]
+            time.sleep(0.1)
+
+    def _ended(self, job: Job, code: int) -> None:
+        if code:
             self.failed.append(job.name)
+            return
+        for stage in job.stages:  # checkpoints only serve to resume; the exported model stays
+            folder = (self.plan.root / self.plan.stage_file(stage)).parent
+            for path in folder.glob("checkpoint-*.safetensors"):
+                path.unlink(missing_ok=True)
+        pack(self.plan, self.archive)
 
     def finish(self, seconds: float) -> None:
         """Wait at most ``seconds`` for those running, and end the others: the next call evaluates these again."""
-        self.pool.shutdown(wait=False, cancel_futures=True)
-        started = [future for future in self.futures if not future.cancelled()]
-        wait(started, seconds)
-        for process in self.processes:
+        self.collect(0, seconds)
+        for process in self.running:
             process.terminate()
-        for future in started:
-            future.result()
+            process.wait()
 
 
 # --------------------------------------------------------------------------------------------------- the archive
@@ -209,54 +224,45 @@ class _Evaluations:
 
 def pack(plan: Plan, archive: Path) -> None:
     """Write all records of the scale, with the loss logs of their stages, as a gzipped tar of paths below
-    ``results/runs``. Loss logs stay out if the archive gets too large; ValueError if it still is.
+    ``results/runs``. The same files give the same bytes.
     """
     root, measured = plan.root / plan.project.runs_directory, plan.root / plan.measured_directory
     records = sorted(measured.glob("*/evaluation/*/*.json"))
     # Stages lie under a run's coordinates, evaluations under its whole name.
     runs = {measured / parse_run(path.parents[2].name).coordinates for path in records}
     logs = sorted(path for run in runs for path in run.glob("*/seed*/loss.jsonl"))
-    content = _archived(root, [*records, *logs])
-    if len(content) > LARGEST_ARCHIVE:
-        _say("loss logs are left out of the archive, which would be too large")
-        content = _archived(root, records)
-    if len(content) > LARGEST_ARCHIVE:
-        raise ValueError(f"{archive}: {len(content) >> 20} MiB of records; ask for fewer runs at a time")
+    members = [(path.relative_to(root).as_posix(), path.read_bytes()) for path in (*records, *logs)]
     archive.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomically(archive, content)
-
-
-def _archived(root: Path, files: Sequence[Path]) -> bytes:
-    """The same files give the same bytes: no time, no owner."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for path in files:
-            content = path.read_bytes()
-            member = tarfile.TarInfo(path.relative_to(root).as_posix())
-            member.size, member.mode = len(content), 0o644
-            archive.addfile(member, io.BytesIO(content))
-    return gzip.compress(buffer.getvalue(), mtime=0)
+    write_bytes_atomically(archive, gzip.compress(tar_bytes(members), mtime=0))
 
 
 def unpack(archive: Path, plan: Plan) -> None:
-    """Put the files of an earlier archive in their places, where there is nothing yet. ValueError for a foreign
-    or damaged one.
+    """Put the files of an earlier archive in their places, where there is nothing yet. ValueError for a foreign,
+    damaged or too large one; then nothing is written.
     """
     if not archive.is_file():
         return
     root = plan.root / plan.project.runs_directory
     try:
-        with tarfile.open(archive, "r:gz") as stored:
-            for member in stored:
-                name = PurePosixPath(member.name)
-                if not member.isfile() or name.parts[:1] != (plan.scale.name,) or ".." in name.parts:
+        with gzip.open(archive) as stream:
+            content = stream.read(LARGEST_ARCHIVE + 1)
+        if len(content) > LARGEST_ARCHIVE:
+            raise ValueError(
+                f"{archive}: unpacks to more than {LARGEST_ARCHIVE >> 20} MiB: not an archive of records"
+            )
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as stored:
+            members = stored.getmembers()
+            for member in members:
+                parts = PurePosixPath(member.name).parts
+                if not member.isfile() or parts[:1] != (plan.scale.name,) or ".." in parts:
                     raise ValueError(
                         f"{archive}: holds {member.name}: not an archive of this scale's records"
                     )
-                if not (root / name).exists():
-                    (root / name).parent.mkdir(parents=True, exist_ok=True)
-                    write_bytes_atomically(root / name, stored.extractfile(member).read())
-    except (tarfile.TarError, EOFError, OSError) as error:
+            for member in members:
+                if not (path := root / member.name).exists():
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    write_bytes_atomically(path, stored.extractfile(member).read())
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{archive}: cannot be read ({error}); move it away") from None
 
 
