@@ -93,7 +93,7 @@ class Benchmarks:
         if printed:
             note = "\nOpen marks: the drops that the paper prints, at its scale; the rest of its figure is a plot only"
         if table.image_reduction.nunique() > 1:
-            note = "\nDotted: 1 % and 2 %" + note.replace("\n", ". ")
+            note = f"\n{drops.DOTTED}" + note.replace("\n", ". ")
         said = provenance_line(shown, instead_of=self.instead_of)
         style.heading(figure, f"{self.name}: drop from the full-length baseline", said + note)
         return figure

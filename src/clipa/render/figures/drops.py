@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 THRESHOLDS = (1, 2)  # points; §4.1 and §4.2 speak of both
-TALL = 15.0  # points on the axis from which one label serves all thresholds
+TALL = 15.0  # points on the axis from which labels of the thresholds would lie on the lines
+DOTTED = "Dotted: 1 % and 2 %"  # what is said instead
 DODGE = 1.025  # error bars of neighbouring models stand apart by this factor of the token length
 
 
@@ -104,19 +105,23 @@ class Drops:
         if published is not None:
             behind = self.data(published)
             tables.append(behind[behind[self.reduction].isin(reductions)])
-            note = f"\nDashed: published drops (Table {self.table}) at the paper's scale"
+            note = f"Dashed: published drops (Table {self.table}) at the paper's scale"
+        span = limits(tables)
+        if not labels_thresholds(self.lengths, *span):
+            note = ". ".join(filter(None, [DOTTED, note]))
         columns = min(2, len(reductions))
         figure, axes = style.panels(-(-len(reductions) // columns), columns)
         flat = [panel for row in axes for panel in row]
         for panel, name in zip(flat, reductions, strict=False):
-            frame_panel(panel, self.registry[name].label, self.lengths, *limits(tables))
+            frame_panel(panel, self.registry[name].label, self.lengths, *span)
             for behind in tables[1:]:
                 published_lines(panel, behind[behind[self.reduction] == name], self.lengths)
             lines(panel, table[table[self.reduction] == name], self.lengths)
             if name in self.remarks:
                 panel.annotate(self.remarks[name], (0.98, 0.93), **style.remark())
         style.finish(axes, len(reductions), self.lengths.label, "Drop (percentage points)")
-        style.heading(figure, self.title, provenance_line(self.points(frame), self.published) + note)
+        said = [provenance_line(self.points(frame), self.published), note]
+        style.heading(figure, self.title, "\n".join(filter(None, said)))
         return figure
 
 
@@ -159,6 +164,11 @@ def limits(tables: Sequence[pandas.DataFrame]) -> tuple[float, float]:
     return min(-0.5, bottom - 0.2, 1.08 * bottom), 1.08 * top
 
 
+def labels_thresholds(lengths: Lengths, bottom: float, top: float) -> bool:
+    """Whether panels say beside each dotted line what it is; otherwise :data:`DOTTED` does, above all panels."""
+    return lengths.names_thresholds and top - bottom <= TALL
+
+
 def frame_panel(panel: Axes, title: str, lengths: Lengths, bottom: float, top: float) -> None:
     """Axes, thresholds and title; everything but the data."""
     panel.set_title(title, loc="left")
@@ -166,15 +176,11 @@ def frame_panel(panel: Axes, title: str, lengths: Lengths, bottom: float, top: f
     panel.set_xlim(*lengths.limits)
     panel.set_xticks(list(lengths.ticks), list(lengths.ticks.values()))
     panel.set_ylim(bottom, top)
-    # One label for all thresholds where drops are so large that the labels would lie on each other.
-    labels = {threshold: f"{threshold} %" for threshold in THRESHOLDS}
-    if top - bottom > TALL:
-        labels = {max(THRESHOLDS): ", ".join(labels.values())}
     for threshold in THRESHOLDS:
         panel.axhline(threshold, color=style.FAINT, linewidth=0.7, linestyle=(0, (1, 2)), zorder=0)
-    for threshold, label in labels.items() if lengths.names_thresholds else ():
+    for threshold in THRESHOLDS if labels_thresholds(lengths, bottom, top) else ():
         panel.annotate(
-            label,
+            f"{threshold} %",
             (lengths.limits[0] * 205 / 215, threshold),
             xytext=(0, 1.5),
             textcoords="offset points",

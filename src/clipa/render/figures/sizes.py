@@ -73,7 +73,7 @@ class Sizes:
         for panel in flat:
             panel.set_ylim(min(-0.5, 1.08 * bottom), 1.08 * top)
         for panel, own in zip(flat, shown, strict=True):
-            _name_lengths(panel, own, looks)
+            _name_lengths(panel, own, looks, leaders=beside is not None)
         style.finish(axes, len(chosen), "Model (parameters of both towers)", "Drop (percentage points)")
         said = provenance_line(image_points(frame))
         style.heading(figure, "Model size against drop, for each number of image tokens", said)
@@ -101,14 +101,14 @@ def _lines_of_lengths(panel: Axes, table: pandas.DataFrame, looks: dict[int, tup
     style.clean(panel)
 
 
-def _name_lengths(panel: Axes, table: pandas.DataFrame, looks: dict[int, tuple]) -> None:
+def _name_lengths(panel: Axes, table: pandas.DataFrame, looks: dict[int, tuple], leaders: bool) -> None:
     """Token numbers at the right ends; called when the limits stand."""
     ends = []
     for tokens in sorted(table.image_tokens.unique()):
         unit = "" if ends else " tokens"  # said once, at the shortest length
         last = table[table.image_tokens == tokens].sort_values("parameters").iloc[-1]
         ends.append((last.parameters, last["drop"], f"{tokens}{unit}", looks[_bucket(tokens)][0]))
-    style.label_ends(panel, ends, offset=7)
+    style.label_ends(panel, ends, offset=16 if leaders else 7, leaders=leaders)
 
 
 class Tokens:

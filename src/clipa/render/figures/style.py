@@ -225,13 +225,20 @@ def clean(axes: Axes) -> None:
 
 
 def label_ends(
-    axes: Axes, ends: Sequence[tuple[float, float, str, Any]], *, offset: float = 5, left: bool = False
+    axes: Axes,
+    ends: Sequence[tuple[float, float, str, Any]],
+    *,
+    offset: float = 5,
+    left: bool = False,
+    leaders: bool = False,
 ) -> None:
     """Write each line's name beside its end, moved apart where they would collide.
 
-    `ends`: (x, y, text, colour) in data coordinates; for axes that have their limits. `offset`: points.
+    `ends`: (x, y, text, colour) in data coordinates; for axes that have their limits. `offset`: points. `leaders`: a
+    thin line from each end to its name.
     """
     from matplotlib.patheffects import withStroke
+    from matplotlib.transforms import offset_copy
 
     halo = withStroke(linewidth=2, foreground="white")  # readable where it crosses a line
     logarithmic = axes.get_yscale() == "log"
@@ -243,10 +250,15 @@ def label_ends(
     placed = spread([math.log(y) if logarithmic else y for _, y, _, _ in ends], gap)
     for rank, index in enumerate(sorted(range(len(placed)), key=placed.__getitem__)):
         placed[index] = max(placed[index], low + (rank + 0.5) * gap)  # clear of the axis below
-    for (x, _, text, colour), y in zip(ends, placed, strict=True):
+    for (x, end, text, colour), y in zip(ends, placed, strict=True):
+        y = math.exp(y) if logarithmic else y
+        if leaders:
+            at = offset_copy(axes.transData, axes.figure, x=offset - 1, units="points")
+            look = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 0}
+            axes.annotate("", (x, end), (x, y), textcoords=at, arrowprops=look, annotation_clip=False)
         axes.annotate(
             text,
-            (x, math.exp(y) if logarithmic else y),
+            (x, y),
             xytext=(-offset if left else offset, 0),
             textcoords="offset points",
             ha="right" if left else "left",
