@@ -4,13 +4,16 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from clipa import models
-from clipa.losses import backward, contrastive_loss, negclip_loss
+from clipa.losses import backward, contrastive_loss, loss_and_gradients
 from negclip_gradients import negclip_batch, negclip_gradients
 from small_training import TORCHRUN, tiny_stages
 
@@ -93,7 +96,7 @@ def naive_negclip_loss(images: torch.Tensor, texts: torch.Tensor, scale: float) 
 def test_negclip_loss_is_its_definition() -> None:
     images, texts = features(10, 0), features(20, 1)
     expected = naive_negclip_loss(images, texts, 14.0)
-    assert negclip_loss(images, texts, torch.tensor(14.0)).item() == pytest.approx(expected, rel=1e-12)
+    assert contrastive_loss(images, texts, torch.tensor(14.0)).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_negatives_are_candidates_and_never_ask() -> None:
@@ -103,10 +106,10 @@ def test_negatives_are_candidates_and_never_ask() -> None:
     scale = torch.tensor(50.0)
     unlike = -texts  # cosines of about -1: no candidate
     plain = contrastive_loss(images, texts, scale)
-    assert negclip_loss(images, torch.cat([texts, unlike]), scale).item() == pytest.approx(
+    assert contrastive_loss(images, torch.cat([texts, unlike]), scale).item() == pytest.approx(
         plain.item(), rel=1e-9
     )
-    alike = negclip_loss(images, torch.cat([texts, texts]), scale)
+    alike = contrastive_loss(images, torch.cat([texts, texts]), scale)
     # Every image finds its text twice: log 2 in its half of the loss; the texts' half is as without negatives.
     assert alike.item() == pytest.approx(plain.item() + math.log(2) / 2, rel=1e-9)
 
@@ -124,7 +127,7 @@ def test_gradient_caching_is_exact_with_two_texts_an_image(microbatch: int) -> N
 def test_one_pass_of_negclip_equals_plain_autograd() -> None:
     stage = tiny_stages()[0]
     towers = models.Towers(models.build(stage.model_config, 0), stage.augmentation)
-    negclip_loss(*towers(*negclip_batch())).backward()
+    contrastive_loss(*towers(*negclip_batch())).backward()
     _, ours = negclip_gradients(negclip_batch(), None)
     for name, p in towers.model.named_parameters():
         if p.grad is not None:
@@ -143,4 +146,59 @@ def test_two_processes_have_one_process_s_negclip_gradients() -> None:
 def test_a_part_that_is_no_multiple_is_refused() -> None:
     images, tokens = negclip_batch()
     with pytest.raises(ValueError, match="12 images and 23 of another part"):
-        backward(lambda *_: None, (images, tokens[:23]), loss=negclip_loss)
+        backward(lambda *_: None, (images, tokens[:23]))
+
+
+# ------------------------------------------------------------------------------------- a part of the logits at a time
+
+
+def drawn(
+    images: int, texts: int, seed: int, width: int = 8, scale: float | None = None
+) -> tuple[torch.Tensor, ...]:
+    """Normalised features of pairs that are alike, as in training, and a logit scale (default: 1 to 100); float32."""
+    generator = torch.Generator().manual_seed(seed)
+    base = torch.randn(max(images, texts), width, generator=generator)
+    noisy = base + torch.randn(len(base), width, generator=generator)
+    features = (torch.nn.functional.normalize(part, dim=-1) for part in (base[:images], noisy[:texts]))
+    return *features, torch.tensor(scale or 1 + 99 * torch.rand((), generator=generator).item())
+
+
+def differences(found: Sequence[torch.Tensor], asked: Sequence[torch.Tensor]) -> list[float]:
+    """Of the loss and the three gradients from the definition's in float64, relative to the largest element."""
+    exact = [part.double().requires_grad_() for part in asked]
+    value = contrastive_loss(*exact)
+    expected = [value.detach(), *torch.autograd.grad(value, exact)]
+    return [
+        ((one.double() - other).abs().max() / other.abs().max().clamp_min(1e-3)).item()
+        for one, other in zip(found, expected, strict=True)
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 40), st.sampled_from([1, 2]), st.integers(1, 2000), st.integers(0, 1000))
+def test_any_number_of_logits_at_once_gives_the_definitions_gradients(
+    count: int, kinds: int, at_once: int, seed: int
+) -> None:
+    """As near to float64 as autograd in float32 is: a loss near zero is a difference of large logits."""
+    asked = drawn(count, kinds * count, seed)
+    plain = [part.clone().requires_grad_() for part in asked]
+    value = contrastive_loss(*plain)
+    by_autograd = differences([value.detach(), *torch.autograd.grad(value, plain)], asked)
+    found = differences(loss_and_gradients(*asked, at_once), asked)
+    assert max(found) <= max(2e-6, 4 * max(by_autograd))
+
+
+@pytest.mark.parametrize("kinds", [1, 2])
+def test_a_large_batch_has_the_definitions_gradients(kinds: int) -> None:
+    asked = drawn(1500, kinds * 1500, 0, width=64, scale=1 / 0.07)
+    assert max(differences(loss_and_gradients(*asked, 1 << 18), asked)) < 1e-6
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_have_the_definitions_gradients(processes: int) -> None:
+    """Gloo processes, each with some rows; CLIP's loss and NegCLIP's, two numbers of logits at once."""
+    command = [sys.executable, *TORCHRUN[:-1], str(processes), str(TESTS / "loss_gradients.py")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert len(found) == 4 and max(max(case) for case in found.values()) < 2e-6, found

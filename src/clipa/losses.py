@@ -1,13 +1,16 @@
-"""Contrastive losses over the global batch, exact for any micro-batch and world size: CLIP's, and NegCLIP's (Table 14).
+"""The contrastive loss of the global batch, exact for any micro-batch and world size: CLIP's and NegCLIP's (Table 14).
 
 Gradient caching: features are computed micro-batch by micro-batch without a graph and gathered over processes; the loss
 is differentiated with respect to them; then the towers run again and those gradients are propagated into them. With a
 single micro-batch the features' graph is kept and nothing is computed twice.
+
+The logits of the global batch are never held whole: of B images on R processes, each process computes B / R rows of
+them, some at a time (:func:`loss_and_gradients`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -20,27 +23,135 @@ from clipa.distributed import rank, world_size
 Towers = Callable[..., tuple[Tensor, Tensor, Tensor]]
 """(images [b, 3, S, S], tokens [b, T], …) → normalised features [b, D], [b, D] and the logit scale (scalar)."""
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(image features, text features, logit scale), all of the global batch → the loss (scalar)."""
+LOGITS_AT_ONCE = 1 << 25
+"""Logits that a process holds at a time, in float32: 128 MB, and as many of their gradients."""
+
+_PLAIN = 1 << 24
+"""Up to so many logits one process takes autograd's way: its bits are those of recorded results."""
 
 
 def contrastive_loss(image_features: Tensor, text_features: Tensor, logit_scale: Tensor) -> Tensor:
-    """Mean of both directions' cross-entropies. Features [B, D] normalised; ``logit_scale`` multiplies the cosines."""
-    logits = logit_scale * image_features @ text_features.T  # [B, B]
-    labels = torch.arange(len(logits), device=logits.device)
-    return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+    """Mean of both directions' cross-entropies, a scalar: the definition, with all logits in memory.
 
-
-def negclip_loss(image_features: Tensor, text_features: Tensor, logit_scale: Tensor) -> Tensor:
-    """NegCLIP's loss (Yuksekgonul et al. 2023): image features [2B, D] and text features [4B, D], normalised.
-
-    Image i goes with text i: B images, then their neighbours. The last 2B texts are hard negatives, in the same order:
-    they are candidates for every image, but are no queries themselves.
+    Image features [B, D] and text features [B, D], normalised; ``logit_scale`` multiplies the cosines. Image i goes
+    with text i. More texts than images are hard negatives (NegCLIP, Yuksekgonul et al. 2023): they are candidates for
+    every image, but are no queries themselves.
     """
     count = len(image_features)
-    logits = logit_scale * image_features @ text_features.T  # [2B, 4B]
+    logits = logit_scale * image_features @ text_features.T  # [images, texts]
     labels = torch.arange(count, device=logits.device)
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits[:, :count].T, labels)) / 2
+
+
+@torch.no_grad()
+def loss_and_gradients(
+    image_features: Tensor, text_features: Tensor, logit_scale: Tensor, at_once: int = LOGITS_AT_ONCE
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """:func:`contrastive_loss` of all processes' features, and its gradients with respect to this process's own.
+
+    Image features [b, D], text features [b, D] or more (a multiple of b), ``logit_scale`` (scalar), all float32;
+    returns the loss (scalar), both features' gradients, and the logit scale's. All processes must call it.
+
+    Two rounds over this process's rows of the logits (own images, all texts), ``at_once`` of them at a time: the first
+    finds the log-sum-exp of every row and, with the other processes, of every column; the second has with them the
+    whole gradient of each logit. Beside the logits at hand a process holds all texts and their gradients, before they
+    are summed over the processes: 8 D bytes a text, 0.7 GB at B = 65,536 and D = 1280.
+    """
+    own, each = len(image_features), len(text_features)
+    queries, texts = logit_scale * image_features, _gathered(text_features)
+    # Text i of rank r is row r × each + i. The first ones go with the rank's images, the others are negatives.
+    labels = rank() * each + torch.arange(own, device=texts.device)
+    of_images, of_texts = _LogSumExp(own, texts), _LogSumExp(len(texts), texts)
+    paired = []
+    for part, logits in _chunks(queries, texts, at_once):
+        of_images.take(logits, 1, part)
+        of_texts.take(logits, 0)
+        paired.append(logits.gather(1, labels[part, None])[:, 0])
+    of_texts.all_reduce()
+    pairs = torch.cat(paired)
+    costs = (
+        (of_images.greatest - pairs)
+        + of_images.log
+        + (of_texts.greatest[labels] - pairs)
+        + of_texts.log[labels]
+    )
+    # A negative is no query: exp(logit - inf) = 0.
+    of_texts.log[torch.arange(len(texts), device=texts.device) % each >= own] = torch.inf
+
+    image_gradient, text_gradient = torch.empty_like(image_features), torch.zeros_like(texts)
+    for part, logits in _chunks(queries, texts, at_once):
+        slope = of_images.exp_of(logits, 1, part).add_(of_texts.exp_of(logits, 0))
+        slope[torch.arange(len(slope), device=slope.device), labels[part]] -= 2
+        image_gradient[part] = slope @ texts
+        text_gradient.addmm_(slope.T, image_features[part])
+    totals = torch.stack([costs.sum(), (image_gradient * image_features).sum()])
+    if world_size() > 1:
+        dist.all_reduce(totals)
+        summed = torch.empty_like(text_features)
+        dist.reduce_scatter_tensor(summed, text_gradient)
+        text_gradient = summed
+    count = 2 * own * world_size()
+    return (
+        totals[0] / count,
+        image_gradient.mul_(logit_scale / count),
+        text_gradient.mul_(logit_scale / count),
+        totals[1] / count,
+    )
+
+
+class _LogSumExp:
+    """Of rows or columns of logits that come in parts; the maximum is kept apart from the logarithm of the sum.
+
+    Subtracting one after the other, as log_softmax does, leaves nothing of rounding where one logit is far above the
+    others.
+    """
+
+    def __init__(self, count: int, like: Tensor) -> None:
+        self.greatest = like.new_full((count,), -torch.inf)
+        self.sum = like.new_zeros(count)
+        self.log = self.sum
+
+    def take(self, logits: Tensor, dim: int, part: slice = slice(None)) -> None:
+        """Add a part of the logits, summed over ``dim``; of the rows or columns ``part``."""
+        before = self.greatest[part]
+        greatest = torch.maximum(before, logits.amax(dim))
+        added = (logits - greatest.unsqueeze(dim)).exp_().sum(dim)
+        self.sum[part] = self.sum[part] * (before - greatest).exp() + added
+        self.greatest[part] = greatest
+        self.log = self.sum.log()
+
+    def all_reduce(self) -> None:
+        """Take in what the other processes have of the same columns."""
+        if world_size() == 1:
+            return
+        before = self.greatest.clone()
+        dist.all_reduce(self.greatest, dist.ReduceOp.MAX)
+        self.sum *= (before - self.greatest).exp()
+        dist.all_reduce(self.sum)
+        self.log = self.sum.log()
+
+    def exp_of(self, logits: Tensor, dim: int, part: slice = slice(None)) -> Tensor:
+        """The softmax of a part of the logits."""
+        return (logits - self.greatest[part].unsqueeze(dim)).sub_(self.log[part].unsqueeze(dim)).exp_()
+
+
+def _chunks(queries: Tensor, candidates: Tensor, at_once: int) -> Iterator[tuple[slice, Tensor]]:
+    """Slices of the queries, and their products with all candidates: the same bits each time."""
+    rows = max(1, at_once // len(candidates))
+    for first in range(0, len(queries), rows):
+        part = slice(first, first + rows)
+        yield part, queries[part] @ candidates.T
+
+
+def _differentiated(
+    image_features: Tensor, text_features: Tensor, logit_scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As :func:`loss_and_gradients`; a small batch of one process by autograd."""
+    if world_size() > 1 or len(image_features) * len(text_features) > _PLAIN:
+        return loss_and_gradients(image_features, text_features, logit_scale)
+    asked = [part.requires_grad_() for part in (image_features, text_features, logit_scale)]
+    value = contrastive_loss(*asked)
+    return value.detach(), *torch.autograd.grad(value, asked)
 
 
 def backward(
@@ -48,7 +159,6 @@ def backward(
     batch: Sequence[Tensor],
     microbatch: int | None = None,
     autocast: Callable = nullcontext,
-    loss: Loss = contrastive_loss,
 ) -> Tensor:
     """Add the gradients of the global batch's loss to the towers' parameters; returns the loss (scalar, detached).
 
@@ -65,11 +175,10 @@ def backward(
     single = len(passes) == 1
     with autocast(), nullcontext() if single else torch.no_grad():
         outputs = [towers(*part) for part in passes]
-    cached = [torch.cat([output[i] for output in outputs]).detach().float().requires_grad_() for i in (0, 1)]
-    logit_scale = outputs[0][2].detach().float().requires_grad_()
-
-    value = loss(_gathered(cached[0]), _gathered(cached[1]), logit_scale)
-    image_gradient, text_gradient, scale_gradient = torch.autograd.grad(value, [*cached, logit_scale])
+    cached = [torch.cat([output[i] for output in outputs]).detach().float() for i in (0, 1)]
+    value, image_gradient, text_gradient, scale_gradient = _differentiated(
+        *cached, outputs[0][2].detach().float()
+    )
     gradients = zip(
         (image_gradient * world_size()).split(sizes[0]),
         (text_gradient * world_size()).split(sizes[1]),
@@ -93,7 +202,7 @@ def backward(
                     scale_part.to(features[2].dtype),
                 ],
             )
-    return value.detach()
+    return value
 
 
 def _sizes(batch: Sequence[Tensor], images: int) -> list[int]:
@@ -107,15 +216,9 @@ def _sizes(batch: Sequence[Tensor], images: int) -> list[int]:
 
 
 def _gathered(features: Tensor) -> Tensor:
-    """All processes' features, in the order of global positions: rank r holds every world_size-th lane.
-
-    Row q of rank r becomes row q × world size + r. So the blocks of a NegCLIP batch (images and neighbours; four kinds
-    of text) stay blocks, each in the order of positions, as one process would hold them. Only this process's own
-    features carry a gradient: every process differentiates its own towers.
-    """
+    """All processes' rows, rank by rank."""
     if world_size() == 1:
         return features
-    parts = [torch.empty_like(features) for _ in range(world_size())]
-    dist.all_gather(parts, features.detach())
-    parts[rank()] = features
-    return torch.stack(parts, dim=1).flatten(0, 1)
+    gathered = features.new_empty((world_size() * len(features), *features.shape[1:]))
+    dist.all_gather(list(gathered.chunk(world_size())), features)
+    return gathered

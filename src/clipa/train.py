@@ -27,7 +27,7 @@ from clipa import checkpoint, distributed, models
 from clipa.data.shards import ShardError, read_manifest
 from clipa.data.stream import StreamSpec, batches, mask_key
 from clipa.files import write_json_atomically
-from clipa.losses import backward, contrastive_loss, negclip_loss
+from clipa.losses import backward
 from clipa.progress import Progress
 from clipa.provenance import describe
 from clipa.reductions.images import keep
@@ -36,8 +36,6 @@ from clipa.resolved import EXPORT, Content, ResolvedStage, StageSchedule, finger
 
 INTERRUPTED = 75
 """Exit code after SIGTERM with a checkpoint saved: start the same command again to resume (EX_TEMPFAIL)."""
-
-LOSSES = {"pretrain": contrastive_loss, "finetune": contrastive_loss, "negclip": negclip_loss}
 
 UNDECODABLE_LIMIT = 0.01
 """Share of images that may be undecodable before the stage stops: more means damaged data, not bad luck."""
@@ -110,7 +108,7 @@ def _update_until_done(stage: ResolvedStage, spec: StreamSpec, state: State, dat
             batch = [torch.as_tensor(part).to(device, non_blocking=True) for part in (images, tokens)]
             if content.image.kept_patches is not None:
                 batch.append(kept_patches(stage, positions + step * schedule.batch_size))
-            loss = backward(state.towers, batch, schedule.microbatch, autocast(content), LOSSES[content.kind])
+            loss = backward(state.towers, batch, schedule.microbatch, autocast(content))
             rate = learning_rate(step, schedule.steps, schedule.warmup_steps, schedule.peak_lr)
             _check_finite(state.model, loss, step, stage.directory)
             for group in state.optimizer.param_groups:

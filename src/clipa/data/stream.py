@@ -12,8 +12,8 @@ caption, 1 to 22 place the crop, 23 to 29 change the colours.
 A position of NegCLIP's batches (kind ``negclip``) is two images and four captions of a sample of ``negclip/``
 (:mod:`clipa.data.negclip`): one of its captions and one of that caption's negatives, one of its three neighbours, and
 the same of this neighbour. A batch of B positions is 2B images, own ones first, and 4B texts: own captions, neighbours'
-captions, own negatives, neighbours' negatives (:func:`clipa.losses.negclip_loss`). Each image has a row of noise of its
-own; number 30 chooses the negative, and 31 of the first row the neighbour.
+captions, own negatives, neighbours' negatives (:func:`clipa.losses.contrastive_loss`). Each image has a row of noise of
+its own; number 30 chooses the negative, and 31 of the first row the neighbour.
 """
 
 from __future__ import annotations

@@ -1,0 +1,87 @@
+"""The contrastive loss of a large batch: error, time and peak memory, all logits at once against a part at a time.
+
+    python benchmarks/loss.py --batch 8192 --width 768
+
+Each way runs in a process of its own, since peak memory is the process's. Bytes are what the process holds beside the
+interpreter and the features themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+
+import torch
+
+from clipa.losses import LOGITS_AT_ONCE, contrastive_loss, loss_and_gradients
+
+SCALE = 1 / 0.07
+
+
+def features(batch: int, width: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    base, noise = (torch.randn(batch, width, generator=generator) for _ in range(2))
+    images, texts = (torch.nn.functional.normalize(part, dim=-1) for part in (base, base + 2 * noise))
+    return images, texts, torch.tensor(SCALE)
+
+
+def plainly(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    asked = [part.requires_grad_() for part in (images, texts, scale)]
+    value = contrastive_loss(*asked)
+    return value.detach(), *torch.autograd.grad(value, asked)
+
+
+def measure(way: str, batch: int, width: int) -> None:
+    """Print seconds, peak bytes, loss and norms of the gradients, as JSON."""
+    asked = features(batch, width)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    began = time.perf_counter()
+    found = plainly(*asked) if way == "plain" else loss_and_gradients(*asked, LOGITS_AT_ONCE)
+    seconds = time.perf_counter() - began
+    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) - before
+    norms = [one.double().norm().item() for one in found]
+    print(json.dumps({"seconds": seconds, "bytes": peak, "norms": norms}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batch", type=int, nargs="+", default=[4096, 8192])
+    parser.add_argument("--width", type=int, default=768)
+    parser.add_argument("--largest-plain", type=int, default=16384, help="plain only up to this batch")
+    parser.add_argument("--way", choices=("plain", "parts"), help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.way:
+        measure(chosen.way, chosen.batch[0], chosen.width)
+        return
+    print("batch   way    seconds   peak GB  logits GB  largest relative difference of a norm")
+    for batch in chosen.batch:
+        plain = None
+        for way in ("plain", "parts"):
+            if way == "plain" and batch > chosen.largest_plain:
+                continue
+            command = [
+                sys.executable,
+                __file__,
+                "--way",
+                way,
+                "--batch",
+                str(batch),
+                "--width",
+                str(chosen.width),
+            ]
+            done = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+            plain = plain or done
+            pairs = zip(done["norms"], plain["norms"], strict=True)
+            apart = "" if plain is done else f"{max(abs(a / b - 1) for a, b in pairs):.1e}"
+            sizes = f"{done['bytes'] / 1e9:8.2f}  {4 * batch**2 / 1e9:9.2f}"
+            print(f"{batch:6d}  {way:5s}  {done['seconds']:7.2f}  {sizes}  {apart}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
