@@ -395,3 +395,14 @@ def test_paired_drop_by_hand():
     assert drop == 50 and error == pytest.approx(100 * 0.5 / 2)
     with pytest.raises(ValueError, match="same test set"):
         paired_drop(baseline, reduced[:3])
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 20_000, b'{"a": ' + b"9" * 5000 + b"}", b"\xff", b"", b"[", b"null"]
+)
+def test_what_is_no_json_ends_in_one_line(tmp_path, content):
+    path = tmp_path / "records.json"
+    path.write_bytes(content)
+    with pytest.raises(RecordError) as error:
+        read_records(path)
+    assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)

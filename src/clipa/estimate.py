@@ -9,7 +9,6 @@ Ground floor: neither torch nor pandas.
 from __future__ import annotations
 
 import heapq
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from clipa.cost import (
     towers_of,
     training_total,
 )
+from clipa.files import read_json
 from clipa.plan import Plan
 from clipa.records import PUBLISHED_DIRECTORY, RECORDED_DIRECTORY, run_name
 from clipa.resolved import data_slug
@@ -223,9 +223,10 @@ def _stage_of(record: Record, scale: Scale) -> Stage | None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except (OSError, ValueError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _table1(root: Path) -> dict[str, Record]:

@@ -31,6 +31,19 @@ def write_bytes_atomically(path: str | Path, content: bytes) -> None:
     sync(path.parent)
 
 
+def parsed(content: str | bytes) -> Any:
+    """What a JSON text says. Raises ValueError, and nothing else, for whatever is none, however deep or long."""
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def read_json(path: str | Path) -> Any:
+    """What a JSON file says. Raises OSError, or ValueError for what is no JSON."""
+    return parsed(Path(path).read_bytes())
+
+
 def sha256_of(path: Path) -> str:
     """Hexadecimal sha256 of a file. Raises OSError."""
     with open(path, "rb") as file:

@@ -5,6 +5,7 @@ And how far all of a plan is (:class:`Overall`), from the files that its jobs wr
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -12,6 +13,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from clipa.files import read_json
 
 _LINE_SECONDS = 10.0
 _FILE_SECONDS = 2.0
@@ -110,10 +113,11 @@ class Overall:
         for file, (name, seconds) in self.jobs.items():
             share, state = float(file.is_file()), file.with_name("progress.json")
             if not share and state.is_file():
-                read = json.loads(state.read_text(encoding="utf-8"))
-                share = min(0.99, read["step"] / read["steps"])
-                if time.time() - read["updated"] < _STALE_SECONDS:
-                    under_way.append(f"{name} {read['step']}/{read['steps']}")
+                with contextlib.suppress(OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
+                    read = read_json(state)  # only to be looked at: what cannot be read shows nothing
+                    share = min(0.99, read["step"] / read["steps"])
+                    if time.time() - read["updated"] < _STALE_SECONDS:
+                        under_way.append(f"{name} {read['step']}/{read['steps']}")
             done += share * seconds
         return done, under_way
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipa.files import write_text_atomically
+from clipa.files import read_json, write_text_atomically
 from clipa.schema import SCHEMA_VERSION, Actual, Dataset, Outcomes, Record, fault
 from clipa.study import TABLE4_PARAMETERS, parse_run
 
@@ -66,10 +66,10 @@ def write_records(path: str | Path, records: Iterable[Mapping[str, Any]]) -> Non
 def read_records(path: str | Path) -> list[Record]:
     """Read and check one records file. Raises RecordError naming file, record id and field."""
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        document = read_json(path)
     except FileNotFoundError:
         raise RecordError(f"{path}: no such records file") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise RecordError(f"{path}: cannot be read as JSON: {error}") from None
     check_document(document, str(path))
     return document["records"]

@@ -262,7 +262,7 @@ def unpack(archive: Path, plan: Plan) -> None:
                 if not (path := root / member.name).exists():
                     path.parent.mkdir(parents=True, exist_ok=True)
                     write_bytes_atomically(path, stored.extractfile(member).read())
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+    except (tarfile.TarError, EOFError, OSError, OverflowError, zlib.error) as error:
         raise ValueError(f"{archive}: cannot be read ({error}); move it away") from None
 
 
