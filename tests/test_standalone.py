@@ -11,9 +11,11 @@ import tarfile
 import time
 from pathlib import Path
 
+import numpy
 import pytest
 import yaml
 
+import fabricated
 from clipa import provenance, standalone
 from clipa.accept import accept
 from clipa.cost import stage_macs
@@ -140,7 +142,9 @@ def test_a_time_limit_stops_training_and_the_next_call_resumes(
     def measured(self: standalone._Evaluations, job: Job) -> None:
         path = plan.root / job.output
         path.parent.mkdir(parents=True)
-        write_records(path, [])
+        correct = numpy.zeros(60, bool)
+        record = fabricated.measured_record("S/16", "none", "pretrain", 0, correct)
+        write_records(path, [record | {"stage_fingerprint": job.stages[-1].fingerprint}])
 
     monkeypatch.setattr(train, "learning_rate", ringing)
     monkeypatch.setattr(standalone._Evaluations, "start", measured)
@@ -240,6 +244,9 @@ def test_what_is_no_record_is_not_counted_as_measured(home: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_text("garbage")
     with pytest.raises(ValueError, match="cannot be read as JSON"):
+        run_here(["S16-none-truncation32"], plan, home / "out.tar.gz", None, 1)
+    write_records(path, [])
+    with pytest.raises(ValueError, match="holds no records of S16-none-truncation32 seed 0"):
         run_here(["S16-none-truncation32"], plan, home / "out.tar.gz", None, 1)
 
 

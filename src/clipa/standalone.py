@@ -88,10 +88,13 @@ def jobs_of(names: Sequence[str], plan: Plan) -> list[Job]:
 
 
 def _is_measured(plan: Plan, job: Job) -> bool:
-    """Whether a job has records; RecordError where a file in their place holds none."""
-    if job.accepted is None and (path := plan.root / job.output).is_file():
-        read_records(path)
-    return plan.is_measured(job)
+    """Whether a job has records; ValueError where a file in their place holds others, or none."""
+    path = plan.root / job.output
+    if job.accepted or not path.is_file():
+        return plan.is_measured(job)
+    if job.stages[-1].fingerprint not in {record.get("stage_fingerprint") for record in read_records(path)}:
+        raise ValueError(f"{path}: holds no records of {job.name}; delete it to evaluate again")
+    return True
 
 
 def _check_machine(plan: Plan) -> None:
