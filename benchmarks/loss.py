@@ -3,7 +3,8 @@
     python benchmarks/loss.py --batch 8192 --width 768
 
 Each way runs in a process of its own, since peak memory is the process's. Bytes are what the process holds beside the
-interpreter and the features themselves.
+interpreter and the process's own features. ``--processes R``: as the first of R processes, whose messages come from
+torch's fake process group (so the values mean nothing; bytes and operations are real).
 """
 
 from __future__ import annotations
@@ -35,9 +36,13 @@ def plainly(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor) -> t
     return value.detach(), *torch.autograd.grad(value, asked)
 
 
-def measure(way: str, batch: int, width: int) -> None:
+def measure(way: str, batch: int, width: int, processes: int) -> None:
     """Print seconds, peak bytes, loss and norms of the gradients, as JSON."""
-    asked = features(batch, width)
+    if processes > 1:
+        from torch.testing._internal.distributed import fake_pg  # noqa: F401  registers the backend
+
+        torch.distributed.init_process_group("fake", rank=0, world_size=processes)
+    asked = features(batch // processes, width)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
     began = time.perf_counter()
     found = plainly(*asked) if way == "plain" else loss_and_gradients(*asked, LOGITS_AT_ONCE)
@@ -54,16 +59,17 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[4096, 8192])
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--largest-plain", type=int, default=16384, help="plain only up to this batch")
+    parser.add_argument("--processes", type=int, default=1, metavar="R")
     parser.add_argument("--way", choices=("plain", "parts"), help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.way:
-        measure(chosen.way, chosen.batch[0], chosen.width)
+        measure(chosen.way, chosen.batch[0], chosen.width, chosen.processes)
         return
     print("batch   way    seconds   peak GB  logits GB  largest relative difference of a norm")
     for batch in chosen.batch:
         plain = None
         for way in ("plain", "parts"):
-            if way == "plain" and batch > chosen.largest_plain:
+            if way == "plain" and (batch > chosen.largest_plain or chosen.processes > 1):
                 continue
             command = [
                 sys.executable,
