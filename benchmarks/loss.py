@@ -18,7 +18,8 @@ import time
 
 import torch
 
-from clipa.losses import LOGITS_AT_ONCE, contrastive_loss, loss_and_gradients
+from clipa.cost import LOGITS_AT_ONCE
+from clipa.losses import contrastive_loss, loss_and_gradients
 
 SCALE = 1 / 0.07
 

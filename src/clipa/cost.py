@@ -17,6 +17,9 @@ from clipa.study import FULL_IMAGE_SIZE, FULL_TEXT_TOKENS
 if TYPE_CHECKING:
     from clipa.stages import Stage
 
+LOGITS_AT_ONCE = 1 << 25
+"""Logits that a process holds at a time, in float32: 128 MB, and twice as much for their gradients (clipa.losses)."""
+
 TRAINING_PASSES = 3  # forward, and twice as much for backward
 
 # Of every run in Tables 11 to 15 (Table 1; A.2: 4000 steps of 32768).

@@ -18,13 +18,11 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from clipa.cost import LOGITS_AT_ONCE
 from clipa.distributed import rank, world_size
 
 Towers = Callable[..., tuple[Tensor, Tensor, Tensor]]
 """(images [b, 3, S, S], tokens [b, T], …) → normalised features [b, D], [b, D] and the logit scale (scalar)."""
-
-LOGITS_AT_ONCE = 1 << 25
-"""Logits that a process holds at a time, in float32: 128 MB, and as many of their gradients."""
 
 _PLAIN = 1 << 24
 """Up to so many logits one process takes autograd's way: its bits are those of recorded results."""

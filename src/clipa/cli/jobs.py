@@ -23,6 +23,7 @@ def add_verbs(verbs) -> None:
     _plan_verb(verbs)
     _stage_verbs(verbs)
     _record_verbs(verbs)
+    _fits_verb(verbs)
     _standalone_verbs(verbs)
 
 
@@ -169,6 +170,29 @@ def _plan_verb(verbs) -> None:
     )
     for one in ASSUMPTIONS:
         plan.add_argument(f"--{one.option}", type=float, metavar="X", help=one.help)
+
+
+def _fits(chosen: argparse.Namespace) -> int:
+    from clipa.cli.fits import report
+    from clipa.plan import load_plan
+
+    text, code = report(load_plan({**overrides(chosen), "seeds": [0]}), chosen.target, chosen.card)
+    print(text)
+    return code
+
+
+def _fits_verb(verbs) -> None:
+    from clipa.fits import CARDS
+
+    fits = add_verb(
+        verbs,
+        "fits",
+        _fits,
+        "whether the stages of a target fit a GPU's memory, and with how many samples a pass",
+        "all --scale paper --card A100-80",
+    )
+    fits.add_argument("target", nargs="?", default="all", help="as of `clipa plan`")
+    fits.add_argument("--card", choices=tuple(CARDS), default="H100-80")
 
 
 def _stage_verbs(verbs) -> None:
