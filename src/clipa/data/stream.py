@@ -32,7 +32,7 @@ from PIL import Image, ImageEnhance
 
 from clipa.config import Augmentation
 from clipa.data.annotation import load_entry_parts
-from clipa.data.shards import ShardError, ShardReader, captions_of
+from clipa.data.shards import Expected, ShardError, ShardReader, captions_of
 from clipa.data.vocabulary import encode, encode_reduced, load_tokenizer
 from clipa.reductions.noise import uniform
 from clipa.reductions.texts import RECIPES
@@ -68,7 +68,7 @@ class StreamSpec:
     vocabulary: Path
     text_reduction: str = "truncation"
     text_recipe: str = "paper"
-    digests: tuple[str, ...] = ()  # sha256 of each shard; empty: bytes are not checked
+    expected: tuple[Expected, ...] = ()  # of each shard; empty: bytes are not checked
 
     def __post_init__(self) -> None:
         if self.text_recipe not in RECIPES:
@@ -84,9 +84,9 @@ class StreamSpec:
                 f"text_reduction {self.text_reduction}: NegCLIP's captions are only ever truncated"
             )
 
-    def digest(self, shard: int) -> str | None:
-        """The sha256 that the manifest names for a shard; None where bytes are not checked."""
-        return self.digests[shard] if self.digests else None
+    def expects(self, shard: int) -> Expected | None:
+        """What the bytes of a shard must be; None where they are not checked."""
+        return self.expected[shard] if self.expected else None
 
     @property
     def needs_tags(self) -> bool:
@@ -173,7 +173,7 @@ class Lane:
                     self.spec.directory,
                     *self.spec.shards[shard],
                     self.spec.needs_tags,
-                    self.spec.digest(shard),
+                    self.spec.expects(shard),
                 )
                 opened = shard
             window = reader.window(first, len(order))
