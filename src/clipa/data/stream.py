@@ -346,7 +346,11 @@ def batches(
     else:
         parts = _worker_batches(spec, first_step, steps, rank, world_size, 0, 1)
     for _ in range(first_step, steps):
-        yield _joined(spec, [next(parts) for _ in range(max(workers, 1))])
+        of_workers = [next(parts) for _ in range(max(workers, 1))]
+        for part in of_workers:
+            if isinstance(part, Exception):
+                raise part
+        yield _joined(spec, of_workers)
 
 
 def _worker_batches(
@@ -406,8 +410,15 @@ def _parallel(spec: StreamSpec, first_step: int, steps: int, rank: int, world_si
     from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
     class Parts(IterableDataset):
-        def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+        def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray, int] | Exception]:
             worker = get_worker_info().id
-            return _worker_batches(spec, first_step, steps, rank, world_size, worker, workers)
+            try:
+                yield from _worker_batches(spec, first_step, steps, rank, world_size, worker, workers)
+            except (
+                ShardError,
+                ValueError,
+                OSError,
+            ) as error:  # raised, DataLoader would add a traceback to its text
+                yield error
 
     return DataLoader(Parts(), batch_size=None, num_workers=workers, prefetch_factor=2)
