@@ -5,6 +5,7 @@ from pathlib import Path
 
 from clipa.config import Project, Scale, load_scale
 from clipa.data.drawing import draw_test, draw_train
+from clipa.data.shards import read_manifest
 from clipa.data.vocabulary import train_vocabulary
 from clipa.inputs import inputs_of
 from clipa.models import build, export_open_clip
@@ -49,7 +50,7 @@ def finish_untrained(stage: Stage, project: Project) -> Path:
     place = resolve(stage, project)
     made = {
         "export": files,
-        "inputs": inputs_of(place, tags=False, entries=False),
+        "inputs": inputs_of(place, read_manifest(place.training_data), tags=False, entries=False),
         "commits": [{"from_step": 0, "commit": "0" * 40, "dirty": False, "code": "0" * 12}],
         "integrity": "once",
         "content": stage.content,

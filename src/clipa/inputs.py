@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from clipa.data.annotation import MANIFEST as ANNOTATED
 from clipa.data.shards import Expected, ShardError, file_sha256, read_manifest
 from clipa.provenance import code, commit
 from clipa.resolved import FILE_NAME, WEIGHTS, ResolvedStage, digest, same_digest, sealed
+
+MODES = ("manifest", "once", "always")
+"""Of integrity, weakest first."""
 
 SAMPLED = 64
 """With ``integrity: manifest`` the bytes of one shard in so many are compared, another choice for each seed."""
@@ -39,16 +43,17 @@ class OtherInputs(RuntimeError):
 # ------------------------------------------------------------------------------------------------------- digests
 
 
-def inputs_of(stage: ResolvedStage, tags: bool, entries: bool) -> dict[str, str]:
+def inputs_of(stage: ResolvedStage, manifest: Mapping[str, Any], tags: bool, entries: bool) -> dict[str, str]:
     """The digest of everything that ``stage`` reads, by name; ``tags``, ``entries``: whether it reads these.
 
-    ``data`` is that of the manifest, which names every shard's bytes; ``train``, of NegCLIP's, the first digits of the
-    digest of the training set that it was made from. Raises ShardError or UnfinishedStage for what is missing.
+    ``data`` is that of the ``manifest``, which names every shard's bytes; ``train``, of NegCLIP's, the first digits of
+    the digest of the training set that it was made from. Raises ShardError or UnfinishedStage for what is missing.
     """
-    names = ["data", "vocabulary", *["parts_of_speech"] * tags, *["entries"] * entries]
-    found = {name: _digest(stage, name) for name in [*names, *["parent"] * (stage.parent is not None)]}
-    if (made_from := read_manifest(stage.training_data).get("made_from")) is not None:
-        found["train"] = made_from["train"]
+    others = ["vocabulary", *["parts_of_speech"] * tags, *["entries"] * entries]
+    others += ["parent"] * (stage.parent is not None)
+    found = {"data": digest(manifest), **{name: _digest(stage, name) for name in others}}
+    if "made_from" in manifest:
+        found["train"] = manifest["made_from"]["train"]
     return found
 
 
@@ -77,14 +82,14 @@ def _digest(stage: ResolvedStage, name: str) -> str:
     return found
 
 
-def expected_of(stage: ResolvedStage, tags: bool) -> tuple[Expected, ...]:
-    """What each shard of the training data must be; ``tags``: and its sidecar."""
+def expected_of(stage: ResolvedStage, manifest: Mapping[str, Any], tags: bool) -> tuple[Expected, ...]:
+    """What each shard of the training data must be by its ``manifest``; ``tags``: and its sidecar."""
     sidecars = {}
     if tags or (stage.content.loader == "resident" and (stage.training_data / ANNOTATED).is_file()):
         entries = read_manifest(stage.training_data, ANNOTATED)["sidecars"]
         sidecars = {entry["name"]: entry["sha256"] for entry in entries}
     expected = []
-    for shard in read_manifest(stage.training_data)["shards"]:
+    for shard in manifest["shards"]:
         sha256 = shard["sha256"]
         drawn = hashlib.sha256(f"{stage.content.seed} {sha256}".encode()).digest()[0] % SAMPLED == 0
         by_size = stage.integrity == "manifest" and not drawn
@@ -102,34 +107,47 @@ def expected_of(stage: ResolvedStage, tags: bool) -> tuple[Expected, ...]:
 # ---------------------------------------------------------------------------------------------------- comparisons
 
 
-def check_start(stage: ResolvedStage, inputs: Mapping[str, str]) -> None:
-    """Refuse data that the configuration does not name, and a parent that was made from other inputs."""
+def check_start(stage: ResolvedStage, inputs: Mapping[str, str]) -> str:
+    """Refuse data that the configuration does not name, and a parent that was made from other inputs.
+
+    Returns the integrity that the stage starts with: its own, or a weaker one of its parent.
+    """
     pinned = stage.content.data.get("manifest")
     if pinned is not None and not same_digest(pinned, train_digest(inputs)):
         raise OtherInputs(
             f"{_place(stage, 'data')}: digest is {train_digest(inputs)[:12]}, this stage's configuration names "
             f"{pinned[:12]}; restore that data, or correct `manifest` in the scale's file"
         )
-    if stage.parent is not None:
-        made = sealed(stage.parent, stage.content.parent)
-        for doubt in lineage({"inputs": inputs, "content": stage.content.plain}, made):
-            raise OtherInputs(f"{stage.directory}: {doubt}; restore it, or train the parent again")
+    if stage.parent is None:
+        return stage.integrity
+    made = sealed(stage.parent, stage.content.parent)
+    for doubt in lineage({"inputs": inputs, "content": stage.content.plain}, made):
+        raise OtherInputs(f"{stage.directory}: {doubt}; restore it, or train the parent again")
+    return weaker(stage.integrity, made["integrity"])
+
+
+def weaker(one: str, other: str) -> str:
+    """Of two modes of integrity."""
+    return min(one, other, key=MODES.index)
 
 
 def check_finished(stages: Sequence[ResolvedStage]) -> None:
-    """Refuse to go on from stages (in training order) that do not start from one another, or not from what is there.
+    """Refuse stages (in training order) that did not start from one another, or from other data than is there.
 
-    Inputs that are gone are not missed. Raises OtherInputs, or UnfinishedStage.
+    What is gone is not missed. Raises OtherInputs, or UnfinishedStage.
     """
-    for stage in stages:
+    there = [stage for stage in stages if (stage.directory / "stage.json").is_file()]
+    for stage in there:
         made = sealed(stage.directory, stage.fingerprint)
-        doubts = list(differences(stage, made["inputs"]))
-        if stage.parent is not None:
-            doubts += lineage(made, sealed(stage.parent, stage.content.parent))
-        for doubt in doubts:
+        for doubt in chain(differences(stage, made["inputs"]), _doubts_of_parent(stage, made)):
             raise OtherInputs(
                 f"{stage.directory}: {doubt}; restore it, or move the stage away and train it again"
             )
+
+
+def _doubts_of_parent(stage: ResolvedStage, made: Mapping[str, Any]) -> Iterator[str]:
+    if stage.parent is not None and (stage.parent / "stage.json").is_file():
+        yield from lineage(made, sealed(stage.parent, stage.content.parent))
 
 
 def lineage(child: Mapping[str, Any], parent: Mapping[str, Any]) -> Iterator[str]:

@@ -238,7 +238,7 @@ def read(path: Path) -> ResolvedStage:
     return validated(ResolvedStage, values, path)
 
 
-SEALED = ("inputs", "commits", "integrity", "export")
+SEALED = {"inputs": dict, "commits": list, "integrity": str, "export": dict}
 """What a stage.json has besides the stage's description since stages name all that they were made from."""
 
 
@@ -257,7 +257,7 @@ def sealed(directory: Path, expected: str) -> dict[str, Any]:
         raise UnfinishedStage(f"{path}: cannot be read ({error!r}); train the stage again") from None
     if fingerprint_ != expected:
         raise UnfinishedStage(f"{path}: made by {fingerprint_}, expected {expected}; train it again")
-    if missing := [name for name in SEALED if name not in made]:
+    if missing := [name for name, kind in SEALED.items() if not isinstance(made.get(name), kind)]:
         raise UnfinishedStage(
             f"{path}: names no {missing[0]}: an earlier version wrote it, and what it was made from is not known; move "
             f"{directory} away and train the stage again"

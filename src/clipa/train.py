@@ -27,7 +27,7 @@ from clipa import checkpoint, distributed, models
 from clipa.data.shards import ShardError, read_manifest
 from clipa.data.stream import StreamSpec, batches, mask_key
 from clipa.files import write_json_atomically, write_text_atomically
-from clipa.inputs import check_start, continued, expected_of, inputs_of, resumed, warn_unnamed
+from clipa.inputs import check_start, continued, expected_of, inputs_of, resumed, warn_unnamed, weaker
 from clipa.losses import backward, contrastive_loss, negclip_loss
 from clipa.progress import Progress
 from clipa.provenance import describe
@@ -42,15 +42,13 @@ from clipa.resolved import (
     StageSchedule,
     finished,
     read,
+    sealed,
 )
 
 INTERRUPTED = 75
 """Exit code after SIGTERM with a checkpoint saved: start the same command again to resume (EX_TEMPFAIL)."""
 
 LOSSES = {"pretrain": contrastive_loss, "finetune": contrastive_loss, "negclip": negclip_loss}
-
-INTEGRITY = ("manifest", "once", "always")
-"""Weakest first."""
 
 UNDECODABLE_LIMIT = 0.01
 """Share of images that may be undecodable before the stage stops: more means damaged data, not bad luck."""
@@ -201,7 +199,7 @@ def kept_patches(stage: ResolvedStage, positions: Tensor) -> Tensor:
 
 def _start(stage: ResolvedStage, inputs: dict[str, str], adopt_commit: bool) -> State:
     """The state to start from: the newest intact checkpoint, else the parent's weights, else initialisation."""
-    check_start(stage, inputs)
+    integrity = check_start(stage, inputs)
     content = stage.content
     torch.set_num_threads(content.threads or torch.get_num_threads())
     # Deterministic matrix products on CUDA need this.
@@ -219,7 +217,9 @@ def _start(stage: ResolvedStage, inputs: dict[str, str], adopt_commit: bool) -> 
     towers = _wrapped(models.Towers(model, content.augmentation).to(content.device), stage)
     accelerator = torch.cuda.get_device_name() if content.device == "cuda" else None
     state = State(model, towers, optimizer_of(model, content.schedule), provenance=describe(accelerator))
-    state.inputs, state.commits, state.integrity = inputs, commits, stage.integrity
+    state.inputs, state.commits, state.integrity = inputs, commits, integrity
+    if stage.parent:  # what was uncommitted there is in these weights, too
+        state.provenance["dirty"] = state.provenance["dirty"] or sealed(stage.parent, content.parent)["dirty"]
     if found:
         state.step, tensors, metadata = found
         _restore(state, tensors, metadata)
@@ -299,7 +299,7 @@ def _restore(state: State, tensors: Mapping[str, Tensor], metadata: dict[str, An
     state.replaced, state.seconds = metadata["replaced"], metadata["seconds"]
     state.losses, state.world_sizes = metadata["losses"], metadata.get("processes", [])
     # Weaker checks and uncommitted changes of any part are those of the whole.
-    state.integrity = min(state.integrity, metadata["integrity"], key=INTEGRITY.index)
+    state.integrity = weaker(state.integrity, metadata["integrity"])
     state.provenance["dirty"] = state.provenance["dirty"] or metadata["provenance"]["dirty"]
 
 
@@ -360,8 +360,8 @@ def stream_spec(stage: ResolvedStage) -> tuple[StreamSpec, dict[str, str]]:
         text_reduction=content.text.reduction,
         text_recipe=content.text.recipe,
     )
-    checked = replace(spec, expected=expected_of(stage, spec.needs_tags))
-    return checked, inputs_of(stage, spec.needs_tags, spec.needs_entries)
+    checked = replace(spec, expected=expected_of(stage, manifest, spec.needs_tags))
+    return checked, inputs_of(stage, manifest, spec.needs_tags, spec.needs_entries)
 
 
 def _check_finite(model: nn.Module, loss: Tensor, step: int, directory: Path) -> None:

@@ -65,7 +65,7 @@ def read_manifest(directory: Path, name: str = "manifest.json") -> dict[str, Any
 
 def _is_entry(entry: Entry) -> bool:
     name, samples, sha256 = entry["name"], entry["samples"], entry["sha256"]
-    return isinstance(name, str) and Path(name).name == name and isinstance(sha256, str) and samples > 0
+    return isinstance(name, str) and Path(name).name == name and isinstance(sha256, str) and samples >= 0
 
 
 def file_sha256(path: Path) -> str | None:
