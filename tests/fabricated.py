@@ -62,7 +62,7 @@ def measured_record(
             "commit": "0" * 40,
             "dirty": False,
             "packages": {"torch": "2.13.0"},
-            "data_fingerprint": "3f2a9c1b",
+            "data_fingerprint": "5fb77c2ea1a7",
             "hardware": "2 CPU cores, x86_64",
             "seconds": 12.5,
             "samples_seen": 80_000,

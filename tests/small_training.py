@@ -66,6 +66,16 @@ def die(scenario: dict) -> None:
             return rate(step, *others)
 
         train.learning_rate = deadly_rate
+    elif scenario["die"] == "rename":  # before the step-th rename of any file
+        rename, renamed = os.replace, []
+
+        def deadly_rename(*places: object) -> None:
+            renamed.append(places)
+            if len(renamed) == scenario["step"]:
+                now()
+            rename(*places)
+
+        os.replace = deadly_rename
     else:  # the checkpoint's bytes are written, its name is not there yet
         digest, written = checkpoint._digest, []
 

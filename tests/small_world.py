@@ -5,10 +5,12 @@ from pathlib import Path
 
 from clipa.config import Project, Scale, load_scale
 from clipa.data.drawing import draw_test, draw_train
+from clipa.data.shards import read_manifest
 from clipa.data.vocabulary import train_vocabulary
+from clipa.inputs import inputs_of
 from clipa.models import build, export_open_clip
 from clipa.resolved import data_slug
-from clipa.stages import Stage
+from clipa.stages import Stage, resolve
 
 CONFIG = Path(__file__).parents[1] / "config"
 
@@ -16,6 +18,7 @@ CONFIG = Path(__file__).parents[1] / "config"
 def small_scale(**world: int) -> Scale:
     """The micro scale with few pictures (48 classes, so a vocabulary of 700 entries fits)."""
     values = load_scale("micro", CONFIG).model_dump()
+    values["data"]["manifest"] = None  # that is micro's own
     values["data"]["world"] |= {
         "training_images": 128,
         "images_per_shard": 64,
@@ -44,16 +47,21 @@ def finish_untrained(stage: Stage, project: Project) -> Path:
     export = directory / "open_clip"
     augmentation = stage.scale.augmentation
     files = export_open_clip(stage.model_config, model.state_dict(), export, vocabulary, augmentation)
+    place = resolve(stage, project)
     made = {
         "export": files,
+        "inputs": inputs_of(place, read_manifest(place.training_data), tags=False, entries=False),
+        "commits": [{"from_step": 0, "commit": "0" * 40, "dirty": False, "code": "0" * 12}],
+        "integrity": "once",
+        "content": stage.content,
         "fingerprint": stage.fingerprint,
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "data_fingerprint": "0123456789ab",
         "commit": "0" * 40,
         "dirty": False,
         "hardware": "none",
         "seconds": 0.0,
         "samples_seen": stage.schedule.samples,
     }
+    made["data_fingerprint"] = made["inputs"]["data"][:12]
     (directory / "stage.json").write_text(json.dumps(made), encoding="utf-8")
     return export

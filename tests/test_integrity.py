@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from clipa.checkpoint import CheckpointMismatch
 from clipa.cli.verify import report
 from clipa.config import Project
 from clipa.data.shards import ShardError
 from clipa.data.vocabulary import VocabularyError
 from clipa.evaluate import evaluate_run
 from clipa.evaluate.tasks import EvaluationError, open_test_set
+from clipa.inputs import OtherInputs
 from clipa.locks import directory_lock
 from clipa.published.formulas import evaluate
 from clipa.published.quantities import FormulaError, Published
@@ -244,7 +244,9 @@ def test_a_stage_is_not_resumed_on_other_data(tiny):
     content = json.loads(manifest.read_text(encoding="utf-8"))
     content["shards"].reverse()
     manifest.write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(CheckpointMismatch, match=r"was trained on data \w{12}, .*manifest\.json is \w{12};"):
+    with pytest.raises(
+        OtherInputs, match=r"was trained on training data \w{12}, .*manifest\.json is \w{12};"
+    ):
         train_stage(stage)
     assert (stage.directory / "stage.json").read_bytes() == made
 

@@ -21,6 +21,7 @@ from clipa.records import (
     run_name,
     write_records,
 )
+from clipa.resolved import same_digest
 from clipa.schema import MeasuredRecord, Record
 from clipa.stages import Stage, measured_stages, recorded_path, recorded_suite_path, stages_of
 from clipa.study import parse_run
@@ -161,6 +162,7 @@ def doubts(
     by_kind = {stage.kind: stage for stage in measured_stages(stages)}
     yield from _doubts_of_identity(record, by_kind)
     yield from _doubts_of_data(record, stages[-1].scale)
+    yield from _doubts_of_training_data(record, stages)
     yield from _doubts_of_commit(record, knows_commit)
     yield from _doubts_of_value(record)
 
@@ -192,14 +194,49 @@ def _doubts_of_data(record: MeasuredRecord, scale: Scale) -> Iterator[str]:
         yield f"data set is {name}; at scale {scale.name}, {record['benchmark']} is measured on {expected}"
 
 
+def _doubts_of_training_data(record: MeasuredRecord, stages: Sequence[Stage]) -> Iterator[str]:
+    """Downloaded data must be named in the scale's file, by the digest of its manifest. A drawn world is known from its
+    parameters up to the last bit of its JPEGs, so there only other data than a named one is refused.
+    """
+    measured = {stage.kind: stage for stage in measured_stages(stages)}.get(record["stage"])
+    provenance = record["provenance"]
+    inputs = provenance.get("inputs", {})
+    found = inputs.get("train") or inputs.get("data") or provenance["data_fingerprint"]
+    for stage in stages:
+        file, key = _entry_of(stage)
+        named, drawn = stage.data.manifest, stage.data.world is not None
+        if named is None and not drawn:
+            line = (
+                f"`manifest: {found}`"
+                if stage is measured
+                else "its manifest's digest (`clipa index` prints it)"
+            )
+            yield f"{file}: {key} does not say which data was downloaded; add {line} and train with it"
+        if named is None or stage is not measured or (stage.kind == "negclip" and "train" not in inputs):
+            continue
+        if not same_digest(named, found):
+            why = " (another libjpeg, FreeType or processor draws other bytes)" if drawn else ""
+            yield f"trained on data {found[:12]}, {file} names {named[:12]} as {key}.manifest{why}"
+
+
+def _entry_of(stage: Stage) -> tuple[str, str]:
+    """The scale's file, and the key in it that has a stage's data."""
+    scale = stage.scale
+    sources = [f"sources.{name}" for name, data in scale.sources.items() if data is stage.data]
+    return f"{scale.config_directory.as_posix()}/scales/{scale.name}.yaml", [*sources, "data"][0]
+
+
 def _doubts_of_commit(record: MeasuredRecord, knows_commit: Callable[[str], bool]) -> Iterator[str]:
-    commit, dirty = record["provenance"]["commit"], record["provenance"]["dirty"]
-    if commit is None or dirty is None:
-        yield "made outside a git checkout; its code is not known"
-    elif dirty:
-        yield "made with uncommitted changes; commit and measure again"
-    elif not knows_commit(commit):
-        yield f"commit {commit[:12]} is not in this repository; fetch it"
+    """Of the last code, and of those before it that trained a part."""
+    provenance = record["provenance"]
+    for one in [provenance, *provenance.get("commits", [])]:
+        commit, dirty = one["commit"], one["dirty"]
+        if commit is None or dirty is None:
+            yield "made outside a git checkout; its code is not known"
+        elif dirty:
+            yield "made with uncommitted changes; commit and measure again"
+        elif not knows_commit(commit):
+            yield f"commit {commit[:12]} is not in this repository; fetch it"
 
 
 def _doubts_of_value(record: MeasuredRecord) -> Iterator[str]:

@@ -56,6 +56,10 @@ def _safe_directory(name: str) -> str:
 DirectoryName = Annotated[str, AfterValidator(_safe_directory)]
 
 
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Integrity = Literal["once", "always", "manifest"]
+
+
 class ConfigError(ValueError):
     """A configuration mistake, as one line: file, key, what is wrong, what to do."""
 
@@ -171,6 +175,14 @@ class Data(Strict):
     lanes: int = Field(8, gt=0, description="canonical lanes: the same for every number of ranks and workers")
     shuffle_window: int = Field(1000, gt=0, description="samples permuted together inside a lane")
     workers: int = Field(0, ge=0, description="loader processes; does not change the order of samples")
+    manifest: Sha256 | None = Field(
+        default=None, description="digest of train/manifest.json (`clipa index` prints it; docs/design.md)"
+    )
+    integrity: Integrity = Field(
+        default="once",
+        description="when a shard's bytes are compared with its digest: once a process, always when it is opened, or "
+        "(manifest) its size, and the bytes of one shard in 64; weights do not depend on it",
+    )
     download: Download | None = Field(default=None, description="webdataset: where its links are")
     resident: bool = Field(
         default=False,

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from clipa.config import Augmentation
 from clipa.cost import CONVNETS, ConvNet
 from clipa.files import seal
+from clipa.resolved import WEIGHTS
 
 MAXIMUM_LOGIT_SCALE = 100.0
 """As in CLIP and open_clip; the paper gives only its initial value, 1/0.07 (Table 5)."""
@@ -173,7 +174,7 @@ def export_open_clip(
     }
     config = {"model_cfg": model_config, "preprocess_cfg": preprocess}
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    save_file(contiguous, directory / "open_clip_model.safetensors", metadata={"format": "pt"})
+    save_file(contiguous, directory / WEIGHTS, metadata={"format": "pt"})
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(vocabulary / name, directory / name)
     # Last, since it is what open_clip looks for first.

@@ -13,7 +13,17 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from clipa.config import Augmentation, ConfigError, Data, Rate, Schedule, Strict, WorldParameters, validated
+from clipa.config import (
+    Augmentation,
+    ConfigError,
+    Data,
+    Integrity,
+    Rate,
+    Schedule,
+    Strict,
+    WorldParameters,
+    validated,
+)
 from clipa.files import sha256_of, write_json_atomically
 
 SEMANTICS = 1
@@ -23,22 +33,43 @@ FINGERPRINT_LENGTH = 12
 FILE_NAME = "stage.resolved.json"
 EXPORT = "open_clip"
 """Directory of a finished stage's exported model, below the stage's."""
+WEIGHTS = "open_clip_model.safetensors"
 
 
 class UnfinishedStage(ValueError):
     """A stage is not finished, or what it left is not what its stage.json names; one line."""
 
 
-def fingerprint(content: Any) -> str:
-    """Hexadecimal digest of ``content`` (anything JSON can hold), independent of key order."""
+def digest(content: Any) -> str:
+    """The sha256 (hexadecimal) of ``content`` (anything JSON can hold), independent of key order and layout."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:FINGERPRINT_LENGTH]
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def fingerprint(content: Any) -> str:
+    """The first twelve digits of :func:`digest`."""
+    return digest(content)[:FINGERPRINT_LENGTH]
+
+
+def same_digest(one: str, other: str) -> bool:
+    """Whether two digests agree; records of before have only the first twelve digits."""
+    length = min(len(one), len(other))
+    return length >= 8 and one[:length] == other[:length]
 
 
 def data_content(data: Data) -> dict[str, Any]:
-    """What the training data's fingerprint covers: the generator's version and parameters, or a data set's name."""
-    parameters = data.world.model_dump() if data.world else {"shards": data.shards}
-    return {"name": data.name, "parameters": parameters}
+    """What a stage's fingerprint covers of its data: the generator's version and parameters, or a data set's name and
+    the digest of its manifest, where the configuration has it (docs/design.md, "Identity of data").
+    """
+    if data.world:
+        return {"name": data.name, "parameters": data.world.model_dump()}
+    pinned = {} if data.manifest is None else {"manifest": data.manifest}
+    return {"name": data.name, "parameters": {"shards": data.shards}, **pinned}
+
+
+def _place(content: dict[str, Any]) -> str:
+    """The end of a data directory's name. Without the manifest's digest, which is known when the data is there."""
+    return fingerprint({name: content[name] for name in ("name", "parameters")})
 
 
 def world_fingerprint(name: str, parameters: WorldParameters) -> str:
@@ -48,7 +79,7 @@ def world_fingerprint(name: str, parameters: WorldParameters) -> str:
 
 def data_slug(data: Data) -> str:
     """Directory name of training data: ``pictograms-v1-<fingerprint>``."""
-    return f"{data.name.replace('/', '-')}-{fingerprint(data_content(data))}"
+    return f"{data.name.replace('/', '-')}-{_place(data_content(data))}"
 
 
 class StageSchedule(Schedule):
@@ -132,6 +163,9 @@ class ResolvedStage(Strict):
     processes: int = Field(gt=0, description="data-parallel processes")
     cpus: int = Field(gt=0, description="of the whole job; its processes share them")
     workers: int = Field(ge=0, description="data loader processes; they do not change the order of samples")
+    integrity: Integrity = Field(
+        default="once", description="when the bytes of shards are compared with their digests"
+    )
     checkpoint_every: int = Field(gt=0, description="steps")
     log_every: int = Field(gt=0, description="steps")
     content: Content
@@ -155,7 +189,7 @@ class ResolvedStage(Strict):
         places = [
             ("directory", self.directory, self.fingerprint),
             ("parent", self.parent, content.parent),
-            ("training_data", self.training_data.parent, fingerprint(content.data)),
+            ("training_data", self.training_data.parent, _place(content.data)),
         ]
         for name, place, expected in places:
             if place is not None and not place.name.endswith(f"-{expected}"):
@@ -204,21 +238,37 @@ def read(path: Path) -> ResolvedStage:
     return validated(ResolvedStage, values, path)
 
 
-def finished(directory: Path, expected: str) -> dict[str, Any]:
-    """``stage.json`` of the finished stage of fingerprint ``expected``, with every byte of its exported model checked.
+SEALED = {"inputs": dict, "commits": list, "integrity": str, "export": dict}
+"""What a stage.json has besides the stage's description since stages name all that they were made from."""
 
-    Raises UnfinishedStage where it is missing, is of another stage, or the exported model is not the one it names.
+
+def sealed(directory: Path, expected: str) -> dict[str, Any]:
+    """``stage.json`` of the finished stage of fingerprint ``expected``; the exported model is not looked at.
+
+    Raises UnfinishedStage where it is missing, is of another stage, or was written before stages named their inputs.
     """
-    path, export = directory / "stage.json", directory / EXPORT
+    path = directory / "stage.json"
     try:
         made = json.loads(path.read_text(encoding="utf-8"))
-        fingerprint_, named = made["fingerprint"], made["export"]
+        fingerprint_ = made["fingerprint"]
     except OSError:
         raise UnfinishedStage(f"{path}: missing; the stage is not finished, train it first") from None
     except (ValueError, KeyError, TypeError) as error:
         raise UnfinishedStage(f"{path}: cannot be read ({error!r}); train the stage again") from None
     if fingerprint_ != expected:
         raise UnfinishedStage(f"{path}: made by {fingerprint_}, expected {expected}; train it again")
+    if missing := [name for name, kind in SEALED.items() if not isinstance(made.get(name), kind)]:
+        raise UnfinishedStage(
+            f"{path}: names no {missing[0]}: an earlier version wrote it, and what it was made from is not known; move "
+            f"{directory} away and train the stage again"
+        )
+    return made
+
+
+def finished(directory: Path, expected: str) -> dict[str, Any]:
+    """As :func:`sealed`, with every byte of the exported model checked."""
+    made, export = sealed(directory, expected), directory / EXPORT
+    named = made["export"]
     found = {file.name: sha256_of(file) for file in export.iterdir()} if export.is_dir() else {}
     for name in sorted(found.keys() | named.keys()):
         if found.get(name) != named.get(name):

@@ -26,6 +26,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from clipa import study
+from clipa.config import Integrity
 from clipa.files import write_json_atomically
 
 SCHEMA_VERSION = 1
@@ -165,6 +166,16 @@ class Outcomes(TypedDict):
 
 
 @with_config(_CLOSED)
+class Code(TypedDict):
+    """A code that trained a stage, and the step from which it ran."""
+
+    from_step: Annotated[int, Field(ge=0)]
+    commit: Annotated[str, Field(pattern="^[0-9a-f]{40}$")] | None
+    dirty: bool | None
+    code: Fingerprint
+
+
+@with_config(_CLOSED)
 class Provenance(TypedDict):
     """Where a measured number comes from: code, packages, data, machine."""
 
@@ -172,6 +183,15 @@ class Provenance(TypedDict):
     dirty: bool | None
     packages: dict[str, Text]
     data_fingerprint: Fingerprint
+    inputs: NotRequired[
+        Annotated[
+            dict[str, Fingerprint], Field(description="Digests of what the stage was made from, by name.")
+        ]
+    ]
+    commits: NotRequired[list[Code]]
+    integrity: NotRequired[
+        Annotated[Integrity, Field(description="When bytes of shards were compared with their digests.")]
+    ]
     hardware: Text
     seconds: Size
     samples_seen: Annotated[int, Field(ge=0)]

@@ -305,6 +305,7 @@ def resolve(stage: Stage, project: Project) -> ResolvedStage:
         processes=stage.scale.processes,
         cpus=stage.scale.resources.cpus,
         workers=stage.data.workers,
+        integrity=stage.data.integrity,
         checkpoint_every=stage.scale.checkpoint_every,
         log_every=stage.scale.log_every,
         content=stage.content,

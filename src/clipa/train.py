@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,24 @@ from torch import Tensor, nn
 from clipa import checkpoint, distributed, models
 from clipa.data.shards import ShardError, read_manifest
 from clipa.data.stream import StreamSpec, batches, mask_key
-from clipa.files import write_json_atomically
+from clipa.files import write_json_atomically, write_text_atomically
+from clipa.inputs import check_start, continued, expected_of, inputs_of, resumed, warn_unnamed, weaker
 from clipa.losses import backward
 from clipa.progress import Progress
 from clipa.provenance import describe
 from clipa.reductions.images import keep
 from clipa.reductions.noise import uniform
-from clipa.resolved import EXPORT, Content, ResolvedStage, StageSchedule, fingerprint, finished, read
+from clipa.resolved import (
+    EXPORT,
+    FINGERPRINT_LENGTH,
+    WEIGHTS,
+    Content,
+    ResolvedStage,
+    StageSchedule,
+    finished,
+    read,
+    sealed,
+)
 
 INTERRUPTED = 75
 """Exit code after SIGTERM with a checkpoint saved: start the same command again to resume (EX_TEMPFAIL)."""
@@ -51,7 +62,10 @@ class NonFinite(RuntimeError):
 
 @dataclass
 class State:
-    """What training changes. ``step`` counts finished updates; ``world_sizes`` are those that trained a part."""
+    """What training changes, and what it was done with (:mod:`clipa.inputs`).
+
+    ``step`` counts finished updates; ``world_sizes`` are those that trained a part; ``integrity`` is the weakest mode.
+    """
 
     model: models.CLIP
     towers: nn.Module
@@ -62,37 +76,41 @@ class State:
     losses: list[dict[str, Any]] = field(default_factory=list)
     world_sizes: list[int] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+    commits: list[Mapping[str, Any]] = field(default_factory=list)
+    integrity: str = "once"
 
 
-def main(path: Path) -> int:
+def main(path: Path, adopt_commit: bool = False) -> int:
     """``clipa train FILE``: exit code 0 when finished, 75 when interrupted with a checkpoint saved."""
     try:
-        print(f"finished: {train_stage(read(path))}")
+        print(f"finished: {train_stage(read(path), adopt_commit)}")
     except Interrupted as error:
         print(error, file=sys.stderr)
         return INTERRUPTED
     return 0
 
 
-def train_stage(stage: ResolvedStage) -> Path:
+def train_stage(stage: ResolvedStage, adopt_commit: bool = False) -> Path:
     """Train ``stage`` (or resume it, or find it finished) and return its ``stage.json``.
 
-    Raises :class:`Interrupted`, :class:`NonFinite`, ``ShardError``, ``CheckpointMismatch``, ``OSError``.
+    ``adopt_commit``: also where other code trained it so far. Raises :class:`Interrupted`, :class:`NonFinite`,
+    ``ShardError``, ``CheckpointMismatch``, ``OtherInputs``, ``OSError``.
     """
     with (
         distributed.process_group(stage.processes, stage.content.device) as rank,
         distributed.sole_writer(stage.directory, stage.name),
     ):
-        spec, data_fingerprint = stream_spec(stage)
-        state = _start(stage, data_fingerprint)
-        _update_until_done(stage, spec, state, data_fingerprint)
+        spec, inputs = stream_spec(stage)
+        state = _start(stage, inputs, adopt_commit)
+        _update_until_done(stage, spec, state)
         weights = distributed.full_tensors(state.model.state_dict())
         if rank == 0:
-            return _finish(stage, state, weights, data_fingerprint)
+            return _finish(stage, state, weights)
     return stage.directory / "stage.json"
 
 
-def _update_until_done(stage: ResolvedStage, spec: StreamSpec, state: State, data_fingerprint: str) -> None:
+def _update_until_done(stage: ResolvedStage, spec: StreamSpec, state: State) -> None:
     """The training loop: one global batch, one update, until the schedule's end."""
     content, schedule, device = stage.content, stage.content.schedule, torch.device(stage.content.device)
     rank, world_size = distributed.rank(), distributed.world_size()
@@ -128,7 +146,7 @@ def _update_until_done(stage: ResolvedStage, spec: StreamSpec, state: State, dat
                 state.losses.append({"step": state.step, "loss": loss.item(), "lr": rate, "scale": scale})
             progress.update(state.step, loss)
             if last or stop or state.step % stage.checkpoint_every == 0:
-                _save(stage, state, data_fingerprint)
+                _save(stage, state)
             if stop and not last:
                 raise Interrupted(
                     f"stopped after step {state.step} of {schedule.steps}; start again to resume"
@@ -177,8 +195,9 @@ def kept_patches(stage: ResolvedStage, positions: Tensor) -> Tensor:
     return keep(mask.reduction, noise, (rows, columns), mask.kept_patches, mask.reading)
 
 
-def _start(stage: ResolvedStage, data_fingerprint: str) -> State:
+def _start(stage: ResolvedStage, inputs: dict[str, str], adopt_commit: bool) -> State:
     """The state to start from: the newest intact checkpoint, else the parent's weights, else initialisation."""
+    integrity = check_start(stage, inputs)
     content = stage.content
     torch.set_num_threads(content.threads or torch.get_num_threads())
     # Deterministic matrix products on CUDA need this.
@@ -188,19 +207,22 @@ def _start(stage: ResolvedStage, data_fingerprint: str) -> State:
     torch.utils.deterministic.fill_uninitialized_memory = False
     model = models.build(content.model, content.seed)
     found = checkpoint.load_latest(stage.directory, stage.fingerprint)
-    if found and (earlier := found[2]["data_fingerprint"]) != data_fingerprint:
-        raise checkpoint.CheckpointMismatch(
-            f"{stage.directory}: its checkpoint was trained on data {earlier}, {stage.training_data}/manifest.json is "
-            f"{data_fingerprint}; restore that data, or move the checkpoints away to train from the start"
-        )
+    commits = resumed(stage, found[0], found[2], adopt_commit) if found else continued(stage, [], 0, False)
+    if not found and distributed.rank() == 0:
+        warn_unnamed(stage, inputs)
     if not found and stage.parent:
         models.inherit(model, _parent_weights(stage))
     towers = _wrapped(models.Towers(model, content.augmentation).to(content.device), stage)
     accelerator = torch.cuda.get_device_name() if content.device == "cuda" else None
     state = State(model, towers, optimizer_of(model, content.schedule), provenance=describe(accelerator))
+    state.inputs, state.commits, state.integrity = inputs, commits, integrity
+    if stage.parent:  # what was uncommitted there is in these weights, too
+        state.provenance["dirty"] = state.provenance["dirty"] or sealed(stage.parent, content.parent)["dirty"]
     if found:
         state.step, tensors, metadata = found
         _restore(state, tensors, metadata)
+        # A kill between two renames leaves an older loss log than the checkpoint.
+        _write_losses(stage, state)
     if distributed.all_reduce(state.step) != [state.step * distributed.world_size()]:
         raise FileNotFoundError(
             f"{stage.directory}: processes see different checkpoints; it must be on a shared disk"
@@ -222,7 +244,7 @@ def _wrapped(towers: models.Towers, stage: ResolvedStage) -> nn.Module:
 
 def _parent_weights(stage: ResolvedStage) -> dict[str, Tensor]:
     finished(stage.parent, stage.content.parent)
-    return load_file(stage.parent / EXPORT / "open_clip_model.safetensors")
+    return load_file(stage.parent / EXPORT / WEIGHTS)
 
 
 def optimizer_of(model: models.CLIP, schedule: StageSchedule) -> torch.optim.AdamW:
@@ -238,7 +260,7 @@ def optimizer_of(model: models.CLIP, schedule: StageSchedule) -> torch.optim.Ada
     return torch.optim.AdamW(groups, lr=0.0, betas=schedule.betas, eps=schedule.eps, fused=True)
 
 
-def _save(stage: ResolvedStage, state: State, data_fingerprint: str) -> None:
+def _save(stage: ResolvedStage, state: State) -> None:
     """Write model, optimizer and loss log as one checkpoint; the loss log also as ``loss.jsonl`` to look at.
 
     All processes must call this; the first one writes.
@@ -250,7 +272,9 @@ def _save(stage: ResolvedStage, state: State, data_fingerprint: str) -> None:
     metadata = {
         "fingerprint": stage.fingerprint,
         "step": state.step,
-        "data_fingerprint": data_fingerprint,
+        "inputs": state.inputs,
+        "commits": state.commits,
+        "integrity": state.integrity,
         "replaced": state.replaced,
         "seconds": round(state.seconds, 3),
         "processes": state.world_sizes,
@@ -258,25 +282,26 @@ def _save(stage: ResolvedStage, state: State, data_fingerprint: str) -> None:
         "provenance": state.provenance,
     }
     checkpoint.save(stage.directory, state.step, tensors, metadata)
-    lines = "".join(json.dumps(row) + "\n" for row in state.losses)
-    temporary = stage.directory / ".loss.jsonl.partial"
-    temporary.write_text(lines, encoding="utf-8")
-    os.replace(temporary, stage.directory / "loss.jsonl")
+    _write_losses(stage, state)
+
+
+def _write_losses(stage: ResolvedStage, state: State) -> None:
+    """``loss.jsonl``, to look at: the checkpoint's own log, a row a line."""
+    if distributed.rank() == 0:
+        lines = "".join(json.dumps(row) + "\n" for row in state.losses)
+        write_text_atomically(stage.directory / "loss.jsonl", lines)
 
 
 def _restore(state: State, tensors: Mapping[str, Tensor], metadata: dict[str, Any]) -> None:
     distributed.load_full_state_dict(state.model, state.optimizer, tensors)
     state.replaced, state.seconds = metadata["replaced"], metadata["seconds"]
     state.losses, state.world_sizes = metadata["losses"], metadata.get("processes", [])
-    # Every commit that trained a part of the stage is part of its provenance, and so is one uncommitted change.
-    earlier = metadata["provenance"]
-    state.provenance["dirty"] = state.provenance["dirty"] or earlier["dirty"]
-    commits = [*earlier.get("commits", [earlier["commit"]]), state.provenance["commit"]]
-    if len(set(commits)) > 1:
-        state.provenance["commits"] = list(dict.fromkeys(commits))
+    # Weaker checks and uncommitted changes of any part are those of the whole.
+    state.integrity = weaker(state.integrity, metadata["integrity"])
+    state.provenance["dirty"] = state.provenance["dirty"] or metadata["provenance"]["dirty"]
 
 
-def _finish(stage: ResolvedStage, state: State, weights: dict[str, Tensor], data_fingerprint: str) -> Path:
+def _finish(stage: ResolvedStage, state: State, weights: dict[str, Tensor]) -> Path:
     """Export the model and write ``stage.json``, the sign that the stage is finished, last.
 
     Snakemake deletes ``stage.json`` when it reruns an interrupted job; all in it comes from the final checkpoint.
@@ -300,10 +325,13 @@ def _finish(stage: ResolvedStage, state: State, weights: dict[str, Tensor], data
             "undecodable_images": state.replaced,
             "final_loss": state.losses[-1]["loss"],
             "parameters": sum(p.numel() for p in state.model.parameters() if p.requires_grad),
-            "data_fingerprint": data_fingerprint,
+            "data_fingerprint": state.inputs["data"][:FINGERPRINT_LENGTH],
+            "inputs": state.inputs,
+            "integrity": state.integrity,
             "seconds": seconds,
             "samples_per_second": round(samples / max(seconds, 1e-3), 1),
             **state.provenance,
+            "commits": state.commits,
             "export": export,
             "content": content.plain,
         },
@@ -311,14 +339,13 @@ def _finish(stage: ResolvedStage, state: State, weights: dict[str, Tensor], data
     return path
 
 
-def stream_spec(stage: ResolvedStage) -> tuple[StreamSpec, str]:
-    """What the stage reads, and the fingerprint of its manifest. ShardError where the data is missing."""
+def stream_spec(stage: ResolvedStage) -> tuple[StreamSpec, dict[str, str]]:
+    """What the stage reads, and the digests of its inputs. ShardError where data is missing."""
     content = stage.content
     manifest = read_manifest(stage.training_data)
     spec = StreamSpec(
         directory=stage.training_data,
         shards=tuple((shard["name"], shard["samples"]) for shard in manifest["shards"]),
-        digests=tuple(shard["sha256"] for shard in manifest["shards"]),
         seed=content.seed,
         kind=content.kind,
         lanes=content.order.lanes,
@@ -331,7 +358,8 @@ def stream_spec(stage: ResolvedStage) -> tuple[StreamSpec, str]:
         text_reduction=content.text.reduction,
         text_recipe=content.text.recipe,
     )
-    return spec, fingerprint(manifest)
+    checked = replace(spec, expected=expected_of(stage, manifest, spec.needs_tags))
+    return checked, inputs_of(stage, manifest, spec.needs_tags, spec.needs_entries)
 
 
 def _check_finite(model: nn.Module, loss: Tensor, step: int, directory: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from clipa.cli.verbs import add_verb, project_of
@@ -116,19 +117,40 @@ def _draw(chosen: argparse.Namespace) -> int:
         print("docs/world.png")
         return 0
     if chosen.what in ("train", "all"):
-        print(draw_train(parameters, directory, chosen.processes))
+        path = draw_train(parameters, directory, chosen.processes)
+        print(path)
+        _compare(path, scale)
     if chosen.what != "train":
         names = TEST_SETS if chosen.what == "all" else (chosen.what,)
         print(*draw_test(parameters, directory, names, chosen.processes), sep="\n")
     return 0
 
 
+def _compare(manifest: Path, scale) -> None:
+    """Say where this machine draws another world than the scale's file names: it trains, but nothing is accepted."""
+    from clipa.data.shards import read_manifest
+    from clipa.resolved import digest
+
+    found, named = digest(read_manifest(manifest.parent)), scale.data.manifest
+    if named not in (None, found):
+        print(
+            f"{manifest}: digest is {found[:12]}, scale {scale.name} names {named[:12]}: another libjpeg, FreeType or "
+            "processor drew other bytes; trainings here are sound, but `clipa accept` refuses their records",
+            file=sys.stderr,
+        )
+
+
 def _index(chosen: argparse.Namespace) -> int:
     from clipa.data.download import index_test_set, index_training
+    from clipa.data.shards import read_manifest
+    from clipa.resolved import digest
 
-    _, directory = _data(chosen)
+    scale, directory = _data(chosen)
     if chosen.what == "train":
-        print(index_training(directory / "train", chosen.processes))
+        path = index_training(directory / "train", chosen.processes)
+        key = f"sources.{chosen.source}" if chosen.source else "data"
+        print(path)
+        print(f"in config/scales/{scale.name}.yaml, {key}:  manifest: {digest(read_manifest(path.parent))}")
     else:
         print(index_test_set(directory / "test" / chosen.what))
     return 0

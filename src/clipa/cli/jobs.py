@@ -82,7 +82,7 @@ def _train(chosen: argparse.Namespace) -> int:
         os.execv(sys.executable, [sys.executable, *launcher, "-m", "clipa", *sys.argv[1:]])
     from clipa.train import main as train
 
-    return train(chosen.file)
+    return train(chosen.file, chosen.adopt_commit)
 
 
 def _evaluate(chosen: argparse.Namespace) -> int:
@@ -214,6 +214,11 @@ def _stage_verbs(verbs) -> None:
     )
     train.add_argument(
         "file", type=Path, metavar="FILE", help="stage.resolved.json (`clipa resolve` writes it)"
+    )
+    train.add_argument(
+        "--adopt-commit",
+        action="store_true",
+        help="go on with this code where other code trained so far; recorded",
     )
     evaluate = add_verb(
         verbs,

@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from tabulate import tabulate
 
 from clipa.accept import doubts
 from clipa.config import ConfigError, load_scale
+from clipa.data.annotation import MANIFEST as ANNOTATED
 from clipa.data.download import MANIFEST
 from clipa.data.shards import ShardError, check_bytes
+from clipa.data.vocabulary import MANIFEST as VOCABULARY
+from clipa.inputs import OtherInputs, differences, lineage, named
 from clipa.records import RECORDED_DIRECTORY, RecordError, read_records, run_name
-from clipa.resolved import FILE_NAME, UnfinishedStage, fingerprint, finished, read
-from clipa.stages import recorded_path, stages_of
+from clipa.resolved import FILE_NAME, UnfinishedStage, fingerprint, finished, read, sealed
+from clipa.schema import MeasuredRecord
+from clipa.stages import Stage, recorded_path, stages_of
 from clipa.study import parse_run
 
+NOTE = "note"
 Finding = tuple[str, str | None]
 """What was checked ("record", "stage", …), and what does not fit; None where it fits."""
 
 
 def report(paths: list[Path]) -> tuple[str, int]:
-    """The table of what was checked below ``paths`` and a line for each finding; exit code 1 if there is any."""
+    """The table of what was checked below ``paths`` and a line for each finding; exit code 1 if there is any.
+
+    Stages that several codes trained are listed, which is no fault.
+    """
     found = [finding for path in paths for finding in verify(path)]
-    checked, wrong = Counter(kind for kind, _ in found), Counter(kind for kind, doubt in found if doubt)
+    checked = Counter(kind for kind, _ in found if kind != NOTE)
+    wrong = Counter(kind for kind, doubt in found if doubt and kind != NOTE)
     rows = [(kind, number, wrong[kind]) for kind, number in checked.items()]
     lines = tabulate(rows, ["", "checked", "do not fit"], "plain").splitlines() or ["nothing to check"]
     lines += [doubt for _, doubt in found if doubt]
@@ -40,9 +50,9 @@ def verify(path: Path) -> Iterator[Finding]:
     for file in files:
         if file.name == "stage.json":
             yield from _stage(file)
-        elif file.name in (MANIFEST, "annotation.json"):
+        elif file.name in (MANIFEST, ANNOTATED):
             yield from _data(file)
-        elif file.name == "vocabulary.json":
+        elif file.name == VOCABULARY:
             yield from _vocabulary(file)
         elif file.name in ("records.json", "suite.json") or RECORDED_DIRECTORY.name in file.parts:
             yield from _records(file)
@@ -63,45 +73,80 @@ def _records(file: Path) -> Iterator[Finding]:
         fits = file.name == place.name and place.parent.name in file.parts
         yield "file", None if fits else f"{file}: holds records of {place}"
     for record in records:
-        doubt = next(doubts(record, stages), None)
+        doubt = next(chain(doubts(record, stages), _doubts_of_evaluation(file, record, stages)), None)
         yield "record", doubt and f"{file}: record {record['id']}: {doubt}"
 
 
+def _doubts_of_evaluation(file: Path, record: MeasuredRecord, stages: Sequence[Stage]) -> Iterator[str]:
+    """The stage and the test set that a record in results/runs names, where they are still there."""
+    stage = next(one for one in stages if one.fingerprint == record["stage_fingerprint"])
+    if file.name not in ("records.json", "suite.json") or len(file.parts) < 5:
+        return
+    directory, provenance = file.parents[4] / stage.directory, record["provenance"]
+    try:
+        made = sealed(directory, stage.fingerprint)
+        data = read(directory / FILE_NAME).training_data.parent
+    except (UnfinishedStage, ConfigError):
+        return  # gone, or reported as a stage
+    for name in ("inputs", "commits", "integrity", "data_fingerprint", "hardware", "seconds"):
+        if provenance.get(name) != made.get(name):
+            yield (
+                f"its {name} is {_short(provenance.get(name))}, {directory / 'stage.json'} has {_short(made.get(name))}"
+            )
+    name, measured = record["dataset"]["name"].rpartition("/")[2], record["dataset"]["fingerprint"]
+    manifest = data / "test" / name / MANIFEST
+    if manifest.is_file() and (found := _test_set(manifest)) != measured:
+        yield f"was measured on {name} {measured}, {manifest} is {found}"
+
+
+def _test_set(manifest: Path) -> str:
+    """The fingerprint of a test set, as evaluation computes it from its shards."""
+    try:
+        shards = json.loads(manifest.read_text(encoding="utf-8"))["shards"]
+        return fingerprint([[shard["name"], shard["sha256"]] for shard in shards])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "no manifest"
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def _stage(file: Path) -> Iterator[Finding]:
-    """The exported model against stage.json, its content against its fingerprint, the parent's and the data's."""
+    """The exported model against stage.json, its content against its fingerprint, its inputs against what is there."""
     directory = file.parent
     try:
-        named = json.loads(file.read_text(encoding="utf-8"))
         made = finished(directory, directory.name.rpartition("-")[2])
-        if fingerprint(named["content"]) != made["fingerprint"]:
+        if fingerprint(made["content"]) != made["fingerprint"]:
             raise UnfinishedStage(f"{file}: its content is not what its fingerprint names")
         resolved = read(directory / FILE_NAME)
-        manifest = resolved.training_data / MANIFEST
-        if manifest.is_file():
-            data = fingerprint(json.loads(manifest.read_text(encoding="utf-8")))
-            if data != made["data_fingerprint"]:
-                raise UnfinishedStage(
-                    f"{file}: trained on data {made['data_fingerprint']}, {manifest} is {data}"
-                )
+        for doubt in differences(resolved, made["inputs"]):
+            raise OtherInputs(f"{file}: {doubt}")
         if resolved.parent is not None and resolved.parent.is_dir():
-            finished(resolved.parent, resolved.content.parent)
+            for doubt in lineage(made, finished(resolved.parent, resolved.content.parent)):
+                raise OtherInputs(f"{file}: {doubt}")
+        codes = [f"{one['code']} from step {one['from_step']} ({named(one)})" for one in made["commits"]]
         yield "stage", None
-    except (UnfinishedStage, ConfigError) as error:
+        if len(codes) > 1:
+            yield NOTE, f"{file}: trained by {', '.join(codes)}"
+    except (UnfinishedStage, ConfigError, OtherInputs, ShardError) as error:
         yield "stage", str(error)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         yield "stage", f"{file}: cannot be read ({error!r})"
 
 
 def _data(file: Path) -> Iterator[Finding]:
-    """Every shard that a manifest names."""
+    """Every shard, or sidecar, that a manifest names."""
     try:
-        shards = json.loads(file.read_text(encoding="utf-8"))["shards"]
+        content = json.loads(file.read_text(encoding="utf-8"))
+        parts = content["sidecars" if file.name == ANNOTATED else "shards"]
         folder = file.parent / "test" if (file.parent / "test").is_dir() else file.parent
-        named = [(folder / shard["name"], shard["sha256"]) for shard in shards]
+        digests = [(folder / part["name"], part["sha256"]) for part in parts]
     except (OSError, ValueError, KeyError, TypeError) as error:
         yield "shard", f"{file}: cannot be read ({error!r})"
         return
-    for path, digest in named:
+    for path, digest in digests:
         yield "shard", _doubt(path, digest)
 
 

@@ -77,7 +77,7 @@ def _entries(folder: Path, directory: Path, processes: int) -> list[Entry]:
 
 
 def _entry(path: Path) -> Entry:
-    """Name, number of samples (images) and sha256 of one shard."""
+    """Name, number of samples (images), sha256 and size of one shard."""
     digest = file_sha256(path)
     with open(path, "rb") as file:
         # tarfile takes a header that is cut short for the end; a whole archive ends with two blocks of zeros.
@@ -89,7 +89,7 @@ def _entry(path: Path) -> Entry:
             samples = sum(member.name.endswith((".jpg", ".jpeg", ".png", ".webp")) for member in archive)
     except (tarfile.TarError, EOFError) as error:
         raise DownloadError(f"{path}: not a whole tar file ({error}); delete it and download again") from None
-    return {"name": path.name, "samples": samples, "sha256": digest}
+    return {"name": path.name, "samples": samples, "sha256": digest, "bytes": path.stat().st_size}
 
 
 def _text(path: Path) -> str | None:

@@ -254,7 +254,7 @@ def _several_sizes(reading: StreamSpec, index: int) -> ShardError:
 def _read_shard(reading: StreamSpec, index: int) -> tuple[numpy.ndarray, ...]:
     """Images uint8 [n, 3, H, W], pieces int32 [c, L], parts uint8 [c, L], number of captions per sample [n]."""
     name, count = reading.shards[index]
-    reader = ShardReader(reading.directory, name, count, reading.needs_tags, reading.digest(index))
+    reader = ShardReader(reading.directory, name, count, reading.needs_tags, reading.expects(index))
     decoded = [_decoded(raw) for raw in reader.window(0, count)]
     known = [entry for entry in decoded if entry is not None]
     if len({entry[0].shape for entry in known}) > 1:

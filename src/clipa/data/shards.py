@@ -21,7 +21,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from clipa.files import sha256_of, write_bytes_atomically, write_json_atomically
 from clipa.locks import directory_lock
@@ -42,15 +42,30 @@ class ShardError(RuntimeError):
 # ------------------------------------------------------------------------------------------------------- reading
 
 
-def read_manifest(directory: Path) -> dict[str, Any]:
-    """The manifest of a training set, shards with their sample counts among it. ShardError when there is none."""
-    path = directory / "manifest.json"
+def read_manifest(directory: Path, name: str = "manifest.json") -> dict[str, Any]:
+    """The manifest of a training set, or of its parts of speech (``annotation.json``): what it says, with a list
+    ``shards`` (``sidecars``) of entries that have ``name``, ``samples`` and ``sha256``.
+
+    ShardError when there is none, or not such a one.
+    """
+    path = directory / name
+    key, what, verb = ("shards", "draw or download the data", "draw --help")
+    if name != "manifest.json":
+        key, what, verb = "sidecars", "tag the captions", "annotate"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if not all(map(_is_entry, manifest[key])):
+            raise ValueError(f"an entry of {key} is no name, number of samples and sha256")
     except FileNotFoundError:
-        raise ShardError(
-            f"{path} is missing: draw or download the data first (python -m clipa draw --help)"
-        ) from None
+        raise ShardError(f"{path} is missing: {what} first (python -m clipa {verb})") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ShardError(f"{path}: cannot be read ({error!r}); {what} again") from None
+    return manifest
+
+
+def _is_entry(entry: Entry) -> bool:
+    name, samples, sha256 = entry["name"], entry["samples"], entry["sha256"]
+    return isinstance(name, str) and Path(name).name == name and isinstance(sha256, str) and samples >= 0
 
 
 def file_sha256(path: Path) -> str | None:
@@ -64,15 +79,15 @@ def file_sha256(path: Path) -> str | None:
 _CHECKED: set[tuple[Path, int, int, int]] = set()
 
 
-def check_bytes(path: Path, sha256: str) -> None:
+def check_bytes(path: Path, sha256: str, again: bool = False) -> None:
     """Compare a file with the digest that its manifest names: once a process, and again when the file has changed.
 
-    Raises ShardError that names both digests, or that the file is missing.
+    ``again``: whether or not it has. Raises ShardError that names both digests, or that the file is missing.
     """
     try:
         state = path.stat()
         seen = (path, state.st_ino, state.st_size, state.st_mtime_ns)
-        if seen in _CHECKED:
+        if seen in _CHECKED and not again:
             return
         found = sha256_of(path)
     except OSError as error:
@@ -82,6 +97,28 @@ def check_bytes(path: Path, sha256: str) -> None:
             f"{path}: sha256 is {found[:16]}, its manifest names {sha256[:16]}; draw or download it again"
         )
     _CHECKED.add(seen)
+
+
+class Expected(NamedTuple):
+    """What a shard and its sidecar must be, by their manifests, and how that is checked."""
+
+    sha256: str
+    sidecar: str | None = None
+    """The sidecar's sha256; None where parts of speech are not read."""
+    size: int | None = None
+    """Bytes; given where only the size is compared."""
+    again: bool = False
+    """Whether bytes are compared at each opening, and not once a process."""
+
+    def check(self, shard: Path) -> None:
+        """Compare the files with what they must be. ShardError names the file that differs."""
+        if self.size is None:
+            check_bytes(shard, self.sha256, self.again)
+        elif (found := shard.stat().st_size if shard.is_file() else 0) != self.size:
+            raise ShardError(f"{shard}: {found} bytes, its manifest names {self.size}; download it again")
+        sidecar = shard.with_suffix(".pos.jsonl")
+        if self.sidecar is not None and sidecar.is_file():  # its absence is the reader's to report
+            check_bytes(sidecar, self.sidecar, self.again)
 
 
 def samples_of(archive: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
@@ -124,17 +161,17 @@ class ShardReader:
     """Sequential reader of one shard (webdataset's tar reader) that returns windows of raw samples.
 
     ``samples``: how many the manifest says; ``tagged``: each gets its captions' parts of speech as ``pos``;
-    ``sha256``: of the manifest, compared with the bytes before they are read (None: the bytes are trusted).
+    ``expected``: compared with the bytes before they are read (None: the bytes are trusted).
     """
 
     def __init__(
-        self, directory: Path, name: str, samples: int, tagged: bool, sha256: str | None = None
+        self, directory: Path, name: str, samples: int, tagged: bool, expected: Expected | None = None
     ) -> None:
         from webdataset.tariterators import tarfile_to_samples
 
         self.path, self.samples, self.next = directory / name, samples, 0
-        if sha256 is not None:
-            check_bytes(self.path, sha256)
+        if expected is not None:
+            expected.check(self.path)
         self._samples = iter(tarfile_to_samples()(iter([{"url": str(self.path)}])))
         if tagged:
             keyed = ((sample["__key__"], sample) for sample in self._samples)

@@ -32,7 +32,7 @@ from PIL import Image, ImageEnhance
 
 from clipa.config import Augmentation
 from clipa.data.annotation import load_entry_parts
-from clipa.data.shards import ShardError, ShardReader, captions_of
+from clipa.data.shards import Expected, ShardError, ShardReader, captions_of
 from clipa.data.vocabulary import encode, encode_reduced, load_tokenizer
 from clipa.reductions.noise import uniform
 from clipa.reductions.texts import RECIPES
@@ -68,7 +68,7 @@ class StreamSpec:
     vocabulary: Path
     text_reduction: str = "truncation"
     text_recipe: str = "paper"
-    digests: tuple[str, ...] = ()  # sha256 of each shard; empty: bytes are not checked
+    expected: tuple[Expected, ...] = ()  # of each shard; empty: bytes are not checked
 
     def __post_init__(self) -> None:
         if self.text_recipe not in RECIPES:
@@ -84,9 +84,9 @@ class StreamSpec:
                 f"text_reduction {self.text_reduction}: NegCLIP's captions are only ever truncated"
             )
 
-    def digest(self, shard: int) -> str | None:
-        """The sha256 that the manifest names for a shard; None where bytes are not checked."""
-        return self.digests[shard] if self.digests else None
+    def expects(self, shard: int) -> Expected | None:
+        """What the bytes of a shard must be; None where they are not checked."""
+        return self.expected[shard] if self.expected else None
 
     @property
     def needs_tags(self) -> bool:
@@ -173,7 +173,7 @@ class Lane:
                     self.spec.directory,
                     *self.spec.shards[shard],
                     self.spec.needs_tags,
-                    self.spec.digest(shard),
+                    self.spec.expects(shard),
                 )
                 opened = shard
             window = reader.window(first, len(order))
@@ -346,7 +346,11 @@ def batches(
     else:
         parts = _worker_batches(spec, first_step, steps, rank, world_size, 0, 1)
     for _ in range(first_step, steps):
-        yield _joined(spec, [next(parts) for _ in range(max(workers, 1))])
+        of_workers = [next(parts) for _ in range(max(workers, 1))]
+        for part in of_workers:
+            if isinstance(part, Exception):
+                raise part
+        yield _joined(spec, of_workers)
 
 
 def _worker_batches(
@@ -406,8 +410,15 @@ def _parallel(spec: StreamSpec, first_step: int, steps: int, rank: int, world_si
     from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
     class Parts(IterableDataset):
-        def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+        def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray, int] | Exception]:
             worker = get_worker_info().id
-            return _worker_batches(spec, first_step, steps, rank, world_size, worker, workers)
+            try:
+                yield from _worker_batches(spec, first_step, steps, rank, world_size, worker, workers)
+            except (
+                ShardError,
+                ValueError,
+                OSError,
+            ) as error:  # raised, DataLoader would add a traceback to its text
+                yield error
 
     return DataLoader(Parts(), batch_size=None, num_workers=workers, prefetch_factor=2)

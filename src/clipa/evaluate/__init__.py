@@ -18,12 +18,13 @@ from clipa.config import Project, Scale
 from clipa.cost import image_tower_size
 from clipa.evaluate import tasks
 from clipa.evaluate.tasks import Measurement, TestSet
+from clipa.inputs import check_finished
 from clipa.locks import directory_lock
 from clipa.provenance import describe, now, packages
 from clipa.records import encode_outcomes, percent_and_error, record_id, write_records
 from clipa.resolved import EXPORT, data_slug, fingerprint, finished
 from clipa.schema import SCHEMA_VERSION
-from clipa.stages import Stage, evaluation_directory, measured_stages
+from clipa.stages import Stage, evaluation_directory, measured_stages, resolve
 from clipa.study import STUDY
 
 
@@ -31,8 +32,9 @@ def evaluate_run(stages: list[Stage], project: Project, suite: bool = False) -> 
     """Evaluate ``stages`` (of one run, in training order) and return the path of their records.
 
     ``records.json`` holds every stage on the scale's benchmarks; with ``suite``, ``suite.json`` holds the last stage
-    on the whole suite. Raises UnfinishedStage for a stage that is not finished or
-    whose exported model was changed, EvaluationError for a missing test set or one of other bytes.
+    on the whole suite. Raises UnfinishedStage for a stage that is not finished or whose exported model was changed,
+    OtherInputs for one that was trained on other data than is there, or from another parent, EvaluationError for a
+    missing test set or one of other bytes.
     """
     scale = stages[-1].scale
     wanted = scale.evaluation.suite if suite else scale.evaluation.benchmarks
@@ -43,6 +45,7 @@ def evaluate_run(stages: list[Stage], project: Project, suite: bool = False) -> 
         if waited and path.is_file():
             return path
         records = []
+        check_finished([resolve(stage, project) for stage in stages])
         for stage in chosen:
             records += _evaluate_stage(stage, project, wanted)
         write_records(path, records)
@@ -160,6 +163,9 @@ def _provenance(made: dict[str, Any], evaluator: str) -> dict[str, Any]:
         "dirty": True if True in flags else None if None in flags else False,
         "packages": here["packages"],
         "data_fingerprint": made["data_fingerprint"],
+        "inputs": made["inputs"],
+        "commits": made["commits"],
+        "integrity": made["integrity"],
         "hardware": made["hardware"],
         "seconds": made["seconds"],
         "samples_seen": made["samples_seen"],
