@@ -1,5 +1,6 @@
 """COCO's captions as a list of images, through the workflow's own rules, from a server on this machine."""
 
+import hashlib
 import http.server
 import json
 import re
@@ -13,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import yaml
 
 from clipa.cli import parser
 from clipa.data.download import COCO_CAPTIONS, DownloadError, write_image_list
@@ -21,7 +23,7 @@ from clipa.plan import load_plan
 ROOT = Path(__file__).resolve().parent.parent
 PLAN = load_plan({"scale": "paper"}, ROOT)
 COCO = PLAN.data_of(PLAN.scale.sources["COCO-2014"])
-HOST = "http://images.cocodataset.org"
+HOST, BUCKET = "http://images.cocodataset.org", "https://s3.amazonaws.com/images.cocodataset.org"
 IMAGES = [
     {"id": image, "file_name": f"{image:012d}.jpg", "coco_url": f"{HOST}/train2014/{image:012d}.jpg"}
     for image in (57870, 9, 25)
@@ -34,13 +36,13 @@ ANNOTATIONS = [
 ]
 LISTED = [
     {
-        "url": f"{HOST}/train2014/000000000009.jpg",
+        "url": f"{BUCKET}/train2014/000000000009.jpg",
         "caption": "Bright kitchen, Märklin train",
         "captions": ["Bright kitchen, Märklin train"],
         "image_id": 9,
     },
     {
-        "url": f"{HOST}/train2014/000000057870.jpg",
+        "url": f"{BUCKET}/train2014/000000057870.jpg",
         "caption": "A long dining table.",
         "captions": ["A long dining table.", "A restaurant has modern wooden tables."],
         "image_id": 57870,
@@ -75,7 +77,7 @@ def test_refusals_say_what_to_do(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
+def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """A server on this machine that has the zip where COCO's has it."""
     folder = tmp_path / "served"
     write_zip(folder / "annotations" / "annotations_trainval2014.zip")
@@ -83,20 +85,27 @@ def server(tmp_path: Path) -> Iterator[str]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{running.server_port}"
+        yield f"http://127.0.0.1:{running.server_port}", folder
         running.shutdown()
         thread.join()
 
 
 @pytest.fixture
-def tree(tmp_path: Path, server: str) -> Path:
-    """The paper's workflow, with the other server in its rules."""
+def tree(tmp_path: Path, server: tuple[str, Path]) -> Path:
+    """The paper's workflow, with the other server and its zip in its configuration."""
     tree = tmp_path / "tree"
     for name in ("workflow", "profiles", "config", "envs", "src", "results/published"):
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "Snakefile", tree)
-    rules = tree / "workflow" / "rules" / "coco.smk"
-    rules.write_text(rules.read_text(encoding="utf-8").replace(HOST, server), encoding="utf-8")
+    served = (server[1] / "annotations" / "annotations_trainval2014.zip").read_bytes()
+    path = tree / "config" / "downloads.yaml"
+    known = yaml.safe_load(path.read_text(encoding="utf-8"))
+    known["files"]["annotations_trainval2014.zip"] = {
+        "url": f"{server[0]}/annotations/annotations_trainval2014.zip",
+        "bytes": len(served),
+        "digest": f"sha256:{hashlib.sha256(served).hexdigest()}",
+    }
+    path.write_text(yaml.safe_dump(known), encoding="utf-8")
     return tree
 
 

@@ -1,17 +1,14 @@
-"""Downloads of single files, and manifests of what img2dataset and CLIP_benchmark's copies look like on disk."""
+"""Manifests of what img2dataset and CLIP_benchmark's copies look like on disk."""
 
-import functools
 import hashlib
-import http.server
 import io
 import json
 import tarfile
-import threading
 from pathlib import Path
 
 import pytest
 
-from clipa.data.download import DownloadError, fetch, index_test_set, index_training
+from clipa.data.download import DownloadError, index_test_set, index_training
 
 
 def shard(path: Path, samples: int, suffixes: tuple[str, ...]) -> None:
@@ -77,63 +74,3 @@ def test_set_in_the_benchmark_s_layout(tmp_path):
     (home / "test" / "1.tar").unlink()
     with pytest.raises(DownloadError, match="1 shards of 2; download it again"):
         index_test_set(home)
-
-
-class Ranges(http.server.BaseHTTPRequestHandler):
-    """Serves ``content`` whole or from where a range begins; ``short`` bytes are announced and not sent."""
-
-    def __init__(self, content, asked, short, *arguments):
-        self.content, self.asked, self.short = content, asked, short
-        super().__init__(*arguments)
-
-    def do_GET(self):
-        said = self.headers["Range"]
-        self.asked.append(said)
-        start = int(said.removeprefix("bytes=").rstrip("-")) if said else 0
-        if start >= len(self.content) or self.path == "/missing":
-            self.send_error(404 if self.path == "/missing" else 416)
-            return
-        self.send_response(206 if said else 200)
-        self.send_header("Content-Length", str(len(self.content) - start))
-        self.end_headers()
-        self.wfile.write(self.content[start : len(self.content) - (self.short.pop() if self.short else 0)])
-
-    def log_message(self, *arguments):
-        pass
-
-
-@pytest.fixture
-def server():
-    """(address, content, ranges asked for, list of how much is not sent) of a local server."""
-    content, asked, short = bytes(range(256)) * 40, [], []
-    handler = functools.partial(Ranges, content, asked, short)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}/val2014.zip", content, asked, short
-        running.shutdown()
-
-
-def test_a_download_goes_on_where_it_was(server, tmp_path):
-    url, content, asked, short = server
-    path = tmp_path / "aro" / "val2014.zip"
-    short.append(1000)
-    with pytest.raises(DownloadError, match=r"the connection ended after 9240 of 10240 bytes\); try again"):
-        fetch(url, path)
-    assert not path.exists()
-    assert fetch(url, path).read_bytes() == content and asked == [None, "bytes=9240-"]
-    fetch(url, path)
-    assert len(asked) == 2 and not list(path.parent.glob("*.partial"))
-
-
-def test_a_download_that_was_whole_but_not_named_yet_is_done_again(server, tmp_path):
-    url, content, asked, _ = server
-    (tmp_path / "val2014.zip.partial").write_bytes(content)
-    assert fetch(url, tmp_path / "val2014.zip").read_bytes() == content
-    assert asked == ["bytes=10240-", None]
-
-
-def test_a_download_that_is_refused_is_one_line(server, tmp_path):
-    with pytest.raises(DownloadError, match=r"/missing: not downloaded \(HTTP Error 404"):
-        fetch(server[0].replace("val2014.zip", "missing"), tmp_path / "x.json")
-    with pytest.raises(DownloadError, match=r"not downloaded \(.*refused.*put the file at"):
-        fetch("http://127.0.0.1:9/x.json", tmp_path / "x.json")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,15 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from clipa.data.negclip import NegclipError, nearest, pixel_features, pooled, whole_numbers, write_negatives
+from clipa.data.negclip import (
+    NegclipError,
+    encoder_of,
+    nearest,
+    pixel_features,
+    pooled,
+    whole_numbers,
+    write_negatives,
+)
 from negclip_world import draw_annotated, samples
 
 
@@ -91,6 +100,44 @@ def test_neighbours_by_the_features_of_an_open_clip_model(tmp_path: Path):
     same = sum(a == b for a, b in zip(found.values(), expected, strict=True))
     assert same >= len(order) - 3  # one picture at a time is rounded otherwise than many
     assert found != neighbours(data, "pixels")
+
+
+class Trap:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.bin", "w.pth", "weights", "w.npz", "w.safetensors"])
+@pytest.mark.parametrize("plain", [False, True], ids=["torch.save", "pickle"])
+def test_weights_are_never_unpickled(tmp_path: Path, name: str, plain: bool) -> None:
+    """Neither by their ending, nor a pickle that calls itself safetensors."""
+    marker = tmp_path / "executed"
+    weights = tmp_path / name
+    if plain:
+        weights.write_bytes(pickle.dumps(Trap(marker)))
+    else:
+        torch.save({"state_dict": Trap(marker)}, weights)
+    data = draw_annotated(tmp_path / "data", pictures=8)
+    with pytest.raises(
+        NegclipError, match=r"no \.safetensors file, and nothing else|has no weights of"
+    ) as refusal:
+        write_negatives(data, 1, f"ViT-B-32/{weights}")
+    assert "\n" not in str(refusal.value) and not marker.exists()
+    content = weights.read_bytes()
+    pickle.loads(content) if plain else torch.load(io.BytesIO(content), weights_only=False)  # the trap works
+    assert marker.exists()
+
+
+def test_a_model_with_a_tower_of_its_own_download_is_refused(tmp_path: Path) -> None:
+    save_file({"x": torch.zeros(1)}, tmp_path / "w.safetensors")
+    for model in ("roberta-ViT-B-32", "no-such-model", "hf-hub:some"):
+        with pytest.raises(NegclipError, match=r"has no model .* that is all its own"):
+            encoder_of(f"{model}/{tmp_path}/w.safetensors", tmp_path / "w.safetensors")
 
 
 def neighbours(data: Path, how: str) -> dict[str, list[str]]:

@@ -39,6 +39,7 @@ Count = Annotated[int, Field(gt=0)]
 ImageReductionName = Annotated[str, _one_of(lambda: ("none", *study.IMAGE_REDUCTIONS))]
 MaskName = Annotated[str, _one_of(study.masks)]
 TextReductionName = Annotated[str, _one_of(lambda: tuple(study.TEXT_REDUCTIONS))]
+ColumnName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 ModelName = Annotated[str, Field(pattern=r"^([A-Z][A-Za-z]*/\d+|[A-Z][A-Za-z]*-[A-Z])$")]
 
 
@@ -197,11 +198,40 @@ class Data(Strict):
 
 
 class Download(Strict):
-    """Where the image links of a web data set are (docs/data.md)."""
+    """Where the image links of a web data set are (docs/data.md); ``downloads.yaml`` says which revision."""
 
     repository: str = Field(description="on the Hugging Face hub, with parquet files")
-    url_column: str = "URL"
-    caption_column: str = "TEXT"
+    url_column: ColumnName = "URL"
+    caption_column: ColumnName = "TEXT"
+
+
+class WebFile(Strict):
+    """A single file from the web."""
+
+    url: str = Field(pattern=r"^(https://[A-Za-z0-9.-]+|http://127\.0\.0\.1:\d+)/[A-Za-z0-9._~/%!+-]+$")
+    bytes: Count | None = Field(default=None, description="none: as many as the server announces")
+    digest: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64}|md5:[0-9a-f]{32})$")] | None = Field(
+        description="null: not known yet, and the download is refused"
+    )
+
+
+class Repository(Strict):
+    """A repository of the Hugging Face hub."""
+
+    kind: Literal["dataset", "model"]
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = Field(
+        description="the commit; null: not known yet, and the download is refused"
+    )
+    files: list[str] | None = Field(default=None, min_length=1, description="patterns; none: all files")
+
+
+class Downloads(Strict):
+    """``config/downloads.yaml``: everything that comes from the web, and which bytes it must be."""
+
+    files: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")], WebFile]
+    repositories: dict[
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*$")], Repository
+    ]
 
 
 class Negatives(Strict):
@@ -388,6 +418,12 @@ def load_experiment(name: str, directory: Path = CONFIG_DIRECTORY) -> Experiment
     """The experiment called ``name``."""
     path = _named_file(directory / "experiments", name, "experiment")
     return validated(Experiment, read_yaml(path), path)
+
+
+def load_downloads(directory: Path = CONFIG_DIRECTORY) -> Downloads:
+    """``config/downloads.yaml``."""
+    path = directory / "downloads.yaml"
+    return validated(Downloads, read_yaml(path), path)
 
 
 def _with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:

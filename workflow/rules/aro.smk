@@ -4,7 +4,7 @@ a person must place (docs/data.md): a conversion without them ends in one line t
 
 import re
 
-from clipa.data.aro import DOWNLOADS, SETS
+from clipa.data.aro import SETS
 
 ARO = f"{PLAN.project.data_directory}/aro"
 
@@ -26,19 +26,17 @@ rule download_aro:
     benchmark:
         f"{BENCHMARKS}/data/{SCALE.name}/download_aro_{{file}}.tsv"
     wildcard_constraints:
-        file="|".join(map(re.escape, DOWNLOADS)),
+        file="|".join(re.escape(name) for one in SETS.values() for name in one.downloads),
     retries: 3
     conda:
         "../../envs/train.yaml"
     resources:
         mem_mb=2000,
         runtime=12 * 60,
-    params:
-        asked=f"{ASKED} --source-folder {ARO}",
     message:
         "Downloading {wildcards.file} for ARO"
     shell:
-        "python -m clipa aro {wildcards.file} {params.asked} > {log} 2>&1"
+        f"python -m clipa download {{wildcards.file}} {ARO} > {{log}} 2>&1"
 
 
 rule convert_aro:

@@ -18,15 +18,14 @@ rule download_coco_captions:
         f"{BENCHMARKS}/data/{SCALE.name}/download_coco_captions.tsv"
     retries: 3
     conda:
-        "../../envs/data.yaml"
+        "../../envs/train.yaml"
     resources:
         mem_mb=1000,
         runtime=60,
     message:
         "Downloading COCO's captions"
     shell:
-        "curl --fail --location --silent --show-error --output {output}"
-        " http://images.cocodataset.org/annotations/annotations_trainval2014.zip > {log} 2>&1"
+        f"python -m clipa download annotations_trainval2014.zip {COCO} > {{log}} 2>&1"
 
 
 rule list_coco_images:

@@ -33,7 +33,7 @@ rule download_metadata:
         f"{BENCHMARKS}/data/{{data}}/download_metadata.tsv"
     retries: 3
     conda:
-        "../../envs/data.yaml"
+        "../../envs/train.yaml"
     resources:
         mem_mb=8000,
         runtime=24 * 60,
@@ -42,8 +42,7 @@ rule download_metadata:
     message:
         "Downloading the image links of {wildcards.data}"
     shell:
-        "hf download {params.repository} --repo-type dataset --include '*.parquet'"
-        f" --local-dir {DATA_ROOT}/{{wildcards.data}}/metadata > {{log}} 2>&1"
+        f"python -m clipa download {{params.repository}} {DATA_ROOT}/{{wildcards.data}}/metadata > {{log}} 2>&1"
 
 
 rule download_shards:
@@ -105,15 +104,15 @@ rule download_test_set:
         f"{BENCHMARKS}/data/{SCALE.name}/download_{{dataset}}.tsv"
     retries: 3
     conda:
-        "../../envs/data.yaml"
+        "../../envs/train.yaml"
     resources:
         mem_mb=4000,
         runtime=4 * 60,
     message:
         "Downloading the test set {wildcards.dataset} in CLIP_benchmark's layout"
     shell:
-        "hf download clip-benchmark/wds_{wildcards.dataset} --repo-type dataset"
-        f" --local-dir {DATA}/test/{{wildcards.dataset}} > {{log}} 2>&1"
+        "python -m clipa download clip-benchmark/wds_{wildcards.dataset}"
+        f" {DATA}/test/{{wildcards.dataset}} > {{log}} 2>&1"
 
 
 rule index_test_set:
@@ -147,11 +146,11 @@ rule download_vocabulary:
         f"{BENCHMARKS}/data/{SCALE.name}/download_vocabulary.tsv"
     retries: 3
     conda:
-        "../../envs/data.yaml"
+        "../../envs/train.yaml"
     resources:
         mem_mb=1000,
         runtime=10,
     message:
         "Downloading the vocabulary of bert-base-uncased (A.1)"
     shell:
-        f"hf download google-bert/bert-base-uncased vocab.txt --local-dir {DATA}/vocabulary > {{log}} 2>&1"
+        f"python -m clipa download vocab.txt {DATA}/vocabulary > {{log}} 2>&1"

@@ -29,14 +29,25 @@ def add_verbs(verbs) -> None:
         verbs,
         "aro",
         _aro,
-        "make one of ARO's four test sets from its files (docs/data.md), or download one of these files",
+        "make one of ARO's four test sets from its files (docs/data.md)",
         "vg_relation --scale paper --source-folder results/data/aro",
     )
-    aro.add_argument(
-        "what", help="vg_relation, vg_attribution, coco_order, flickr30k_order, or a file (val2014.zip, …)"
-    )
+    aro.add_argument("what", help="vg_relation, vg_attribution, coco_order or flickr30k_order")
     aro.add_argument(
         "--source-folder", type=Path, metavar="DIR", help="folder of ARO's files (default: results/data/aro)"
+    )
+    web = add_verb(
+        verbs,
+        "download",
+        _download,
+        "download one file or repository that config/downloads.yaml pins (docs/data.md)",
+        "val2014.zip results/data/aro",
+        asked=False,
+    )
+    web.add_argument("what", help="its name there")
+    web.add_argument("directory", type=Path, help="where to put it")
+    web.add_argument(
+        "--unpinned", action="store_true", help="also without a digest or revision there; prints what came"
     )
     add_verb(
         verbs, "vocabulary", _vocabulary, "make the vocabulary from the training captions", "--scale micro"
@@ -157,17 +168,21 @@ def _index(chosen: argparse.Namespace) -> int:
 
 
 def _aro(chosen: argparse.Namespace) -> int:
-    from clipa.data.aro import DOWNLOADS, convert
-    from clipa.data.download import fetch
+    from clipa.data.aro import convert
 
     scale, directory = _data(chosen)
     if scale.data.world is not None:
         raise ValueError(f"scale {scale.name} draws its test sets; its counterpart of ARO is the set `order`")
     sources = chosen.source_folder or directory.parent / "aro"
-    if chosen.what in DOWNLOADS:
-        print(fetch(DOWNLOADS[chosen.what], sources / chosen.what))
-    else:
-        print(convert(chosen.what, sources, directory / "test" / f"aro-{chosen.what}", scale.tagger))
+    print(convert(chosen.what, sources, directory / "test" / f"aro-{chosen.what}", scale.tagger))
+    return 0
+
+
+def _download(chosen: argparse.Namespace) -> int:
+    from clipa.config import load_downloads
+    from clipa.data.web import download
+
+    print(download(chosen.what, chosen.directory, load_downloads(), chosen.unpinned))
     return 0
 
 

@@ -45,17 +45,6 @@ _ITEMS_PER_SHARD = 500
 CONVERSION = "conversion.json"
 MAX_WORDS = 30
 NOTEBOOK = "aro_notebook.ipynb"
-_LAVIS = "https://storage.googleapis.com/sfr-vision-language-research/datasets"
-_REPOSITORY = "https://raw.githubusercontent.com/mertyg/vision-language-models-are-bows"
-
-DOWNLOADS = {
-    "coco_karpathy_test.json": f"{_LAVIS}/coco_karpathy_test.json",
-    "flickr30k_test.json": f"{_LAVIS}/flickr30k_test.json",
-    "val2014.zip": "http://images.cocodataset.org/zips/val2014.zip",
-    NOTEBOOK: f"{_REPOSITORY}/42dbb5e264043afeacf583892d198bf5d0f0396a/notebooks/"
-    "Replicate%20ARO!%20VG-Relation%2C%20VG-Attribution.ipynb",
-}
-"""Files that can be downloaded: URL by the file's name in the folder of sources."""
 
 # Folders of images may stay zipped; a zip is named like its folder, except for this one.
 _ARCHIVES = {"images": "vgr_vga_images.zip"}
@@ -65,9 +54,13 @@ _PLACES = {
     "visual_genome_attribution.json": f"{_DRIVE} 13tWvOrNOLHxl3Rm9cR3geAdHx2qR3-Tw",
     "images": f"{_DRIVE} 1qaPlrwhGNMrR3a11iopZUT_GPP_LrgP9 (vgr_vga_images.zip)",
     "flickr30k-images": "on request, forms.illinois.edu/sec/229675",
-    **{name: f"python -m clipa aro {name}" for name in DOWNLOADS},
-    "val2014": "python -m clipa aro val2014.zip",
+    "val2014": "python -m clipa download val2014.zip results/data/aro",
 }
+
+
+def _place(name: str) -> str:
+    """Where one of ARO's files comes from."""
+    return _PLACES.get(name, f"python -m clipa download {name} results/data/aro")
 
 
 @dataclass(frozen=True)
@@ -180,7 +173,7 @@ def read_cases(name: str, sources: Path) -> list[Case]:
         return [_crop_case(row, left_out) for row in rows]
     except (KeyError, TypeError, IndexError) as error:
         raise DownloadError(
-            f"{sources / source.listing}: not ARO's listing ({error!r}); get it: {_PLACES[source.listing]}"
+            f"{sources / source.listing}: not ARO's listing ({error!r}); get it: {_place(source.listing)}"
         ) from None
 
 
@@ -205,7 +198,7 @@ def excluded_relations(notebook: Path) -> frozenset[str]:
         for statement in statements:
             if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "symmetric":
                 return frozenset(ast.literal_eval(statement.value))
-    raise DownloadError(f"{notebook}: has no list `symmetric`; get it again: {_PLACES[NOTEBOOK]}")
+    raise DownloadError(f"{notebook}: has no list `symmetric`; get it again: {_place(NOTEBOOK)}")
 
 
 def clean(caption: str) -> str:
@@ -217,9 +210,9 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DownloadError(f"{path}: missing; get it: {_PLACES[path.name]} (docs/data.md)") from None
+        raise DownloadError(f"{path}: missing; get it: {_place(path.name)} (docs/data.md)") from None
     except ValueError as error:
-        raise DownloadError(f"{path}: not JSON ({error}); get it again: {_PLACES[path.name]}") from None
+        raise DownloadError(f"{path}: not JSON ({error}); get it again: {_place(path.name)}") from None
 
 
 def _about(name: str, sources: Path, tagger: str, items_per_shard: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Downloads: single files, COCO's captions as a list of images, and manifests of what other tools have downloaded.
+"""What was downloaded: COCO's captions as a list of images, and manifests of shards that other tools have written.
 
 A manifest is written last and names every shard with its number of samples and sha256; training and evaluation
 start from it, so a truncated download is noticed here and not in the middle of a training.
@@ -12,19 +12,21 @@ import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
-from clipa.data.shards import Entry, file_sha256, in_processes, progress_bar
+from clipa.data.shards import Entry, file_sha256, in_processes
 from clipa.files import write_json_atomically, write_text_atomically
 from clipa.locks import directory_lock
 from clipa.resolved import fingerprint
 
 MANIFEST = "manifest.json"
 COCO_CAPTIONS = "annotations/captions_train2014.json"
+# COCO's own host has no certificate; its bucket has one by this path.
+_COCO_HOST, _COCO_BUCKET = (
+    "http://images.cocodataset.org/",
+    "https://s3.amazonaws.com/images.cocodataset.org/",
+)
 LAYOUT = ("classnames.txt", "zeroshot_classification_templates.txt", "dataset_type.txt")
 _END = bytes(2 * tarfile.BLOCKSIZE)
-_BLOCK, _TIMEOUT_SECONDS = 1 << 20, 60
 
 
 class DownloadError(ValueError):
@@ -96,56 +98,6 @@ def _text(path: Path) -> str | None:
     return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
-# ------------------------------------------------------------------------------------------------- single files
-
-
-def fetch(url: str, path: Path) -> Path:
-    """Download ``url`` to ``path``, which appears when all of it is there and is left alone when it is; returns it.
-
-    What an interrupted call has got lies in ``<name>.partial``, and the server is asked for the rest. Raises
-    DownloadError when the server cannot be reached, refuses, or sends less than it announced.
-    """
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.partial")
-    with directory_lock(path.parent, f"download of {path.name}"):
-        if path.is_file():
-            return path
-        try:
-            try:
-                _get(url, partial)
-            except HTTPError as error:
-                if error.code != 416:
-                    raise
-                partial.unlink(missing_ok=True)  # there is no rest, or the file has changed: all of it again
-                _get(url, partial)
-        except OSError as error:  # of the network, most often
-            raise DownloadError(
-                f"{url}: not downloaded ({error}); try again (the download is resumed), or put the file at {path}"
-            ) from None
-        os.replace(partial, path)
-    return path
-
-
-def _get(url: str, partial: Path) -> None:
-    """Add to ``partial`` what it lacks of ``url``. OSError, HTTPError among them, when that fails."""
-    have = partial.stat().st_size if partial.exists() else 0
-    request = Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    with urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
-        if answer.status != 206:  # the server begins at the beginning
-            have = 0
-        announced = answer.headers["Content-Length"]
-        total = have + int(announced) if announced else None
-        bar = progress_bar(url.rpartition("/")[2], total, "B", initial=have, unit_scale=True)
-        with bar, open(partial, "ab" if have else "wb") as file:
-            while block := answer.read(_BLOCK):
-                file.write(block)
-                bar.update(len(block))
-            file.flush()
-            os.fsync(file.fileno())
-            if total is not None and file.tell() != total:
-                raise OSError(f"the connection ended after {file.tell()} of {total} bytes")
-
-
 # --------------------------------------------------------------------------------------------------------- COCO
 
 
@@ -165,7 +117,7 @@ def write_image_list(annotations: Path, out: Path) -> Path:
             captions.setdefault(annotation["image_id"], []).append(caption)
     rows = [
         {
-            "url": image["coco_url"],
+            "url": image["coco_url"].replace(_COCO_HOST, _COCO_BUCKET, 1),
             "caption": captions[image["id"]][0],
             "captions": captions[image["id"]],
             "image_id": image["id"],

@@ -30,8 +30,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from clipa.config import load_downloads
 from clipa.data.annotation import MANIFEST as ANNOTATED
 from clipa.data.annotation import word_spans, words_of
+from clipa.data.download import DownloadError
 from clipa.data.shards import (
     Entry,
     Members,
@@ -44,6 +46,7 @@ from clipa.data.shards import (
     with_tags,
     writing,
 )
+from clipa.data.web import digest_of, download
 from clipa.resolved import fingerprint
 
 FOLDER = "negclip"
@@ -151,7 +154,7 @@ def write_negatives(
 ) -> Path:
     """Make ``<data_directory>/negclip`` from ``train`` and its parts of speech; returns its ``manifest.json``.
 
-    ``neighbours``: ``pixels``, or an open_clip model and its weights, ``ViT-B-32/openai``. ``rows``: only the first so
+    ``neighbours``: ``pixels``, or an open_clip model and its weights (:func:`weights_of`). ``rows``: only the first so
     many images that can be in the set, in the order of the shards. The manifest has the form of ``train``'s. What an
     earlier call has made from the same input and is whole is kept. Raises NegclipError, or ShardError where ``train``
     has no manifest.
@@ -167,11 +170,14 @@ def write_negatives(
         "neighbours": neighbours,
         "rows": rows,
     }
+    weights = weights_of(neighbours, Path(data_directory).parent / "weights")
+    if weights is not None:
+        made_from["weights"] = _digest_of(weights)
     header = {"world": manifest.get("world"), "made_from": made_from}
     with writing(out / "manifest.json", "negatives") as parts:
         if parts.resume(header):
             return parts.manifest
-        encoder = encoder_of(neighbours)  # first: it may be missing
+        encoder = encoder_of(neighbours, weights)  # first: it may be missing
         chosen = _rows(train, manifest["shards"], processes, rows)
         if len(chosen) <= NEIGHBOURS:
             raise NegclipError(
@@ -183,6 +189,13 @@ def write_negatives(
             shards = parts.write(_shard_of, jobs, processes, lambda entry: bar.update())
         content = header | {"shards": shards}
         return parts.finish({"fingerprint": fingerprint(content), **content})
+
+
+def _digest_of(weights: Path) -> str:
+    try:
+        return digest_of(weights, "sha256")
+    except OSError as error:
+        raise NegclipError(f"{weights}: cannot be read ({error.strerror}); name other weights") from None
 
 
 def _sidecars(train: Path) -> list[dict[str, Any]]:
@@ -293,10 +306,12 @@ def _shard_of(name: str, train: Path, groups: list[list[Row]]) -> tuple[bytes, E
 # ------------------------------------------------------------------------------------------------------ neighbours
 
 
-def encoder_of(name: str) -> Encoder | None:
-    """The encoder behind ``<model>/<pretrained tag>`` of open_clip, loaded; None for ``pixels``, which need none.
+def weights_of(name: str, directory: Path) -> Path | None:
+    """The safetensors file behind ``<model>/<weights>``; None for ``pixels``, which need none.
 
-    In place of the tag there may be a file of weights. Raises NegclipError for another name, or without weights.
+    Weights are a file, or the name of open_clip's for the model: then ``<model>-<weights>.safetensors`` of
+    config/downloads.yaml, which is downloaded to ``directory`` if it is not there. Raises NegclipError for another
+    name, or a file that is no safetensors: open_clip would unpickle it.
     """
     if name == PIXELS:
         return None
@@ -305,24 +320,55 @@ def encoder_of(name: str) -> Encoder | None:
         raise NegclipError(
             f"neighbours {name!r}: expected pixels, or an open_clip model and its weights, as ViT-B-32/openai"
         )
-    return _open_clip_encoder(model, weights)
+    if Path(weights).suffix == ".safetensors":
+        return Path(weights)
+    if Path(weights).suffix or Path(weights).exists():
+        raise NegclipError(
+            f"neighbours {name}: {weights} is no .safetensors file, and nothing else is loaded"
+        )
+    try:
+        return download(f"{model}-{weights}.safetensors", directory, load_downloads())
+    except DownloadError as error:
+        raise NegclipError(
+            f"neighbours {name}: no weights ({error}); name another, or pixels, which need none"
+        ) from None
 
 
-def _open_clip_encoder(name: str, weights: str) -> Encoder:
+def encoder_of(name: str, weights: Path | None) -> Encoder | None:
+    """The open_clip encoder of ``<model>/…`` with the safetensors file of :func:`weights_of`; None without one.
+
+    Raises NegclipError for an unknown model, or weights that are not a safetensors file of it.
+    """
+    if weights is None:
+        return None
     import open_clip
     import torch
 
-    known = open_clip.get_pretrained_cfg(name, weights) or {}
+    model_name, _, tag = name.partition("/")
+    known = open_clip.get_pretrained_cfg(model_name, tag) or {}
+    config = open_clip.get_model_config(model_name) if model_name in open_clip.list_models() else None
+    if (
+        config is None or "hf_model_name" in config["text_cfg"]
+    ):  # a tower of transformers is downloaded unpinned
+        raise NegclipError(
+            f"neighbours {name}: open_clip has no model {model_name} that is all its own; name another, or pixels"
+        )
     logging.disable(logging.CRITICAL)  # it logs what it raises, and the message below repeats it
     try:
         model, _, prepared = open_clip.create_model_and_transforms(
-            name, pretrained=weights, force_quick_gelu=bool(known.get("quick_gelu"))
+            model_name,
+            pretrained=str(weights),
+            force_quick_gelu=bool(known.get("quick_gelu")),
+            pretrained_text=False,
+            image_mean=known.get("mean"),
+            image_std=known.get("std"),
+            image_interpolation=known.get("interpolation"),
+            image_resize_mode=known.get("resize_mode"),
         )
-    except Exception as error:  # of the network, the hub, the file: in any case there are no weights
+    except Exception as error:  # of open_clip, safetensors, torch, the file: in any case there are no weights
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise NegclipError(
-            f"neighbours {name}/{weights}: open_clip has no such model or cannot get its weights ({reason}); "
-            "name another, or pixels, which need none"
+            f"neighbours {name}: {weights} has no weights of {model_name} ({reason}); name others, or pixels"
         ) from None
     finally:
         logging.disable(logging.NOTSET)
