@@ -1,0 +1,2 @@
+KIND = "hostile file"
+def cases(world, seed, quick): return iter(())
