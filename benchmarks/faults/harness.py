@@ -66,7 +66,7 @@ class Harness:
         found: list[Case] = []
         for kind in kinds:
             made: Iterator[Case] = KINDS[kind].cases(self.world, self.seed, self.quick)
-            found += [case for case in made if fnmatch.fnmatchcase(case.name, name)]
+            found += [case for case in made if name in (case.name, "*") or fnmatch.fnmatchcase(case.name, name)]
         return found
 
     def run(self, cases: list[Case], jobs: int = 1, say: Callable[[str], object] = lambda text: None) -> list[Result]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -49,7 +50,7 @@ class Result:
     def line(self, seed: int) -> str:
         """The failure, and the command that repeats it."""
         detail = " ".join(self.detail.split())[:200]
-        repeat = f"python -m benchmarks.faults --only {self.kind} --case '{self.name}' --seed {seed}"
+        repeat = f"python -m benchmarks.faults --only {self.kind} --case {shlex.quote(self.name)} --seed {seed}"
         return f"{self.outcome}: {self.name}: {detail}\n    {repeat}"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -120,9 +121,16 @@ class Watch:
 
 
 class Command:
-    """A running command of clipa, in ``home``."""
+    """A running command of clipa (or a function), in ``home``; ``memory_mb``: how much more it may allocate."""
 
-    def __init__(self, home: Path, words: list[str], watch: Watch | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        words: list[str] | Callable[[], int],
+        watch: Watch | None = None,
+        memory_mb: int | None = None,
+    ) -> None:
+        self.memory_mb = memory_mb
         self.watch, self.began, self.output = watch, time.monotonic(), tempfile.TemporaryFile()  # noqa: SIM115
         self.frozen = self.timed_out = False
         sys.stdout.flush()
@@ -130,22 +138,29 @@ class Command:
         if self.pid == 0:
             self._become(home, words)
 
-    def _become(self, home: Path, words: list[str]) -> None:
+    def _become(self, home: Path, words: list[str] | Callable[[], int]) -> None:
         code = 1
         try:
             os.setsid()
             os.chdir(home)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             for number in (1, 2):
                 os.dup2(self.output.fileno(), number)
             sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_DFL)
-            sys.argv = ["clipa", *words]
+            if self.memory_mb:
+                limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+                resource.setrlimit(resource.RLIMIT_AS, (limit + (self.memory_mb << 20),) * 2)
             if self.watch:
                 self.watch.install()
-            from clipa.cli import main
+            if callable(words):
+                code = words()
+            else:
+                from clipa.cli import main
 
-            code = main(words)
+                sys.argv = ["clipa", *words]
+                code = main(words)
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
         except BaseException:
@@ -191,6 +206,11 @@ class Command:
             watch.event if watch else "",
         )
 
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
     def kill(self) -> None:
         """End it, and every process that it started, and wait for its end."""
         with contextlib.suppress(ProcessLookupError):
@@ -200,9 +220,14 @@ class Command:
 
 
 @contextlib.contextmanager
-def running(home: Path, words: list[str], watch: Watch | None = None) -> Iterator[Command]:
+def running(
+    home: Path,
+    words: list[str] | Callable[[], int],
+    watch: Watch | None = None,
+    memory_mb: int | None = None,
+) -> Iterator[Command]:
     """A running command that is not left behind."""
-    command = Command(home, words, watch)
+    command = Command(home, words, watch, memory_mb)
     try:
         yield command
     finally:
@@ -210,10 +235,14 @@ def running(home: Path, words: list[str], watch: Watch | None = None) -> Iterato
 
 
 def run(
-    home: Path, words: list[str], watch: Watch | None = None, limit: float = LIMIT_SECONDS
+    home: Path,
+    words: list[str] | Callable[[], int],
+    watch: Watch | None = None,
+    limit: float = LIMIT_SECONDS,
+    memory_mb: int | None = None,
 ) -> Ended:
     """Run a command to its end."""
-    with running(home, words, watch) as command:
+    with running(home, words, watch, memory_mb) as command:
         ended = command.wait(limit)
         assert ended, "a command that is run to its end does not freeze"
         return ended

@@ -207,7 +207,7 @@ def _steady(name: str, content: bytes) -> tuple[str, bytes]:
             return name, _steady_archive(content)
         if name == "meta.json" or name.endswith(".json") and b'"created"' in content:
             return name, json.dumps(_timeless(json.loads(content))).encode()
-    except (ValueError, KeyError, OSError, EOFError, tarfile.TarError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError, EOFError, tarfile.TarError):
         pass
     return name, content
 
