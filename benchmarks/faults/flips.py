@@ -14,19 +14,22 @@ from pathlib import Path
 
 from . import processes
 from .outcomes import ACCEPTED, DIFFERENT, REFUSED, SAME, Case, Outcome, judge
-from .world import VERBS, World
+from .world import BESIDE, VERBS, World
 
 KIND = "flipped-bit"
 
 READERS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "shard": ("results/data/*/train/00000.tar", ("draw-train:again", "vocabulary", "annotate", "negatives", "train")),
+    "shard": (
+        "results/data/*/train/00000.tar",
+        ("draw-train:again", "vocabulary", "annotate", "negatives", "train"),
+    ),
     "training manifest": ("results/data/*/train/manifest.json", ("draw-train:again", "train")),
     "sidecar": ("results/data/*/train/00001.pos.jsonl", ("negatives", "train")),
     "manifest of sidecars": ("results/data/*/train/annotation.json", ("negatives", "train")),
     "tokenizer": ("results/data/*/vocabulary/tokenizer.json", ("annotate", "train", "finetune")),
     "tokenizer configuration": ("results/data/*/vocabulary/tokenizer_config.json", ("train",)),
     "manifest of the vocabulary": ("results/data/*/vocabulary/vocabulary.json", ("annotate", "train")),
-    "entries of the vocabulary": ("results/data/*/vocabulary/entries.json", ("train", "finetune")),
+    "entries of the vocabulary": ("results/data/*/vocabulary/entries.json", ("train-released",)),
     "shard of negatives": ("results/data/*/negclip/00000.tar", ("negatives:again",)),
     "manifest of negatives": ("results/data/*/negclip/manifest.json", ("negatives:again",)),
     "resolved stage": ("results/runs/tiny/*/pretrain/*/stage.resolved.json", ("train",)),
@@ -40,7 +43,10 @@ READERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "results/runs/tiny/*/finetune/*/open_clip/open_clip_config.json",
         ("finetune:again", "evaluate"),
     ),
-    "exported tokenizer": ("results/runs/tiny/*/finetune/*/open_clip/tokenizer.json", ("finetune:again", "evaluate")),
+    "exported tokenizer": (
+        "results/runs/tiny/*/finetune/*/open_clip/tokenizer.json",
+        ("finetune:again", "evaluate"),
+    ),
     "loss log": ("results/runs/tiny/*/pretrain/*/loss.jsonl", ("train:again", "finetune")),
     "test shard": ("results/data/*/test/plain/test/0.tar", ("draw-test:again", "evaluate")),
     "manifest of a test set": ("results/data/*/test/plain/manifest.json", ("draw-test:again", "evaluate")),
@@ -58,11 +64,11 @@ READERS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def cases(world: World, seed: int, quick: bool) -> Iterator[Case]:
-    """Eight flips for every file and command that reads it (``quick``: one)."""
+    """Eight flips for every file and command that reads it (``quick``: one for the last of these)."""
     for what, (pattern, verbs) in READERS.items():
-        for verb in verbs:
-            many = 2 if verb.startswith("run") else 8
-            for number in range(1 if quick and not verb.startswith("run") else 0 if quick else many):
+        for verb in verbs[-1:] if quick else verbs:
+            run = verb.startswith("run")  # starts a process that imports torch anew
+            for number in range((0 if run else 1) if quick else 2 if run else 8):
                 yield Case(
                     KIND,
                     f"{what}, {verb}, {number}",
@@ -87,10 +93,16 @@ def flip(world: World, pattern: str, verb: str, draw: random.Random, header: boo
         ended = processes.run(home, words)
         if verb == "verify":
             found = f"{name}: " in ended.said
-            return (REFUSED, how) if ended.code == 1 and found else judge(ended) or (ACCEPTED, f"{how}: {ended.said}")
+            return (
+                (REFUSED, how)
+                if ended.code == 1 and found
+                else judge(ended) or (ACCEPTED, f"{how}: {ended.said}")
+            )
         outcome = judge(ended)
         if outcome is None:
-            kept = world.compare(home, verb)  # the bit is flipped back, or was not: either is seen in the rest
+            kept = world.compare(
+                home, verb
+            )  # the bit is flipped back, or was not: either is seen in the rest
             outcome = kept if kept[0] == SAME else world.compare(home, verb, (name,))
             if outcome[0] == SAME and kept[0] == DIFFERENT and name in written(world, verb):
                 outcome = DIFFERENT, name
@@ -126,4 +138,6 @@ def _headers(path: Path, content: bytes) -> list[int]:
         return [member.offset for member in archive]
 
 
-assert all(verb.partition(":")[0] in (*VERBS, "run", "verify") for _, verbs in READERS.values() for verb in verbs)
+assert all(
+    verb.partition(":")[0] in (*VERBS, *BESIDE, "verify") for _, verbs in READERS.values() for verb in verbs
+)

@@ -16,11 +16,11 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
-from . import archives, configurations, disks, flips, kills, power, processes, samples
+from . import configurations, disks, exchanges, flips, hostile, kills, power, processes, samples
 from .outcomes import UNCLEAR, Case, Result, plain, table
 from .world import World
 
-ATTACKS = (kills, disks, power, flips, samples, configurations, archives)
+ATTACKS = (kills, disks, power, flips, exchanges, samples, configurations, hostile)
 KINDS = {module.KIND: module for module in ATTACKS}
 
 _CASES: list[Case] = []
@@ -59,17 +59,21 @@ class Harness:
     def __init__(self, folder: Path, seed: int = 0, quick: bool = False) -> None:
         self.world, self.seed, self.quick = World(folder), seed, quick
         processes.preload()
-        self.world.build()
+        self.world.build(quick)
 
     def cases(self, kinds: Sequence[str], name: str = "*") -> list[Case]:
         """The attacks of these kinds whose names match ``name``."""
         found: list[Case] = []
         for kind in kinds:
             made: Iterator[Case] = KINDS[kind].cases(self.world, self.seed, self.quick)
-            found += [case for case in made if name in (case.name, "*") or fnmatch.fnmatchcase(case.name, name)]
+            found += [
+                case for case in made if name in (case.name, "*") or fnmatch.fnmatchcase(case.name, name)
+            ]
         return found
 
-    def run(self, cases: list[Case], jobs: int = 1, say: Callable[[str], object] = lambda text: None) -> list[Result]:
+    def run(
+        self, cases: list[Case], jobs: int = 1, say: Callable[[str], object] = lambda text: None
+    ) -> list[Result]:
         """Make every attack, in ``jobs`` processes; results in the order of ``cases``. Failures are said at once."""
         from clipa.data.shards import progress_bar
 
@@ -109,13 +113,34 @@ def _parser() -> argparse.ArgumentParser:
         description="Attack the commands of clipa in a small world and print what was survived; "
         "exit code 1 if anything was not (docs/reliability.md).",
     )
-    parser.add_argument("--only", action="append", choices=KINDS, metavar="KIND", help=f"of {', '.join(KINDS)}; repeat for more")
-    parser.add_argument("--case", default="*", metavar="NAME", help="only cases of this name (a pattern, as 'train@*')")
-    parser.add_argument("--seed", type=int, default=0, help="of places and values that are drawn (default: 0)")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=KINDS,
+        metavar="KIND",
+        help=f"of {', '.join(KINDS)}; repeat for more",
+    )
+    parser.add_argument(
+        "--case", default="*", metavar="NAME", help="only cases of this name (a pattern, as 'train@*')"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of places and values that are drawn (default: 0)"
+    )
     parser.add_argument("--quick", action="store_true", help="a few attacks of each kind, a minute or two")
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="attacks at once (default: all cores)")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="attacks at once (default: all cores)",
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to write all results, as JSON")
-    parser.add_argument("--folder", type=Path, metavar="DIR", help="where the world is made (default: the system's for temporary files)")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        metavar="DIR",
+        help="where the world is made (default: the system's for temporary files)",
+    )
     parser.add_argument("--keep", action="store_true", help="do not remove the world afterwards")
     parser.add_argument("--list", action="store_true", help="only name the cases")
     return parser

@@ -50,7 +50,9 @@ class Result:
     def line(self, seed: int) -> str:
         """The failure, and the command that repeats it."""
         detail = " ".join(self.detail.split())[:200]
-        repeat = f"python -m benchmarks.faults --only {self.kind} --case {shlex.quote(self.name)} --seed {seed}"
+        repeat = (
+            f"python -m benchmarks.faults --only {self.kind} --case {shlex.quote(self.name)} --seed {seed}"
+        )
         return f"{self.outcome}: {self.name}: {detail}\n    {repeat}"
 
 
@@ -79,10 +81,15 @@ def table(results: Iterable[Result]) -> str:
     rows.append(_row("all", totals))
     seen = [name for name in FAILED if totals[name]]
     header = ["attack", "tried", "survived", SAME, REFUSED, "failed", *seen]
-    rows = [[*row, *(counts[name] for name in seen)] for row, counts in zip(rows, [*kinds.values(), totals], strict=True)]
+    rows = [
+        [*row, *(counts[name] for name in seen)]
+        for row, counts in zip(rows, [*kinds.values(), totals], strict=True)
+    ]
     if totals[IMPOSSIBLE]:
         header.append(IMPOSSIBLE)
-        rows = [[*row, counts[IMPOSSIBLE]] for row, counts in zip(rows, [*kinds.values(), totals], strict=True)]
+        rows = [
+            [*row, counts[IMPOSSIBLE]] for row, counts in zip(rows, [*kinds.values(), totals], strict=True)
+        ]
     return tabulate(rows, header, "github")
 
 

@@ -30,14 +30,14 @@ _OPTIONS = "loop,commit=300"
 
 def cases(world: World, seed: int, quick: bool) -> Iterator[Case]:
     """For every command that writes, some of its file events, and its end."""
-    for verb in [*VERBS, "annotate-gold"]:
+    for verb in [*VERBS, "annotate-gold", "train-released"]:
         if quick and verb != "train":
             continue
         with world.copy(verb) as home:
             watch = processes.Watch(home)
             processes.run(home, world.words(verb, home), watch)
         if not quick:
-            for event in spread(list(range(1, watch.events + 1)), 24 if verb in ("train", "finetune") else 8):
+            for event in spread(list(range(1, watch.events + 1)), 24 if verb in ("train", "finetune") else 6):
                 yield Case(KIND, f"{verb}@{event}", lambda verb=verb, event=event: lose(world, verb, event))
         yield Case(KIND, f"{verb}@end", lambda verb=verb: lose(world, verb, None))
 

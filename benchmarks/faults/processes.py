@@ -59,7 +59,7 @@ def preload() -> None:
     import clipa.evaluate
     import clipa.law
     import clipa.standalone
-    import clipa.train  # noqa: F401
+    import clipa.train
 
     spacy.blank("en")
     with contextlib.suppress(ImportError):
@@ -171,9 +171,7 @@ class Command:
                 sys.stderr.flush()
             os._exit(code or 0)
 
-    def wait(
-        self, limit: float = LIMIT_SECONDS, until: Callable[[], bool] = lambda: False
-    ) -> Ended | None:
+    def wait(self, limit: float = LIMIT_SECONDS, until: Callable[[], bool] = lambda: False) -> Ended | None:
         """How it ended, within ``limit`` seconds: else all of its session is killed. None when it froze at its event,
         or when ``until()`` holds before it ends.
         """

@@ -24,8 +24,8 @@ from . import processes
 from .outcomes import DIFFERENT, LEFTOVER, SAME, Outcome
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-RUN = "S16-resize64-syntax8-released"
-"""Reads everything that a training can read: shards, sidecars, the vocabulary and its entries' tags."""
+RUN = "S16-resize64-syntax8"
+"""Reads shards, their sidecars and the vocabulary; as released (train-released), the tags of its entries, too."""
 
 SCALE = {
     "extends": "micro",
@@ -63,12 +63,15 @@ VERBS: dict[str, tuple[str, ...]] = {
 
 BESIDE: dict[str, tuple[str, tuple[str, ...]]] = {
     "annotate-gold": ("annotate", ("annotate", "--scale", "tagged")),
+    "train-released": ("train", ("train", "{released}")),
     "run": ("draw-train", ("run", RUN, *ASKED, "--seeds", "0", "--processes", "1", "--out", "out.tar.gz")),
 }
 """Other commands, each with the one that it begins in place of."""
 
+_PREPARED = {"train-released": ("resolve", f"{RUN}-released", *ASKED)}
+
 _IGNORED = (".lock", "progress.json")
-_FOLDER = {"{pretrain}": "pretrain", "{finetune}": "finetune"}
+_STAGES = {"{pretrain}": "pretrain", "{finetune}": "finetune", "{released}": "pretrain"}
 
 
 class BrokenWorld(RuntimeError):
@@ -81,20 +84,22 @@ class World:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def build(self, report=lambda verb: None) -> None:
-        """Make every state, undisturbed. BrokenWorld where a command fails."""
+    def build(self, quick: bool = False) -> None:
+        """Make every state, undisturbed (``quick``: all but those of `run`). BrokenWorld where a command fails."""
         home = self.root / "home"
         configure(home, {"tiny": SCALE, "tagged": TAGGED})
         for verb in VERBS:
-            report(verb)
             self._step(verb, VERBS[verb], home)
         shutil.rmtree(home)
         for verb, (start, words) in BESIDE.items():
-            report(verb)
+            if quick and verb == "run":
+                continue
             with self.copy(start) as home:
                 self._step(verb, words, home)
 
     def _step(self, verb: str, words: tuple[str, ...], home: Path) -> None:
+        if verb in _PREPARED:
+            processes.run(home, list(_PREPARED[verb]))
         shutil.copytree(home, self.root / "states" / verb / "before", symlinks=True)
         if verb == "accept":
             commit_records(home)
@@ -119,7 +124,7 @@ class World:
             yield home
 
     def compare(self, home: Path, verb: str, attacked: tuple[str, ...] = ()) -> Outcome:
-        """What ``home`` holds, beside what the undisturbed verb left; ``attacked`` paths (patterns) are not looked at."""
+        """What ``home`` holds, beside what the undisturbed verb left; ``attacked``: patterns of paths to overlook."""
         return compare(home, self.state(verb, "after"), attacked)
 
 
@@ -143,11 +148,15 @@ def configure(home: Path, scales: dict[str, Any]) -> None:
 
 def spelled(words: tuple[str, ...], home: Path) -> list[str]:
     """A command line with the paths that carry a fingerprint, relative to ``home``."""
-    runs = home / "results" / "runs" / "tiny" / RUN.removesuffix("-released")
+    runs = home / "results" / "runs" / "tiny" / RUN
     found = []
     for word in words:
-        if word in _FOLDER:
-            [path] = sorted((runs / _FOLDER[word]).glob("seed0-*/stage.resolved.json"))
+        if word in _STAGES:
+            stages = sorted((runs / _STAGES[word]).glob("seed0-*/stage.resolved.json"))
+            released = word == "{released}"
+            [path] = [
+                path for path in stages if ('"released"' in path.read_text("utf-8", "replace")) == released
+            ]
             word = str(path.relative_to(home))
         elif word == "{records}":
             [path] = sorted((home / "results" / "runs").rglob("records.json"))
@@ -205,9 +214,18 @@ def _steady(name: str, content: bytes) -> tuple[str, bytes]:
             return name, json.dumps(_timeless(json.loads(content))).encode()
         if name.endswith(".tar.gz"):
             return name, _steady_archive(content)
-        if name == "meta.json" or name.endswith(".json") and b'"created"' in content:
+        if name.endswith(".json") and b'"created"' in content:
             return name, json.dumps(_timeless(json.loads(content))).encode()
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError, EOFError, tarfile.TarError):
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        OSError,
+        EOFError,
+        tarfile.TarError,
+    ):
         pass
     return name, content
 
