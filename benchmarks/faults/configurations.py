@@ -88,7 +88,7 @@ def whole_scale() -> dict[str, Any]:
     """Every key of the small scale, those with defaults too."""
     from clipa.config import Scale, load_scale
 
-    values = load_scale("micro", REPOSITORY / "config").model_dump(mode="json")
+    values = load_scale("ci", REPOSITORY / "config").model_dump(mode="json")
     for key, value in SCALE.items():
         if isinstance(value, dict):
             values[key] = _merged(values[key], value)

@@ -28,7 +28,7 @@ RUN = "S16-resize64-syntax8"
 """Reads shards, their sidecars and the vocabulary; as released (train-released), the tags of its entries, too."""
 
 SCALE = {
-    "extends": "micro",
+    "extends": "ci",
     "about": "six steps of sixteen",
     "data": {
         "world": {"training_images": 96, "images_per_shard": 32, "test_images_plain": 48, "test_images": 48},
@@ -169,11 +169,14 @@ def commit_records(home: Path) -> None:
     """Let records say that they were made on a clean tree of a known commit, whatever this checkout is."""
     from clipa.provenance import commit
 
+    def cleaned(value: Any) -> Any:
+        if isinstance(value, dict):
+            known = {"commit": commit()[0], "dirty": False} if "dirty" in value else {}
+            return {key: cleaned(one) for key, one in value.items()} | known
+        return [cleaned(one) for one in value] if isinstance(value, list) else value
+
     [path] = (home / "results" / "runs").rglob("records.json")
-    document = json.loads(path.read_text(encoding="utf-8"))
-    for record in document["records"]:
-        record["provenance"]["dirty"] = False
-        record["provenance"]["commit"] = commit()[0]
+    document = cleaned(json.loads(path.read_text(encoding="utf-8")))
     path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
