@@ -18,6 +18,7 @@ from benchmarks.faults.outcomes import (
     HANG,
     IMPOSSIBLE,
     LEFTOVER,
+    NAMED,
     REFUSED,
     SAME,
     TRACEBACK,
@@ -141,12 +142,12 @@ def test_the_table_adds_up():
     ]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table(results).splitlines()]
     assert rows[0] == [
-        "attack", "tried", "survived", SAME, REFUSED, "failed", ACCEPTED, IMPOSSIBLE,
+        "attack", "tried", "survived", SAME, REFUSED, NAMED, "failed", ACCEPTED, IMPOSSIBLE,
     ]  # fmt: skip
     assert rows[2:] == [
-        ["kill", "2", "1", "1", "0", "1", "1", "0"],
-        ["full-disk", "0", "0", "0", "0", "0", "0", "1"],
-        ["all", "2", "1", "1", "0", "1", "1", "1"],
+        ["kill", "2", "1", "1", "0", "0", "1", "1", "0"],
+        ["full-disk", "0", "0", "0", "0", "0", "0", "0", "1"],
+        ["all", "2", "1", "1", "0", "0", "1", "1", "1"],
     ]
 
 

@@ -31,6 +31,14 @@ VALUES: tuple[Any, ...] = (
 SCALE_FILE, PROJECT_FILE = "config/scales/tiny.yaml", "config/config.yaml"
 _DATA_OF_ITS_OWN = ("data", "vocabulary_size", "tagger", "sources")
 """Keys that ask for other data than the small world has: a training may refuse these for want of it."""
+_ALIKE = {
+    ("models",): ("S/16", "ConvNeXt-T"),
+    ("base_lr",): ("S/16", "ConvNeXt-T"),
+    ("suite",): ("imagenet1k", "aro/vg_relation"),
+    ("image_sizes",): ("224", "64"),
+    ("kept_patches",): ("49",),
+}
+"""Maps whose entries are alike: these stand for all of them."""
 _LARGEST_LOSS = 12.0
 _MOST_PROCESSES = 4
 
@@ -118,8 +126,8 @@ def keys(values: Any, above: tuple = ()) -> Iterator[tuple]:
         values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
     )
     for key, value in items:
-        if above[:1] == ("models",) and len(above) == 1 and key not in ("S/16", "ConvNeXt-T"):
-            continue  # the others are like these
+        if (above[-1:] in _ALIKE and key not in _ALIKE[above[-1:]]) or above[2:] == ("augmentation",):
+            continue
         yield (*above, key)
         yield from keys(value, (*above, key))
 

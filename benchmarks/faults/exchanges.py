@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from . import processes
-from .outcomes import SAME, UNCLEAR, Case, Outcome, judge
+from .outcomes import DIFFERENT, NAMED, UNCLEAR, Case, Outcome, judge
 from .world import World
 
 KIND = "other-content"
@@ -228,7 +228,7 @@ def cases(world: World, seed: int, quick: bool) -> Iterator[Case]:
 def begun(world: World, verb: str, change: Callable[[Path], None], when: str = "before") -> Outcome:
     """Change the content, then run ``verb``."""
     with world.copy(verb, when) as home:
-        return changed(world, verb, home, change)
+        return changed(world, verb, home, change, when == "before")
 
 
 def resumed(world: World, verb: str, change: Callable[[Path], None]) -> Outcome:
@@ -240,11 +240,11 @@ def resumed(world: World, verb: str, change: Callable[[Path], None]) -> Outcome:
         killed = processes.run(home, words, processes.Watch(home, undisturbed.events * 2 // 3))
         if killed.code != -signal.SIGKILL or not list(home.glob(f"{STAGE}checkpoint-*")):
             return UNCLEAR, f"it was not killed with a checkpoint left: {killed.code}"
-        return changed(world, verb, home, change)
+        return changed(world, verb, home, change, False)
 
 
-def changed(world: World, verb: str, home: Path, change: Callable[[Path], None]) -> Outcome:
-    """Change the content of ``home``, and run ``verb`` there."""
+def changed(world: World, verb: str, home: Path, change: Callable[[Path], None], fresh: bool) -> Outcome:
+    """Change the content of ``home``, and run ``verb`` there; ``fresh``: it has not begun before."""
     before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
     change(home)
     after = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
@@ -254,5 +254,7 @@ def changed(world: World, verb: str, home: Path, change: Callable[[Path], None])
     outcome = judge(processes.run(home, world.words(verb, home)))
     if outcome is not None:
         return outcome
-    whole = world.compare(home, verb)
-    return whole if whole[0] == SAME else world.compare(home, verb, (*touched, "*checkpoint-*"))
+    outcome = world.compare(home, verb)
+    if outcome[0] == DIFFERENT:
+        outcome = world.compare(home, verb, (*touched, "*checkpoint-*"))
+    return (NAMED, outcome[1]) if outcome[0] == DIFFERENT and fresh and world.named(home, verb) else outcome

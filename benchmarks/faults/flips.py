@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from . import processes
-from .outcomes import ACCEPTED, DIFFERENT, REFUSED, SAME, Case, Outcome, judge
+from .outcomes import ACCEPTED, DIFFERENT, NAMED, REFUSED, SAME, Case, Outcome, judge
 from .world import BESIDE, VERBS, World
 
 KIND = "flipped-bit"
@@ -104,6 +104,8 @@ def flip(world: World, pattern: str, verb: str, draw: random.Random, header: boo
                 home, verb
             )  # the bit is flipped back, or was not: either is seen in the rest
             outcome = kept if kept[0] == SAME else world.compare(home, verb, (name,))
+            if outcome[0] == DIFFERENT and not again and world.named(home, verb):
+                outcome = NAMED, outcome[1]
             if outcome[0] == SAME and kept[0] == DIFFERENT and name in written(world, verb):
                 outcome = DIFFERENT, name
         return outcome[0], f"{how}: {outcome[1]}"

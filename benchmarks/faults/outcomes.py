@@ -12,11 +12,11 @@ from tabulate import tabulate
 
 from .processes import Ended
 
-SAME, REFUSED = "same bytes", "refused in one line"
+SAME, REFUSED, NAMED = "same bytes", "refused in one line", "other input named"
 DIFFERENT, ACCEPTED = "silently different", "wrongly accepted"
 CODE, TRACEBACK, UNCLEAR = "code execution", "traceback", "no clear line"
 HANG, LEFTOVER, MEMORY, STOPPED = "hang", "leftover", "memory", "stopped for good"
-SURVIVED = (SAME, REFUSED)
+SURVIVED = (SAME, REFUSED, NAMED)
 FAILED = (DIFFERENT, ACCEPTED, CODE, TRACEBACK, UNCLEAR, HANG, LEFTOVER, MEMORY, STOPPED)
 IMPOSSIBLE = "not possible here"
 
@@ -80,7 +80,7 @@ def table(results: Iterable[Result]) -> str:
         totals += counts
     rows.append(_row("all", totals))
     seen = [name for name in FAILED if totals[name]]
-    header = ["attack", "tried", "survived", SAME, REFUSED, "failed", *seen]
+    header = ["attack", "tried", "survived", *SURVIVED, "failed", *seen]
     rows = [
         [*row, *(counts[name] for name in seen)]
         for row, counts in zip(rows, [*kinds.values(), totals], strict=True)
@@ -96,7 +96,7 @@ def table(results: Iterable[Result]) -> str:
 def _row(kind: str, counts: Counter[str]) -> list[Any]:
     tried = counts.total() - counts[IMPOSSIBLE]
     failed = sum(counts[name] for name in FAILED)
-    return [kind, tried, tried - failed, counts[SAME], counts[REFUSED], failed]
+    return [kind, tried, tried - failed, *(counts[name] for name in SURVIVED), failed]
 
 
 def plain(results: Iterable[Result]) -> list[dict[str, Any]]:

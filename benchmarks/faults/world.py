@@ -127,6 +127,14 @@ class World:
         """What ``home`` holds, beside what the undisturbed verb left; ``attacked``: patterns of paths to overlook."""
         return compare(home, self.state(verb, "after"), attacked)
 
+    def named(self, home: Path, verb: str) -> bool:
+        """Whether a stage in ``home`` says itself that it was made from other input than the undisturbed one."""
+        after = self.state(verb, "after")
+        return any(
+            inputs_of(home / path.relative_to(after)) not in (inputs_of(path), None)
+            for path in after.glob("results/runs/**/stage.json")
+        )
+
 
 @contextmanager
 def scratch(root: Path) -> Iterator[Path]:
@@ -136,6 +144,14 @@ def scratch(root: Path) -> Iterator[Path]:
         yield home
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def inputs_of(path: Path) -> Any:
+    """The digests of what a stage was made from, as its stage.json has them; None where it has none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("inputs")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def configure(home: Path, scales: dict[str, Any]) -> None:
