@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ def write_bytes_atomically(path: str | Path, content: bytes) -> None:
     temporary is removed if anything fails. Raises OSError as the file system gives it.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.uname().nodename}-{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as stream:
             stream.write(content)
@@ -69,7 +70,19 @@ def sync(path: Path) -> None:
 
 def write_text_atomically(path: str | Path, text: str) -> None:
     """Write text atomically, in UTF-8 with the line ends it has, whatever the locale."""
+    _remove_leftovers(Path(path))
     write_bytes_atomically(path, text.encode("utf-8"))
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of ``path`` that killed processes of this machine have left."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.{os.uname().nodename}-*.tmp"):
+        try:
+            os.kill(int(leftover.stem.rpartition("-")[2]), 0)  # signal 0: is there such a process?
+        except ProcessLookupError:
+            leftover.unlink(missing_ok=True)
+        except (ValueError, PermissionError):
+            continue
 
 
 def write_json_atomically(path: str | Path, content: Any) -> None:
