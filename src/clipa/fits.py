@@ -59,17 +59,17 @@ def key(stage: Stage) -> str:
 
 @dataclass(frozen=True)
 class Counted:
-    """Of one pair of towers at one length: parameters, and by mode the bytes of a pass: fixed, and of each sample."""
+    """Of one pair of towers at one length: parameters, and by mode the bytes of activations of a sample."""
 
     parameters: int
-    activations: dict[Checkpointing, tuple[float, float]]
+    activations: dict[Checkpointing, int]
 
 
 def read_table(path: Path = TABLE) -> dict[str, Counted]:
     """What has been counted, by :func:`key`; empty where nothing has."""
     found: dict[str, Any] = read_json(path) if path.is_file() else {}
     return {
-        name: Counted(one["parameters"], {mode: tuple(one[NAMES[mode]]) for mode in MODES})
+        name: Counted(one["parameters"], {mode: one[NAMES[mode]] for mode in MODES})
         for name, one in found.items()
     }
 
@@ -78,16 +78,16 @@ def write_table(table: dict[str, Counted], path: Path = TABLE) -> None:
     """Write what :func:`read_table` reads, one entry to a line."""
     lines = []
     for name, one in sorted(table.items()):
-        entry = {"parameters": one.parameters} | {NAMES[mode]: list(one.activations[mode]) for mode in MODES}
+        entry = {"parameters": one.parameters} | {NAMES[mode]: one.activations[mode] for mode in MODES}
         lines.append(f"{json.dumps(name)}: {json.dumps(entry)}")
     write_text_atomically(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def needed(stage: Stage, samples: int, checkpointing: Checkpointing, known: Counted) -> float:
     """Peak bytes of a process that trains ``stage`` with so many samples a pass."""
-    fixed, per_sample = known.activations[checkpointing]
     pairs = 2 if stage.kind == "negclip" else 1  # a position of its batch has two images, and four texts
-    return _state(stage, known.parameters) + _loss(stage) + fixed + pairs * samples * per_sample
+    passing = pairs * samples * known.activations[checkpointing]
+    return _state(stage, known.parameters) + _loss(stage) + passing
 
 
 def ways(stage: Stage, card: str, table: dict[str, Counted]) -> Iterator[Fit]:
@@ -111,11 +111,12 @@ def best(stage: Stage, card: str, table: dict[str, Counted]) -> Fit | None:
 
 
 def _state(stage: Stage, count: int) -> float:
-    """Parameters, gradients and optimizer; with the gathered block (bfloat16, and the next one) of a sharded stage."""
+    """Parameters, gradients and optimizer, and autocast's copies; a sharded stage has two gathered blocks of them."""
+    casts = 2 * count if stage.scale.precision == "bf16" else 0
     if stage.sharded:
         layers = stage.model_config["vision_cfg"]["layers"]
-        return STATE_BYTES * count / stage.scale.processes + 2 * 2 * 2 * count / layers
-    return (STATE_BYTES + BUCKET_BYTES * (stage.scale.processes > 1)) * count
+        return STATE_BYTES * count / stage.scale.processes + 2 * 2 * casts / layers
+    return (STATE_BYTES + BUCKET_BYTES * (stage.scale.processes > 1)) * count + casts
 
 
 def _loss(stage: Stage) -> float:

@@ -8,9 +8,12 @@ attention, attention keeps its inputs and outputs, not the matrix of its weights
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import Any, Literal
+from functools import cache
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -23,8 +26,8 @@ from clipa.fits import MODES, Checkpointing, Counted
 from clipa.losses import backward
 from clipa.stages import Stage
 
-_BLOCKS, _SAMPLES = 2, 1024
-"""The smallest run; others have one more block, or twice the samples, so many that gradients weigh little."""
+_BLOCKS, _SAMPLES = 2, 4096
+"""The smallest run; others have one more block. So many samples that casts of weights and gradients weigh nothing."""
 
 
 def count(stage: Stage) -> Counted:
@@ -32,56 +35,50 @@ def count(stage: Stage) -> Counted:
     with FakeTensorMode():
         trained = [p.numel() for p in models.build(stage.model_config, 0).parameters() if p.requires_grad]
     asked = stage.model_config, stage.kept_patches
-    found = {mode: activations(*asked, mode, stage.scale.precision) for mode in MODES}
+    found = {mode: round(bytes_of_a_sample(*asked, mode, stage.scale.precision)) for mode in MODES}
     return Counted(sum(trained), found)
 
 
-def activations(
-    model_config: Mapping[str, Any],
-    kept_patches: int | None,
-    checkpointing: Checkpointing,
-    precision: Literal["fp32", "bf16"],
-) -> tuple[float, float]:
-    """Peak bytes of a pass beside parameters and gradients: fixed ones, and those of each sample.
+def bytes_of_a_sample(
+    model_config: Mapping[str, Any], kept_patches: int | None, checkpointing: Checkpointing, precision: str
+) -> float:
+    """Peak bytes of a pass, a sample, beside parameters, their gradients and (bf16) autocast's copies of the weights.
 
     ``model_config`` is open_clip's, at its image size and context length; ``kept_patches`` of a mask (None: all).
     """
-    depths = [model_config["vision_cfg"].get("layers"), model_config["text_cfg"]["layers"]]
-    convnet = not isinstance(depths[0], int)
-
-    def line(vision: int, text: int) -> tuple[float, float]:
-        config = _with_depths(model_config, None if convnet else vision, text)
-        few, more = (_peak(config, kept_patches, checkpointing, precision, n * _SAMPLES) for n in (1, 2))
-        slope = (more - few) / _SAMPLES
-        return few - _SAMPLES * slope, slope
-
-    base = line(_BLOCKS, _BLOCKS)
-    found = list(base)
-    for rank, depth in enumerate(depths):
-        if rank == 0 and convnet:
-            continue
-        deeper = line(_BLOCKS + (rank == 0), _BLOCKS + (rank == 1))
-        found = [value + (depth - _BLOCKS) * (b - a) for value, a, b in zip(found, base, deeper, strict=True)]
-    fixed, per_sample = (round(value) for value in found)
-    return fixed, per_sample
+    asked = kept_patches, checkpointing, precision
+    found = _peak(_few_blocks(model_config), *asked)
+    for tower, other in (("vision_cfg", "text_cfg"), ("text_cfg", "vision_cfg")):
+        depth = model_config[tower].get("layers")
+        if isinstance(depth, int):  # a ConvNeXt has none that are alike, and is counted whole
+            # One more block needs the same beside any other tower: beside a short one, each length is counted once.
+            short = {"context_length": 4} if other == "text_cfg" else {"image_size": 32}
+            beside = {**model_config, other: {**model_config[other], **short}}
+            kept = kept_patches if tower == "vision_cfg" else None
+            few, more = (
+                _peak(_few_blocks(beside, {tower: n}), kept, checkpointing, precision)
+                for n in (_BLOCKS, _BLOCKS + 1)
+            )
+            found += (depth - _BLOCKS) * (more - few)
+    return found
 
 
-def _with_depths(model_config: Mapping[str, Any], vision: int | None, text: int) -> dict[str, Any]:
-    config = {**model_config, "text_cfg": {**model_config["text_cfg"], "layers": text}}
-    if vision is not None:
-        config["vision_cfg"] = {**model_config["vision_cfg"], "layers": vision}
-    return config
+def _few_blocks(model_config: Mapping[str, Any], blocks: Mapping[str, int] = MappingProxyType({})) -> str:
+    """The configuration with few blocks a tower, or ``blocks``; as text, by which counts are remembered."""
+    config = dict(model_config)
+    for tower in ("vision_cfg", "text_cfg"):
+        if isinstance(config[tower].get("layers"), int):
+            config[tower] = {**config[tower], "layers": blocks.get(tower, _BLOCKS)}
+    return json.dumps(config, sort_keys=True)
 
 
-def _peak(
-    config: dict[str, Any],
-    kept_patches: int | None,
-    checkpointing: Checkpointing,
-    precision: str,
-    samples: int,
-) -> float:
-    """Peak bytes of one pass, beside parameters and gradients."""
+@cache
+def _peak(model_config: str, kept_patches: int | None, checkpointing: Checkpointing, precision: str) -> float:
+    """Peak bytes of one pass, a sample, beside parameters and gradients."""
+    config = json.loads(model_config)
     size, length = config["vision_cfg"]["image_size"], config["text_cfg"]["context_length"]
+    size -= size % config["vision_cfg"].get("patch_size", 1)
+    config["vision_cfg"]["image_size"] = size
     autocast = nullcontext if precision == "fp32" else lambda: torch.autocast("cpu", torch.bfloat16)
     with FakeTensorMode():
         towers = models.Towers(models.build(config, 0), Augmentation())
@@ -90,14 +87,14 @@ def _peak(
         for parameter in towers.parameters():
             parameter.requires_grad_()  # the tracker expects it of all; the fixed positions are small
         batch = [
-            torch.zeros(samples, 3, size, size, dtype=torch.uint8),
-            torch.zeros(samples, length, dtype=torch.int64),
+            torch.zeros(_SAMPLES, 3, size, size, dtype=torch.uint8),
+            torch.zeros(_SAMPLES, length, dtype=torch.int64),
         ]
         if kept_patches is not None:
-            batch.append(torch.zeros(samples, kept_patches, dtype=torch.int64))
+            batch.append(torch.zeros(_SAMPLES, kept_patches, dtype=torch.int64))
         tracker = MemTracker()
         tracker.track_external(towers)
         with tracker:
             backward(towers, batch, None, autocast)
         [peak] = tracker.get_tracker_snapshot("peak").values()
-    return sum(peak[kind] for kind in peak if str(kind).rpartition(".")[2] in ("ACT", "TEMP"))
+    return sum(peak[kind] for kind in peak if str(kind).rpartition(".")[2] in ("ACT", "TEMP")) / _SAMPLES

@@ -1,0 +1,72 @@
+"""What a card's memory holds: counted activations, and the way that is chosen with them."""
+
+import json
+
+import pytest
+
+from clipa.fits import CARDS, MODES, USABLE, Counted, best, key, needed, read_table, ways, write_table
+from clipa.memory import _peak, bytes_of_a_sample
+from clipa.plan import load_plan
+from clipa.stages import Stage
+from clipa.study import parse_run
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return load_plan({"scale": "paper", "seeds": [0]})
+
+
+def stage_of(plan, run: str, number: int = 0) -> Stage:
+    return plan.job(parse_run(run), 0).stages[number]
+
+
+@pytest.mark.parametrize("run", ["S16-resize64-truncation32", "S16-random49-truncation8"])
+@pytest.mark.parametrize("mode", MODES)
+def test_few_blocks_tell_what_all_blocks_need(plan, run, mode):
+    stage = stage_of(plan, run)
+    whole = _peak(json.dumps(stage.model_config, sort_keys=True), stage.kept_patches, mode, "bf16")
+    found = bytes_of_a_sample(stage.model_config, stage.kept_patches, mode, "bf16")
+    assert 0.99 * whole < found < 1.15 * whole
+
+
+def test_checkpointing_and_masks_need_less(plan):
+    full, masked = (stage_of(plan, f"S16-{image}-truncation32") for image in ("none", "random49"))
+    sizes = [bytes_of_a_sample(full.model_config, full.kept_patches, mode, "bf16") for mode in MODES]
+    assert sizes[0] > 1.3 * sizes[1] > 3 * sizes[2]
+    assert bytes_of_a_sample(masked.model_config, 49, False, "bf16") < 0.5 * sizes[0]
+
+
+def test_the_fewest_forward_passes_are_chosen(plan):
+    stage = stage_of(plan, "L16-none-truncation32")
+    table = {
+        key(stage): Counted(414_000_000, {False: 168_000_000, "selective": 102_000_000, True: 18_000_000})
+    }
+    share = stage.schedule.batch_size // stage.scale.processes
+    for card in CARDS:
+        fit = best(stage, card, table)
+        assert fit.bytes == needed(stage, fit.samples, fit.checkpointing, table[key(stage)])
+        assert fit.bytes <= USABLE * CARDS[card] * 1e9
+        assert all(fit.passes <= other.passes for other in ways(stage, card, table))
+    # 4096 samples of 18 MB do not fit 80 GB in one pass; in several, nothing is gained by running blocks again.
+    assert (best(stage, "H100-80", table).samples, best(stage, "H100-80", table).checkpointing) == (
+        256,
+        False,
+    )
+    small = {key(stage): Counted(10, dict.fromkeys(MODES, 1_000_000))}
+    assert (best(stage, "H100-80", small).samples, best(stage, "H100-80", small).passes) == (share, 3.0)
+    huge = {key(stage): Counted(414_000_000, dict.fromkeys(MODES, 10**12))}
+    assert best(stage, "H200-141", huge) is None
+
+
+def test_the_table_is_written_and_read(tmp_path):
+    table = {"a": Counted(3, {False: 3, "selective": 2, True: 1})}
+    write_table(table, tmp_path / "table.json")
+    assert read_table(tmp_path / "table.json") == table and read_table(tmp_path / "none.json") == {}
+
+
+def test_every_stage_of_the_paper_fits_80_gb(plan):
+    """With what is tracked; a stage that the plan has got since then is counted by `clipa fits`."""
+    table = read_table()
+    missing = [stage.run.slug for stage in plan.stages.values() if key(stage) not in table]
+    assert not missing
+    assert all(best(stage, "A100-80", table) for stage in plan.stages.values())
