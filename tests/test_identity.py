@@ -13,8 +13,9 @@ from safetensors import safe_open
 
 from clipa import checkpoint, inputs, provenance
 from clipa.accept import AcceptError, accept
+from clipa.cli import main as command_line
 from clipa.cli import verify
-from clipa.config import Data, Scale
+from clipa.config import Data, Scale, load_scale
 from clipa.data import shards
 from clipa.data.annotation import annotate
 from clipa.data.download import index_training
@@ -24,7 +25,7 @@ from clipa.data.vocabulary import train_vocabulary
 from clipa.evaluate import evaluate_run
 from clipa.inputs import OtherInputs, expected_of
 from clipa.records import record_id, write_records
-from clipa.resolved import UnfinishedStage, data_slug, digest, finished, write
+from clipa.resolved import DRAWN, UnfinishedStage, data_slug, digest, finished, world_fingerprint, write
 from clipa.stages import stages_of
 from clipa.study import parse_run
 from clipa.train import main, stream_spec, train_stage
@@ -387,13 +388,9 @@ def test_the_digest_of_downloaded_data_is_in_the_fingerprint_and_not_in_the_fold
     assert "manifest" not in without.content["data"] and pinned.content["data"]["manifest"] == "a" * 64
 
 
-def test_a_drawn_worlds_digest_is_not_in_the_fingerprint():
-    """Recorded results keep their names."""
-    named = tiny_scale(data={**tiny_scale().data.model_dump(), "manifest": "a" * 64})
-    assert (
-        stages_of(parse_run("S16-none-truncation32"), named, 0)[0].fingerprint
-        == tiny_stages("S16-none-truncation32")[0].fingerprint
-    )
+def test_a_drawn_world_needs_no_digest_in_its_configuration():
+    with pytest.raises(ValueError, match="a drawn world is known from its parameters"):
+        tiny_scale(data={**tiny_scale().data.model_dump(), "manifest": "a" * 64})
 
 
 def test_downloaded_data_is_named_and_then_nothing_else_is_trained_on(web: Path):
@@ -467,26 +464,29 @@ def test_every_code_that_trained_a_part_must_be_known(tmp_path):
 # ------------------------------------------------------------------------------------------------- the drawn world
 
 
-def test_a_machine_that_draws_other_bytes_says_so_and_its_records_are_refused(tmp_path):
+def test_a_machine_that_draws_other_bytes_says_so_and_its_records_are_refused(tmp_path, monkeypatch, capsys):
     """What another libjpeg does: the same world, another digest."""
     shutil.copytree(ROOT / "config", tmp_path / "config")
     path = tmp_path / "config" / "scales" / "ci.yaml"
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    content["data"] |= {"manifest": "c" * 64}
     content["data"]["world"] |= {"training_images": 64, "images_per_shard": 32}
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
-    done = clipa("draw", "train", "--scale", "ci", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    said = done.stderr.splitlines()[-1]
-    assert "scale ci names cccccccccccc: another libjpeg, FreeType or processor drew other bytes" in said
-    scale = tiny_scale(data={**tiny_scale().data.model_dump(), "manifest": "c" * 64})
-    made, stages = records_of(scale)
-    write_records(tmp_path / "records.json", made)
+    monkeypatch.chdir(tmp_path)
+    scale = load_scale("ci")
+    assert command_line(["draw", "train", "--scale", "ci"]) == 0
+    assert "drew other bytes" not in capsys.readouterr().err
+    monkeypatch.setitem(DRAWN, world_fingerprint(scale.data.name, scale.data.world), "c" * 64)
+    assert command_line(["draw", "train", "--scale", "ci"]) == 0
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert (
+        "recorded results have cccccccccccc: another libjpeg, FreeType or processor drew other bytes" in said
+    )
+    monkeypatch.setitem(DRAWN, world_fingerprint("pictograms/v1", tiny_scale().data.world), "c" * 64)
+    write_records("records.json", records_of(tiny_scale())[0])
     with pytest.raises(
-        AcceptError, match=r"trained on data 5fb77c2ea1a7, .*names c{12} as data\.manifest \(another"
+        AcceptError, match=r"trained on data 5fb77c2ea1a7, recorded results on c{12}: another libjpeg"
     ):
-        accept([tmp_path / "records.json"], scale, tmp_path / "recorded", knows_commit=known)
-    assert stages
+        accept(["records.json"], tiny_scale(), "recorded", knows_commit=known)
 
 
 def test_the_recorded_results_were_trained_on_the_world_that_micro_names():
