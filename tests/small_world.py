@@ -18,7 +18,6 @@ CONFIG = Path(__file__).parents[1] / "config"
 def small_scale(**world: int) -> Scale:
     """The micro scale with few pictures (48 classes, so a vocabulary of 700 entries fits)."""
     values = load_scale("micro", CONFIG).model_dump()
-    values["data"]["manifest"] = None  # that is micro's own
     values["data"]["world"] |= {
         "training_images": 128,
         "images_per_shard": 64,

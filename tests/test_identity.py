@@ -13,21 +13,20 @@ from safetensors import safe_open
 
 from clipa import checkpoint, inputs, provenance
 from clipa.accept import AcceptError, accept
+from clipa.cli import main as command_line
 from clipa.cli import verify
-from clipa.config import Data, Scale
+from clipa.config import Data, Scale, load_scale
 from clipa.data import shards
 from clipa.data.annotation import annotate
-from clipa.data.download import index_training
-from clipa.data.shards import Expected, ShardError, read_manifest
-from clipa.data.stream import batches
+from clipa.data.shards import ShardError, read_manifest
 from clipa.data.vocabulary import train_vocabulary
 from clipa.evaluate import evaluate_run
-from clipa.inputs import OtherInputs, expected_of
+from clipa.inputs import OtherInputs
 from clipa.records import record_id, write_records
-from clipa.resolved import UnfinishedStage, data_slug, digest, finished, write
+from clipa.resolved import DRAWN, UnfinishedStage, data_slug, digest, finished, world_fingerprint, write
 from clipa.stages import stages_of
 from clipa.study import parse_run
-from clipa.train import main, stream_spec, train_stage
+from clipa.train import main, train_stage
 from small_training import STEPS, resolved, tiny_scale, tiny_stages
 from small_world import draw_small_world
 from test_accept import known, records_of
@@ -387,13 +386,9 @@ def test_the_digest_of_downloaded_data_is_in_the_fingerprint_and_not_in_the_fold
     assert "manifest" not in without.content["data"] and pinned.content["data"]["manifest"] == "a" * 64
 
 
-def test_a_drawn_worlds_digest_is_not_in_the_fingerprint():
-    """Recorded results keep their names."""
-    named = tiny_scale(data={**tiny_scale().data.model_dump(), "manifest": "a" * 64})
-    assert (
-        stages_of(parse_run("S16-none-truncation32"), named, 0)[0].fingerprint
-        == tiny_stages("S16-none-truncation32")[0].fingerprint
-    )
+def test_a_drawn_world_needs_no_digest_in_its_configuration():
+    with pytest.raises(ValueError, match="a drawn world is known from its parameters"):
+        tiny_scale(data={**tiny_scale().data.model_dump(), "manifest": "a" * 64})
 
 
 def test_downloaded_data_is_named_and_then_nothing_else_is_trained_on(web: Path):
@@ -467,26 +462,29 @@ def test_every_code_that_trained_a_part_must_be_known(tmp_path):
 # ------------------------------------------------------------------------------------------------- the drawn world
 
 
-def test_a_machine_that_draws_other_bytes_says_so_and_its_records_are_refused(tmp_path):
+def test_a_machine_that_draws_other_bytes_says_so_and_its_records_are_refused(tmp_path, monkeypatch, capsys):
     """What another libjpeg does: the same world, another digest."""
     shutil.copytree(ROOT / "config", tmp_path / "config")
     path = tmp_path / "config" / "scales" / "ci.yaml"
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    content["data"] |= {"manifest": "c" * 64}
     content["data"]["world"] |= {"training_images": 64, "images_per_shard": 32}
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
-    done = clipa("draw", "train", "--scale", "ci", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    said = done.stderr.splitlines()[-1]
-    assert "scale ci names cccccccccccc: another libjpeg, FreeType or processor drew other bytes" in said
-    scale = tiny_scale(data={**tiny_scale().data.model_dump(), "manifest": "c" * 64})
-    made, stages = records_of(scale)
-    write_records(tmp_path / "records.json", made)
+    monkeypatch.chdir(tmp_path)
+    scale = load_scale("ci")
+    assert command_line(["draw", "train", "--scale", "ci"]) == 0
+    assert "drew other bytes" not in capsys.readouterr().err
+    monkeypatch.setitem(DRAWN, world_fingerprint(scale.data.name, scale.data.world), "c" * 64)
+    assert command_line(["draw", "train", "--scale", "ci"]) == 0
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert (
+        "recorded results have cccccccccccc: another libjpeg, FreeType or processor drew other bytes" in said
+    )
+    monkeypatch.setitem(DRAWN, world_fingerprint("pictograms/v1", tiny_scale().data.world), "c" * 64)
+    write_records("records.json", records_of(tiny_scale())[0])
     with pytest.raises(
-        AcceptError, match=r"trained on data 5fb77c2ea1a7, .*names c{12} as data\.manifest \(another"
+        AcceptError, match=r"trained on data 5fb77c2ea1a7, recorded results on c{12}: another libjpeg"
     ):
-        accept([tmp_path / "records.json"], scale, tmp_path / "recorded", knows_commit=known)
-    assert stages
+        accept(["records.json"], tiny_scale(), "recorded", knows_commit=known)
 
 
 def test_the_recorded_results_were_trained_on_the_world_that_micro_names():
@@ -495,55 +493,6 @@ def test_the_recorded_results_were_trained_on_the_world_that_micro_names():
 
 
 # -------------------------------------------------------------------------------------------------- integrity modes
-
-
-def damage(path: Path) -> None:
-    """One bit, behind the back of whoever trusts inode, size and time."""
-    state = path.stat()
-    with open(path, "r+b") as file:
-        file.seek(state.st_size // 2)
-        byte = file.read(1)[0]
-        file.seek(-1, os.SEEK_CUR)
-        file.write(bytes([byte ^ 1]))
-    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
-
-
-def test_once_trusts_inode_size_and_time_and_always_does_not(world):
-    path = next((data_of(world) / "train").glob("*.tar"))
-    sha256 = shards.file_sha256(path)
-    for again in (False, True):
-        Expected(sha256, again=again).check(path)
-    damage(path)
-    Expected(sha256).check(path)
-    with pytest.raises(ShardError, match="sha256 is"):
-        Expected(sha256, again=True).check(path)
-
-
-def test_by_size_only_a_sample_of_the_shards_is_hashed(world):
-    train = data_of(world) / "train"
-    index_training(train)
-    stage = stage_of(world).model_copy(update={"integrity": "manifest"})
-    hashed = []
-    for seed in range(60):
-        content = stage.content.model_copy(update={"seed": seed})
-        expected = expected_of(
-            stage.model_copy(update={"content": content}), read_manifest(train), tags=False
-        )
-        hashed += [number for number, one in enumerate(expected) if one.size is None]
-    assert 0 < len(hashed) < 60 * len(expected) / 20  # about one in 64, other ones for other seeds
-    by_size = next(one for one in expected if one.size is not None)
-    path = next(path for path in train.glob("*.tar") if shards.file_sha256(path) == by_size.sha256)
-    damage(path)
-    by_size.check(path)  # the price of this mode
-    path.write_bytes(path.read_bytes() + bytes(512))
-    with pytest.raises(ShardError, match=rf"{path.name}: \d+ bytes, its manifest names {by_size.size}"):
-        by_size.check(path)
-
-
-def test_a_manifest_without_sizes_is_hashed(world):
-    stage = stage_of(world).model_copy(update={"integrity": "manifest"})
-    manifest = read_manifest(stage.training_data)
-    assert all(one.size is None for one in expected_of(stage, manifest, tags=False))
 
 
 @pytest.mark.parametrize(
@@ -557,26 +506,6 @@ def test_the_weakest_mode_is_recorded_and_is_in_no_fingerprint(world, first, the
     assert outcome(world, first) == outcome(world, "runs")
     made = finished(resolved(tiny_stages()[0], world, first).directory, tiny_stages()[0].fingerprint)
     assert made["integrity"] == says
-
-
-def test_each_process_hashes_the_shards_of_its_own_lanes(world, monkeypatch):
-    spec = stream_spec(stage_of(world))[0]
-    opened = {}
-    for rank in (0, 1):
-        monkeypatch.setattr(shards, "_CHECKED", seen := set())
-        for _ in batches(spec, 0, 12, rank, 2):  # three quarters of an epoch
-            pass
-        opened[rank] = {path.name for path, *_ in seen if path.suffix == ".tar"}
-    assert opened[0] and opened[1] and not opened[0] & opened[1]
-
-
-def test_a_loaders_worker_says_it_in_one_line_too(world):
-    for path in (data_of(world) / "train").glob("*.tar"):
-        damage(path)
-    stage = resolved(tiny_stages(workers=2)[0], world, "workers")
-    done = clipa("train", write(stage))
-    assert done.returncode == 1 and "sha256 is" in done.stderr, done.stderr
-    assert "Traceback" not in done.stderr, done.stderr
 
 
 # ------------------------------------------------------------------------------------------------------------ verify
@@ -600,7 +529,7 @@ def test_verify_names_each_file_of_a_tampered_copy(world, monkeypatch):
     sidecar = next((data_of(world) / "train").glob("*.pos.jsonl"))
     sidecar.write_text("", encoding="utf-8")
     shard = next((data_of(world) / "test" / "plain" / "test").glob("*.tar"))
-    damage(shard)
+    shard.write_bytes(shard.read_bytes()[:-1])
     other_vocabulary(world)
     text, code = verify.report([world])
     assert code == 1
@@ -608,6 +537,7 @@ def test_verify_names_each_file_of_a_tampered_copy(world, monkeypatch):
         f"{records}: record {content['records'][0]['id']}: its integrity is always",
         f"{records}: record {content['records'][1]['id']}: was measured on plain {'0' * 12}",
         f"{sidecar}: sha256 is",
+        f"{shard}: sha256 is",
         f"{stage_of(world).directory / 'stage.json'}: was trained on vocabulary",
         f"{stage_of(world, 1).directory / 'stage.json'}: was trained on vocabulary",
     ):

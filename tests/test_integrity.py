@@ -3,9 +3,12 @@
 import hashlib
 import io
 import json
+import os
 import pickle
 import re
 import shutil
+import subprocess
+import sys
 import tarfile
 import time
 from pathlib import Path
@@ -14,18 +17,21 @@ import pytest
 
 from clipa.cli.verify import report
 from clipa.config import Project
-from clipa.data.shards import ShardError
+from clipa.data import shards
+from clipa.data.download import index_training
+from clipa.data.shards import Expected, ShardError, read_manifest
+from clipa.data.stream import batches
 from clipa.data.vocabulary import VocabularyError
 from clipa.evaluate import evaluate_run
 from clipa.evaluate.tasks import EvaluationError, open_test_set
-from clipa.inputs import OtherInputs
+from clipa.inputs import OtherInputs, expected_of
 from clipa.locks import directory_lock
 from clipa.published.formulas import evaluate
 from clipa.published.quantities import FormulaError, Published
 from clipa.resolved import UnfinishedStage, data_slug, write
 from clipa.stages import resolve, stages_of
 from clipa.study import Run
-from clipa.train import train_stage
+from clipa.train import stream_spec, train_stage
 from small_training import resolved, tiny_stages
 from small_world import draw_small_world, finish_untrained, small_scale
 
@@ -249,6 +255,80 @@ def test_a_stage_is_not_resumed_on_other_data(tiny):
     ):
         train_stage(stage)
     assert (stage.directory / "stage.json").read_bytes() == made
+
+
+# -------------------------------------------------------------------------------------------------- integrity modes
+
+
+def damage(path: Path) -> None:
+    """One bit, behind the back of whoever trusts inode, size and time."""
+    state = path.stat()
+    with open(path, "r+b") as file:
+        file.seek(state.st_size // 2)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+def test_once_trusts_inode_size_and_time_and_always_does_not(tiny):
+    path = next((data_of(tiny) / "train").glob("*.tar"))
+    sha256 = shards.file_sha256(path)
+    for again in (False, True):
+        Expected(sha256, again=again).check(path)
+    damage(path)
+    Expected(sha256).check(path)
+    with pytest.raises(ShardError, match="sha256 is"):
+        Expected(sha256, again=True).check(path)
+
+
+def test_by_size_only_a_sample_of_the_shards_is_hashed(tiny):
+    train = data_of(tiny) / "train"
+    index_training(train)
+    stage = resolved(tiny_stages()[0], tiny).model_copy(update={"integrity": "manifest"})
+    hashed = []
+    for seed in range(60):
+        content = stage.content.model_copy(update={"seed": seed})
+        expected = expected_of(
+            stage.model_copy(update={"content": content}), read_manifest(train), tags=False
+        )
+        hashed += [number for number, one in enumerate(expected) if one.size is None]
+    assert 0 < len(hashed) < 60 * len(expected) / 20  # about one in 64, other ones for other seeds
+    by_size = next(one for one in expected if one.size is not None)
+    path = next(path for path in train.glob("*.tar") if shards.file_sha256(path) == by_size.sha256)
+    damage(path)
+    by_size.check(path)  # the price of this mode
+    path.write_bytes(path.read_bytes() + bytes(512))
+    with pytest.raises(ShardError, match=rf"{path.name}: \d+ bytes, its manifest names {by_size.size}"):
+        by_size.check(path)
+
+
+def test_a_manifest_without_sizes_is_hashed(tiny):
+    stage = resolved(tiny_stages()[0], tiny).model_copy(update={"integrity": "manifest"})
+    manifest = read_manifest(stage.training_data)
+    assert all(one.size is None for one in expected_of(stage, manifest, tags=False))
+
+
+def test_each_process_hashes_the_shards_of_its_own_lanes(tiny, monkeypatch):
+    spec = stream_spec(resolved(tiny_stages()[0], tiny))[0]
+    opened = {}
+    for rank in (0, 1):
+        monkeypatch.setattr(shards, "_CHECKED", seen := set())
+        for _ in batches(spec, 0, 12, rank, 2):  # three quarters of an epoch
+            pass
+        opened[rank] = {path.name for path, *_ in seen if path.suffix == ".tar"}
+    assert opened[0] and opened[1] and not opened[0] & opened[1]
+
+
+def test_a_loaders_worker_says_it_in_one_line_too(tiny):
+    for path in (data_of(tiny) / "train").glob("*.tar"):
+        damage(path)
+    stage = resolved(tiny_stages(workers=2)[0], tiny, "workers")
+    command = [sys.executable, "-m", "clipa", "train", str(write(stage))]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1 and "sha256 is" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
 
 
 # --------------------------------------------------------------------------------------------------------- verify

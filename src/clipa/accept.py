@@ -21,7 +21,7 @@ from clipa.records import (
     run_name,
     write_records,
 )
-from clipa.resolved import same_digest
+from clipa.resolved import named_manifest, same_digest
 from clipa.schema import MeasuredRecord, Record
 from clipa.stages import Stage, measured_stages, recorded_path, recorded_suite_path, stages_of
 from clipa.study import parse_run
@@ -196,7 +196,7 @@ def _doubts_of_data(record: MeasuredRecord, scale: Scale) -> Iterator[str]:
 
 def _doubts_of_training_data(record: MeasuredRecord, stages: Sequence[Stage]) -> Iterator[str]:
     """Downloaded data must be named in the scale's file, by the digest of its manifest. A drawn world is known from its
-    parameters up to the last bit of its JPEGs, so there only other data than a named one is refused.
+    parameters up to the last bit of its JPEGs: where results of it are recorded, others must be of the same bytes.
     """
     measured = {stage.kind: stage for stage in measured_stages(stages)}.get(record["stage"])
     provenance = record["provenance"]
@@ -204,19 +204,19 @@ def _doubts_of_training_data(record: MeasuredRecord, stages: Sequence[Stage]) ->
     found = inputs.get("train") or inputs.get("data") or provenance["data_fingerprint"]
     for stage in stages:
         file, key = _entry_of(stage)
-        named, drawn = stage.data.manifest, stage.data.world is not None
-        if named is None and not drawn:
-            line = (
-                f"`manifest: {found}`"
-                if stage is measured
-                else "its manifest's digest (`clipa index` prints it)"
-            )
+        named = named_manifest(stage.data)
+        if named is None and stage.data.world is None:
+            line = f"`manifest: {found}`" if stage is measured else "`manifest` (`clipa index` prints it)"
             yield f"{file}: {key} does not say which data was downloaded; add {line} and train with it"
         if named is None or stage is not measured or (stage.kind == "negclip" and "train" not in inputs):
             continue
-        if not same_digest(named, found):
-            why = " (another libjpeg, FreeType or processor draws other bytes)" if drawn else ""
-            yield f"trained on data {found[:12]}, {file} names {named[:12]} as {key}.manifest{why}"
+        if not same_digest(named, found) and stage.data.world is None:
+            yield f"trained on data {found[:12]}, {file} names {named[:12]} as {key}.manifest"
+        elif not same_digest(named, found):
+            yield (
+                f"trained on data {found[:12]}, recorded results on {named[:12]}: another libjpeg, FreeType or "
+                "processor drew other bytes; measure where `clipa draw` draws the recorded ones"
+            )
 
 
 def _entry_of(stage: Stage) -> tuple[str, str]:

@@ -177,7 +177,7 @@ class Data(Strict):
     shuffle_window: int = Field(1000, gt=0, description="samples permuted together inside a lane")
     workers: int = Field(0, ge=0, description="loader processes; does not change the order of samples")
     manifest: Sha256 | None = Field(
-        default=None, description="digest of train/manifest.json (`clipa index` prints it; docs/design.md)"
+        default=None, description="webdataset: digest of train/manifest.json (`clipa index` prints it)"
     )
     integrity: Integrity = Field(
         default="once",
@@ -194,6 +194,10 @@ class Data(Strict):
     def _world_if_pictograms(self) -> Data:
         if (self.kind == "pictograms") != (self.world is not None):
             raise ValueError("`world` parameters belong to, and only to, data of kind pictograms")
+        if self.kind == "pictograms" and self.manifest is not None:
+            raise ValueError(
+                "`manifest` belongs to downloaded data; a drawn world is known from its parameters"
+            )
         return self
 
 

@@ -77,6 +77,18 @@ def world_fingerprint(name: str, parameters: WorldParameters) -> str:
     return fingerprint({"name": name, "parameters": parameters.model_dump()})
 
 
+DRAWN = {"3d4fa9eae164": "5fb77c2ea1a7c53e5066303f5fa9fc1e173a9f7b6d375a17bca9aa52315c9db2"}
+"""Digests of the training sets of drawn worlds, by world_fingerprint, as recorded results were trained on them."""
+
+
+def named_manifest(data: Data) -> str | None:
+    """The digest that the training set's manifest must have: the configuration's, or of a drawn world the recorded one.
+
+    None where neither is known.
+    """
+    return DRAWN.get(world_fingerprint(data.name, data.world)) if data.world else data.manifest
+
+
 def data_slug(data: Data) -> str:
     """Directory name of training data: ``pictograms-v1-<fingerprint>``."""
     return f"{data.name.replace('/', '-')}-{_place(data_content(data))}"

@@ -138,14 +138,14 @@ def _draw(chosen: argparse.Namespace) -> int:
 
 
 def _compare(manifest: Path, scale) -> None:
-    """Say where this machine draws another world than the scale's file names: it trains, but nothing is accepted."""
+    """Say where this machine draws other bytes than recorded results were trained on: nothing here is accepted."""
     from clipa.data.shards import read_manifest
-    from clipa.resolved import digest
+    from clipa.resolved import digest, named_manifest
 
-    found, named = digest(read_manifest(manifest.parent)), scale.data.manifest
+    found, named = digest(read_manifest(manifest.parent)), named_manifest(scale.data)
     if named not in (None, found):
         print(
-            f"{manifest}: digest is {found[:12]}, scale {scale.name} names {named[:12]}: another libjpeg, FreeType or "
+            f"{manifest}: digest is {found[:12]}, recorded results have {named[:12]}: another libjpeg, FreeType or "
             "processor drew other bytes; trainings here are sound, but `clipa accept` refuses their records",
             file=sys.stderr,
         )
