@@ -157,8 +157,8 @@ def _aro(chosen: argparse.Namespace) -> int:
 
 
 def _download(chosen: argparse.Namespace) -> int:
-    from clipa.config import load_downloads
     from clipa.data.web import download
+    from clipa.downloads import load_downloads
 
     print(download(chosen.what, chosen.directory, load_downloads(), chosen.unpinned))
     return 0
