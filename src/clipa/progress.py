@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from clipa.files import naming
+
 _LINE_SECONDS = 10.0
 _FILE_SECONDS = 2.0
 _STALE_SECONDS = 60.0
@@ -62,7 +64,8 @@ class Progress:
             "updated": time.time(),
         }
         temporary = self.path.with_suffix(".partial")
-        temporary.write_text(json.dumps(state), encoding="utf-8")
+        with naming(self.path):
+            temporary.write_text(json.dumps(state), encoding="utf-8")
         os.replace(temporary, self.path)
         self.next_file = now + _FILE_SECONDS
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from clipa import checkpoint, distributed, models
 from clipa.data.shards import ShardError, read_manifest
 from clipa.data.stream import StreamSpec, batches, mask_key
-from clipa.files import write_json_atomically
+from clipa.files import naming, write_json_atomically
 from clipa.losses import backward, contrastive_loss, negclip_loss
 from clipa.progress import Progress
 from clipa.provenance import describe
@@ -262,7 +262,8 @@ def _save(stage: ResolvedStage, state: State, data_fingerprint: str) -> None:
     checkpoint.save(stage.directory, state.step, tensors, metadata)
     lines = "".join(json.dumps(row) + "\n" for row in state.losses)
     temporary = stage.directory / ".loss.jsonl.partial"
-    temporary.write_text(lines, encoding="utf-8")
+    with naming(stage.directory / "loss.jsonl"):
+        temporary.write_text(lines, encoding="utf-8")
     os.replace(temporary, stage.directory / "loss.jsonl")
 
 
