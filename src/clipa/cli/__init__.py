@@ -66,7 +66,8 @@ def _one_line(error: Exception, chosen: argparse.Namespace) -> str:
     """What, where and what to do. A file that the error does not name is in the stage's directory, if it trains."""
     _silence_a_full_output()
     if isinstance(error, OSError) and error.strerror:
-        place = error.filename or getattr(chosen, "file", "standard output")  # all other writers name their file
+        # All other writers name their file.
+        place = error.filename or getattr(chosen, "file", "standard output")
         advice = _ADVICE.get(error.errno, "")
         return f"{place}: {error.strerror}{advice and '; '}{advice}"
     said = " ".join(str(error).split()) or type(error).__name__
