@@ -73,6 +73,19 @@ def test_refusals_say_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "captions.zip").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DownloadError, match=r"captions\.zip: not whole .*delete it"):
         write_image_list(tmp_path / "captions.zip", out)
+    for content in ({}, {"images": [{}], "annotations": [{"id": 1}]}, [1], {"annotations": [1], "images": 1}):
+        with zipfile.ZipFile(tmp_path / "captions.zip", "w") as archive:
+            archive.writestr(COCO_CAPTIONS, json.dumps(content))
+        with pytest.raises(DownloadError, match=r"captions\.zip: .* is not COCO's .*get the zip again"):
+            write_image_list(tmp_path / "captions.zip", out)
+    with (
+        zipfile.ZipFile(tmp_path / "captions.zip", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open(COCO_CAPTIONS, "w", force_zip64=True) as bomb,
+    ):
+        for _ in range(1025):
+            bomb.write(bytes(1 << 20))
+    with pytest.raises(DownloadError, match=r"captions\.zip: not whole .*unpacks to 1074790400 bytes"):
+        write_image_list(tmp_path / "captions.zip", out)
     assert not out.exists()
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from clipa.cli import main
-from clipa.config import ConfigError, load_project
+from clipa.config import MODEL_CONFIG_DIRECTORY, ConfigError, load_project
 from clipa.cost import stage_macs
 from clipa.estimate import (
     CHECKPOINTS_KEPT,
@@ -29,7 +29,7 @@ from clipa.estimate import (
 )
 from clipa.plan import Plan, load_plan
 from clipa.records import RECORDED_DIRECTORY
-from clipa.stages import MODEL_CONFIG_DIRECTORY, recorded_path, stages_of
+from clipa.stages import recorded_path, stages_of
 from clipa.study import TABLE4_PARAMETERS, parse_run
 
 ROOT = Path(__file__).resolve().parent.parent

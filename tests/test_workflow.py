@@ -141,8 +141,10 @@ def test_aro_is_converted_and_not_asked_of_clip_benchmark(tree):
     jobs, said = plan(tree, "--profile", "slurm", "data", "-n", "-p")
     assert (jobs["convert_aro"], jobs["download_aro"]) == (4, 4)
     assert "wds_aro" not in said and "wds_flickr30k" in said
-    for name in ("vg_relation", "vg_attribution", "coco_order", "flickr30k_order", "val2014.zip"):
+    for name in ("vg_relation", "vg_attribution", "coco_order", "flickr30k_order"):
         assert f"python -m clipa aro {name} --scale paper" in said
+    assert "python -m clipa download val2014.zip results/data/aro" in said
+    assert "python -m clipa download clip-benchmark/wds_imagenet1k results/data/" in said
 
 
 def test_measuring_plans_every_stage_of_every_seed(tree):

@@ -14,9 +14,17 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
-from clipa import study
+from clipa import crosschecks, study
 
 CONFIG_DIRECTORY = Path("config")
 
@@ -32,14 +40,28 @@ def _one_of(known: Callable[[], Any]) -> AfterValidator:
     return AfterValidator(check)
 
 
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+def _no_truth(value: Any) -> Any:
+    """YAML's `yes` is no number; pydantic takes it for 1."""
+    if isinstance(value, bool):
+        raise ValueError(f"a number is expected, found {str(value).lower()}")
+    return value
+
+
+_Number = BeforeValidator(_no_truth)
+Rate = Annotated[float, _Number, Field(gt=0, le=1, allow_inf_nan=False)]
 """A base learning rate."""
-Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
-Count = Annotated[int, Field(gt=0)]
+Share = Annotated[float, _Number, Field(gt=0, lt=1, allow_inf_nan=False)]
+Fraction = Annotated[float, _Number, Field(ge=0, le=1, allow_inf_nan=False)]
+Area = Annotated[float, _Number, Field(gt=0, le=1, allow_inf_nan=False)]
+Positive = Annotated[float, _Number, Field(gt=0, le=10, allow_inf_nan=False)]
+Count = Annotated[int, _Number, Field(gt=0, le=10**12)]
+Natural = Annotated[int, _Number, Field(ge=0, le=10**12)]
+Text = Annotated[str, Field(min_length=1)]
 ImageReductionName = Annotated[str, _one_of(lambda: ("none", *study.IMAGE_REDUCTIONS))]
 MaskName = Annotated[str, _one_of(study.masks)]
 TextReductionName = Annotated[str, _one_of(lambda: tuple(study.TEXT_REDUCTIONS))]
 ColumnName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+DatasetName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*(/[a-z]+)?$")]
 ModelName = Annotated[str, Field(pattern=r"^([A-Z][A-Za-z]*/\d+|[A-Z][A-Za-z]*-[A-Z])$")]
 
 
@@ -59,6 +81,13 @@ DirectoryName = Annotated[str, AfterValidator(_safe_directory)]
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Integrity = Literal["once", "always", "manifest"]
+WORLD = "pictograms/v1"
+"""Name and version of the generator. The version is raised whenever the same parameters would give other scenes or
+other captions; it is part of every fingerprint."""
+TEST_SETS = ("plain", "fresh", "renditions", "outlines", "clutter", "odd", "captions", "order")
+"""The world's. Counterparts, in this order: imagenet1k imagenetv2 imagenet-r imagenet_sketch imagenet-a objectnet
+mscoco_captions, and ARO."""
+MODEL_CONFIG_DIRECTORY = Path(__file__).parent / "model_configs"
 
 
 class ConfigError(ValueError):
@@ -74,16 +103,15 @@ class Strict(BaseModel):
 class Schedule(Strict):
     """One training stage's length and optimizer (§3.1, Table 5). Samples and batches are global."""
 
-    samples: int = Field(gt=0, description="samples seen; a multiple of batch_size")
-    batch_size: int = Field(gt=0)
-    warmup_steps: int = Field(ge=0)
-    base_lr: dict[str, Rate] = Field(description="by model; peak lr = base lr × batch size / 256")
+    samples: Count = Field(description="samples seen; a multiple of batch_size")
+    batch_size: Count
+    warmup_steps: Natural
+    base_lr: dict[ModelName, Rate] = Field(description="by model; peak lr = base lr × batch size / 256")
     betas: tuple[Share, Share] = (0.9, 0.95)
     eps: Share = 1e-8
-    weight_decay: float = Field(0.2, ge=0, le=10, allow_inf_nan=False)
-    microbatch: int | None = Field(
+    weight_decay: Annotated[float, _Number, Field(ge=0, le=10, allow_inf_nan=False)] = 0.2
+    microbatch: Count | None = Field(
         default=None,
-        gt=0,
         description="samples per forward pass and process; below the batch size: gradient caching",
     )
     activation_checkpointing: bool | Literal["selective"] = Field(
@@ -97,6 +125,10 @@ class Schedule(Strict):
             raise ValueError(f"samples {self.samples} is not a multiple of batch_size {self.batch_size}")
         if self.warmup_steps > self.steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} exceeds the {self.steps} steps of the stage")
+        if self.betas[0] > self.betas[1]:
+            raise ValueError(f"betas: {self.betas[0]} is larger than {self.betas[1]}")
+        if self.microbatch is not None and self.microbatch > self.batch_size:
+            raise ValueError(f"microbatch {self.microbatch} exceeds batch_size {self.batch_size}")
         return self
 
     @property
@@ -111,19 +143,14 @@ class Augmentation(Strict):
     0.8, grey with 0.2); the ViT runs of §3 and §4 have neither.
     """
 
-    crop_area: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.4, 1.0)
-    crop_ratio: tuple[Annotated[float, Field(gt=0, le=10)], Annotated[float, Field(gt=0, le=10)]] = (
-        0.75,
-        4 / 3,
-    )
-    color_jitter: float = Field(
+    crop_area: tuple[Area, Area] = (0.4, 1.0)
+    crop_ratio: tuple[Positive, Positive] = (0.75, 4 / 3)
+    color_jitter: Fraction = Field(
         0.0,
-        ge=0,
-        le=1,
         description="largest change of brightness, contrast, saturation; of hue a quarter of it",
     )
-    color_jitter_probability: float = Field(0.8, ge=0, le=1)
-    grayscale_probability: float = Field(0.0, ge=0, le=1)
+    color_jitter_probability: Fraction = 0.8
+    grayscale_probability: Fraction = 0.0
     mean: tuple[Share, Share, Share] = (0.485, 0.456, 0.406)
     std: tuple[Share, Share, Share] = (0.229, 0.224, 0.225)
 
@@ -141,17 +168,17 @@ class WorldParameters(Strict):
     are the micro scale's. Figure sizes bound the longer side of a one-figure scene's main figure.
     """
 
-    image_size: int = Field(64, ge=16, description="stored pixels, square")
-    figure_min: float = Field(0.40, ge=0.1, le=0.9, description="figure size as a fraction of image_size")
-    figure_max: float = Field(0.65, ge=0.1, le=0.9)
-    training_images: int = Field(40_000, gt=0)
-    captions_per_image: int = Field(
-        3, gt=0, le=8, description="each from another template; there are enough for 8"
+    image_size: Count = Field(64, ge=16, le=4096, description="stored pixels, square")
+    figure_min: Share = Field(0.40, ge=0.1, le=0.9, description="figure size as a fraction of image_size")
+    figure_max: Share = Field(0.65, ge=0.1, le=0.9)
+    training_images: Count = 40_000
+    captions_per_image: Count = Field(
+        3, le=8, description="each from another template; there are enough for 8"
     )
-    images_per_shard: int = Field(1000, gt=0)
-    test_images_plain: int = Field(4000, gt=0)
-    test_images: int = Field(2000, gt=0)
-    world_seed: int = Field(0, ge=0)
+    images_per_shard: Count = 1000
+    test_images_plain: Count = 4000
+    test_images: Count = 2000
+    world_seed: Natural = 0
 
     @model_validator(mode="after")
     def _ordered(self) -> WorldParameters:
@@ -168,14 +195,14 @@ class Data(Strict):
     """Where samples come from, and how they are ordered (docs/design.md, "Order of samples")."""
 
     kind: Literal["pictograms", "webdataset"]
-    name: str = Field(description="pictograms/v1, laion-400m, …")
-    world: WorldParameters | None = None
-    shards: int | None = Field(
-        default=None, gt=0, description="webdataset: how many shards the download makes"
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9-]*(/[a-z0-9-]+)?$", description="pictograms/v1, laion-400m, …"
     )
-    lanes: int = Field(8, gt=0, description="canonical lanes: the same for every number of ranks and workers")
-    shuffle_window: int = Field(1000, gt=0, description="samples permuted together inside a lane")
-    workers: int = Field(0, ge=0, description="loader processes; does not change the order of samples")
+    world: WorldParameters | None = None
+    shards: Count | None = Field(default=None, description="webdataset: how many shards the download makes")
+    lanes: Count = Field(8, description="canonical lanes: the same for every number of ranks and workers")
+    shuffle_window: Count = Field(1000, description="samples permuted together inside a lane")
+    workers: Natural = Field(0, description="loader processes; does not change the order of samples")
     manifest: Sha256 | None = Field(
         default=None, description="webdataset: digest of train/manifest.json (`clipa index` prints it)"
     )
@@ -194,11 +221,23 @@ class Data(Strict):
     def _world_if_pictograms(self) -> Data:
         if (self.kind == "pictograms") != (self.world is not None):
             raise ValueError("`world` parameters belong to, and only to, data of kind pictograms")
+        if (self.kind == "webdataset") != (self.shards is not None):
+            raise ValueError("`shards` belongs to, and only to, data of kind webdataset")
+        if self.kind == "pictograms" and (self.name != WORLD or self.download is not None):
+            raise ValueError(f"name: data of kind pictograms is {WORLD}, and has no `download`")
+        if self.kind == "webdataset" and self.resident:
+            raise ValueError("`resident` is for data of kind pictograms: all images are kept on the device")
         if self.kind == "pictograms" and self.manifest is not None:
             raise ValueError(
                 "`manifest` belongs to downloaded data; a drawn world is known from its parameters"
             )
         return self
+
+    @property
+    def shard_count(self) -> int:
+        """How many shards its training set has."""
+        world = self.world
+        return -(-world.training_images // world.images_per_shard) if world else self.shards
 
 
 class Download(Strict):
@@ -209,56 +248,32 @@ class Download(Strict):
     caption_column: ColumnName = "TEXT"
 
 
-class WebFile(Strict):
-    """A single file from the web."""
-
-    url: str = Field(pattern=r"^(https://[A-Za-z0-9.-]+|http://127\.0\.0\.1:\d+)/[A-Za-z0-9._~/%!+-]+$")
-    bytes: Count | None = Field(default=None, description="none: as many as the server announces")
-    digest: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64}|md5:[0-9a-f]{32})$")] | None = Field(
-        description="null: not known yet, and the download is refused"
-    )
-
-
-class Repository(Strict):
-    """A repository of the Hugging Face hub."""
-
-    kind: Literal["dataset", "model"]
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = Field(
-        description="the commit; null: not known yet, and the download is refused"
-    )
-    files: list[str] | None = Field(default=None, min_length=1, description="patterns; none: all files")
-
-
-class Downloads(Strict):
-    """``config/downloads.yaml``: everything that comes from the web, and which bytes it must be."""
-
-    files: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")], WebFile]
-    repositories: dict[
-        Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*$")], Repository
-    ]
-
-
 class Negatives(Strict):
     """What NegCLIP's training set is made of (Table 14): rows with hard-negative captions and neighbour images."""
 
     source: str | None = Field(default=None, description="data source, by name; none: the scale's")
-    neighbours: str = Field(description="how they are found: `pixels`, or an open_clip model/pretrained tag")
-    rows: int | None = Field(default=None, gt=0, description="at most so many; none: all")
+    neighbours: str = Field(
+        pattern=r"^(pixels|[A-Za-z0-9._-]+/[A-Za-z0-9._/~+-]+)$",
+        description="how they are found: `pixels`, or an open_clip model/pretrained tag",
+    )
+    rows: Count | None = Field(default=None, ge=4, description="at most so many; none: all")
 
 
 class ScaleModel(Strict):
     """How one of the paper's models is built at this scale."""
 
-    config: str = Field(description="stem of a file in src/clipa/model_configs")
+    config: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$", description="stem of a file in src/clipa/model_configs"
+    )
     base_lr: dict[Literal["pretrain", "finetune", "negclip"], Rate] = Field(
         default_factory=dict, description="by kind of stage, where the schedule names no rate for this model"
     )
-    patch_size: int | None = Field(default=None, gt=0, description="where it is not the scale's (H/14, G/14)")
+    patch_size: Count | None = Field(default=None, description="where it is not the scale's (H/14, G/14)")
     sharded: bool | None = Field(default=None, description="where it is not the scale's")
     activation_checkpointing: bool | Literal["selective"] | None = Field(
         default=None, description="where it is not the schedule's"
     )
-    microbatch: int | None = Field(default=None, gt=0, description="where it is not the schedule's")
+    microbatch: Count | None = Field(default=None, description="where it is not the schedule's")
     augmentation: Augmentation | None = Field(
         default=None, description="of this model, where it is not the scale's (§4.3's ConvNeXt)"
     )
@@ -267,21 +282,23 @@ class ScaleModel(Strict):
 class Evaluation(Strict):
     """Which benchmarks are measured on every stage (names as in CLIP_benchmark), and on what data."""
 
-    benchmarks: dict[str, str] = Field(description="paper's benchmark → data set really evaluated")
-    suite: dict[str, str] = Field(
+    benchmarks: dict[Text, DatasetName] = Field(
+        min_length=1, description="paper's benchmark → data set really evaluated"
+    )
+    suite: dict[Text, DatasetName] = Field(
         default_factory=dict, description="likewise, for the whole suite on one checkpoint"
     )
-    batch_size: int = Field(256, gt=0)
+    batch_size: Count = 256
 
 
 class Resources(Strict):
     """What one training job asks of the scheduler."""
 
-    gpus: int = Field(0, ge=0)
-    nodes: int = Field(1, gt=0)
-    cpus: int = Field(1, gt=0)
-    memory_mb: int = Field(2000, gt=0)
-    runtime_minutes: int = Field(60, gt=0)
+    gpus: Natural = 0
+    nodes: Count = 1
+    cpus: Count = 1
+    memory_mb: Count = 2000
+    runtime_minutes: Count = 60
 
 
 class Scale(Strict):
@@ -291,16 +308,16 @@ class Scale(Strict):
     config_directory: Path = Field(
         default=CONFIG_DIRECTORY, description="where its file, and recipes.yaml, are"
     )
-    about: str
+    about: Text
     precision: Literal["fp32", "bf16"]
-    threads: int | None = Field(gt=0, description="torch threads per process (None: leave to torch)")
-    processes: int = Field(1, gt=0, description="data-parallel processes of one stage")
+    threads: Count | None = Field(le=4096, description="torch threads per process (None: leave to torch)")
+    processes: Count = Field(1, description="data-parallel processes of one stage")
     sharded: bool = Field(
         default=False,
         description="parameters and optimizer split over the processes (FSDP), for H/14 and G/14",
     )
     device: Literal["cpu", "cuda"] = "cpu"
-    patch_size: int = Field(gt=0)
+    patch_size: Count
     image_sizes: dict[Count, Count] = Field(description="the paper's pixels → pixels at this scale")
     kept_patches: dict[Count, Count] = Field(
         default_factory=dict, description="patches that a mask keeps in the paper → at this scale"
@@ -313,6 +330,7 @@ class Scale(Strict):
     )
     tagger: str = Field(
         default="gold",
+        pattern=r"^(gold|world|[a-z]{2,3}_[a-z]+_[a-z]+_(sm|md|lg|trf))$",
         description="parts of speech: gold (a tagger trained on the world's), world (these), or a spaCy pipeline",
     )
     augmentation: Augmentation = Augmentation()
@@ -320,13 +338,15 @@ class Scale(Strict):
     finetune: Schedule
     negclip: Schedule | None = Field(default=None, description="none: no NegCLIP at this scale")
     negatives: Negatives | None = None
-    vocabulary_size: int | None = Field(default=None, gt=0, description="None: bert-base-uncased")
+    vocabulary_size: Count | None = Field(
+        default=None, ge=100, le=10**6, description="None: bert-base-uncased"
+    )
     evaluation: Evaluation
     experiments: list[str] = Field(
-        description="files of config/experiments measured by default at this scale"
+        min_length=1, description="files of config/experiments measured by default at this scale"
     )
-    checkpoint_every: int = Field(200, gt=0, description="steps between checkpoints")
-    log_every: int = Field(10, gt=0)
+    checkpoint_every: Count = Field(200, description="steps between checkpoints")
+    log_every: Count = 10
     resources: Resources = Resources()
 
     @model_validator(mode="after")
@@ -335,12 +355,9 @@ class Scale(Strict):
             missing = [name for name in self.models if self.base_lr(name, kind) is None]
             if missing:
                 raise ValueError(f"{kind}.base_lr: no value for {missing[0]}")
-        patches = {self.patch_size, *(model.patch_size for model in self.models.values() if model.patch_size)}
-        uneven = [size for size in self.image_sizes.values() if all(size % patch for patch in patches)]
-        if uneven:
-            raise ValueError(f"image_sizes: {uneven[0]} is not a multiple of patch_size {self.patch_size}")
         if (self.negclip is None) != (self.negatives is None):
             raise ValueError("negclip and negatives: a schedule and its training set go together")
+        crosschecks.check(self)
         return self
 
     def base_lr(self, model: str, kind: str) -> float | None:
@@ -359,12 +376,14 @@ class ExperimentRuns(Strict):
 
     image_reduction: ImageReductionName
     image_size: list[Count] = Field([study.FULL_IMAGE_SIZE], min_length=1)
-    kept_patches: list[Count] | None = Field(default=None, description="of the paper's 196; masks only")
-    text_reduction: list[TextReductionName] = ["truncation"]
-    text_tokens: list[Annotated[int, Field(ge=2, le=study.FULL_TEXT_TOKENS)]] = Field(
+    kept_patches: list[Count] | None = Field(
+        default=None, min_length=1, description="of the paper's 196; masks only"
+    )
+    text_reduction: list[TextReductionName] = Field(["truncation"], min_length=1)
+    text_tokens: list[Annotated[int, _Number, Field(ge=2, le=study.FULL_TEXT_TOKENS)]] = Field(
         [study.FULL_TEXT_TOKENS], min_length=1, description="[CLS] and at least one word piece"
     )
-    recipe: list[str] = [study.STUDY]
+    recipe: list[str] = Field([study.STUDY], min_length=1)
 
     @model_validator(mode="after")
     def _counts_if_masked(self) -> ExperimentRuns:
@@ -373,14 +392,29 @@ class ExperimentRuns(Strict):
         return self
 
 
+def _target(name: str) -> str:
+    table, figure = re.fullmatch(r"table(\d+)", name), re.fullmatch(r"figure(\d+)", name)
+    if (table and not 1 <= int(table[1]) <= 15) or (figure and not 1 <= int(figure[1]) <= 10):
+        raise ValueError(f"{name!r}: the paper has Tables 1 to 15 and Figures 1 to 10")
+    if not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
+        raise ValueError(f"{name!r}: small letters, digits, _ and - only")
+    return name
+
+
+TargetName = Annotated[str, AfterValidator(_target)]
+
+
 class Experiment(Strict):
     """One file of ``config/experiments``: which runs fill which tables and figures."""
 
-    about: str
-    fills: list[str] = Field(description="tables and figures of the paper: table11, figure4, …")
+    about: Text
+    fills: list[TargetName] = Field(
+        min_length=1,
+        description="tables and figures of the paper (table11, figure4, …), or a name of their own",
+    )
     models: list[ModelName] = []
     runs: list[ExperimentRuns] = []
-    cells: dict[str, str | list[str]] = Field(
+    cells: dict[str, str | Annotated[list[str], Field(min_length=1)]] = Field(
         default_factory=dict,
         description="runs with recipes, by what the ids of the table's numbers call them (case, or run)",
     )
@@ -388,19 +422,36 @@ class Experiment(Strict):
         default=False, description="the last stages are measured on the whole test suite, too"
     )
 
+    @model_validator(mode="after")
+    def _has_runs(self) -> Experiment:
+        if bool(self.models) != bool(self.runs):
+            raise ValueError("models and runs: the one is nothing without the other")
+        if not self.runs and not self.cells:
+            raise ValueError("runs and cells: both are empty")
+        return self
+
+
+def _each_once(values: list[int]) -> list[int]:
+    if len(set(values)) < len(values):
+        raise ValueError(f"{values}: one occurs twice")
+    return values
+
 
 class Project(Strict):
     """``config/config.yaml``, with what the command line's --config overrides."""
 
     scale: str = "micro"
-    seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field([0, 1, 2], min_length=1)
-    experiments: list[str] | None = Field(default=None, description="None: those of the scale's file")
+    seeds: Annotated[
+        list[Annotated[int, _Number, Field(ge=0, lt=2**31)]], Field(min_length=1), AfterValidator(_each_once)
+    ] = [0, 1, 2]
+    experiments: list[str] | None = Field(
+        default=None, min_length=1, description="None: those of the scale's file"
+    )
     reuse_recorded: bool = True
     runs_directory: DirectoryName = "results/runs"
     data_directory: DirectoryName = "results/data"
-    budget_gpu_hours: float | None = Field(
+    budget_gpu_hours: Annotated[float, _Number, Field(ge=0, allow_inf_nan=False)] | None = Field(
         default=None,
-        ge=0,
         description="Snakemake does not start targets whose pending stages need more (core-hours at CPU scales)",
     )
 
@@ -411,33 +462,35 @@ def load_project(overrides: dict[str, Any] | None = None, directory: Path = CONF
     return validated(Project, {**read_yaml(path), **(overrides or {})}, path)
 
 
-def load_scale(name: str, directory: Path = CONFIG_DIRECTORY) -> Scale:
-    """The scale called ``name``; a file that says ``extends: other`` overrides keys of the other, map by map."""
-    path = _named_file(directory / "scales", name, "scale")
+def load_scale(name: str, directory: Path = CONFIG_DIRECTORY, asked: str = "") -> Scale:
+    """The scale called ``name`` (``asked``: by which file and key).
+
+    A file that says ``extends: other`` overrides keys of the other, map by map.
+    """
+    path = _named_file(directory / "scales", name, "scale", asked)
     values = {"name": name, "config_directory": directory, **_with_base(path, ())}
-    return validated(Scale, values, path)
+    scale: Scale = validated(Scale, values, path)
+    for one in scale.experiments:
+        _named_file(directory / "experiments", one, "experiment", f"{path}: experiments")
+    return scale
 
 
-def load_experiment(name: str, directory: Path = CONFIG_DIRECTORY) -> Experiment:
-    """The experiment called ``name``."""
-    path = _named_file(directory / "experiments", name, "experiment")
+def load_experiment(name: str, directory: Path = CONFIG_DIRECTORY, asked: str = "") -> Experiment:
+    """The experiment called ``name`` (``asked``: by which file and key)."""
+    path = _named_file(directory / "experiments", name, "experiment", asked)
     return validated(Experiment, read_yaml(path), path)
-
-
-def load_downloads(directory: Path = CONFIG_DIRECTORY) -> Downloads:
-    """``config/downloads.yaml``."""
-    path = directory / "downloads.yaml"
-    return validated(Downloads, read_yaml(path), path)
 
 
 def _with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path in seen:
         raise ConfigError(f"{path}: extends: the files extend each other in a circle")
     values = read_yaml(path)
-    base = values.pop("extends", None)
-    if base is None:
+    if "extends" not in values:
         return values
-    return _merged(_with_base(_named_file(path.parent, base, "scale"), (*seen, path)), values)
+    base = values.pop("extends")
+    return _merged(
+        _with_base(_named_file(path.parent, base, "scale", f"{path}: extends"), (*seen, path)), values
+    )
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -448,11 +501,13 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _named_file(directory: Path, name: str, kind: str) -> Path:
+def _named_file(directory: Path, name: Any, kind: str, asked: str) -> Path:
     path = directory / f"{name}.yaml"
-    if not path.is_file():
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", str(name)) or not path.is_file():
         known = sorted(file.stem for file in directory.glob("*.yaml"))
-        raise ConfigError(f"{directory}: there is no {kind} {name!r} (known: {', '.join(known) or 'none'})")
+        raise ConfigError(
+            f"{asked or directory}: there is no {kind} {name!r} (known: {', '.join(known) or 'none'})"
+        )
     return path
 
 
@@ -466,10 +521,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not UTF-8") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)})") from None
+        reason = " ".join(str(getattr(error, "problem", error)).split())
+        raise ConfigError(f"{path}{line}: not valid YAML ({reason})") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected keys and values, found {type(values).__name__}")
     return values
@@ -480,10 +536,14 @@ def _unique_keys() -> Any:
     """PyYAML's safe loader, with a key that occurs twice as an error: it would silently take the last."""
     import yaml
 
-    class Loader(yaml.SafeLoader):
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             seen = set()
             for key, _ in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    raise yaml.constructor.ConstructorError(
+                        None, None, "a key must be a word or a number", key.start_mark
+                    )
                 name = self.construct_object(key, deep=deep)
                 if name in seen:
                     raise yaml.constructor.ConstructorError(
@@ -513,6 +573,8 @@ def _one_line(model: type[BaseModel], error: ValidationError, path: Path, within
         hint = f" (did you mean {near[0]}?)" if near else ""
         return f"{path}: {key}: unknown key{hint}"
     message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"] and not within and first["type"] == "value_error":
+        return f"{path}: {message}"  # which names its key
     return f"{path}: {key}: {message[0].lower()}{message[1:]}"
 
 

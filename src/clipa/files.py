@@ -7,20 +7,32 @@ import glob
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Give an OSError of the block the path of what was written, where the system gave none: on a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = os.fspath(path)
+        raise
 
 
 def write_bytes_atomically(path: str | Path, content: bytes) -> None:
     """Write so that `path` holds either its old content or all of `content`, whatever happens.
 
     A temporary file in the same folder is written, synced and renamed, then the folder is synced. The
-    temporary is removed if anything fails. Raises OSError as the file system gives it.
+    temporary is removed if anything fails. Raises OSError as the file system gives it, with the path.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.uname().nodename}-{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as stream:
+        with naming(path), open(temporary, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
@@ -63,7 +75,8 @@ def sync(path: Path) -> None:
     """Flush a file, or the names in a directory, to disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

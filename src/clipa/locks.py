@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from clipa.files import naming
+
 LOCK_NAME = ".lock"
 
 
@@ -39,7 +41,7 @@ def directory_lock(directory: Path, what: str, poll_seconds: float = 0.5) -> Ite
     directory.mkdir(parents=True, exist_ok=True)
     # Not through a symbolic link: the lock's content is overwritten.
     number = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-    with open(number, "r+b") as file:
+    with open(number, "r+b", buffering=0) as file:  # a buffer would fail once more when it is closed
         waited = False
         while True:
             try:
@@ -56,8 +58,8 @@ def directory_lock(directory: Path, what: str, poll_seconds: float = 0.5) -> Ite
                     )
                 waited = True
                 time.sleep(poll_seconds)
-        file.seek(0)
-        file.truncate()
-        file.write(str(os.getpid()).encode())
-        file.flush()
+        with naming(directory / LOCK_NAME):
+            file.seek(0)
+            file.truncate()
+            file.write(str(os.getpid()).encode())
         yield waited

@@ -17,12 +17,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clipa.config import Augmentation
 from clipa.cost import CONVNETS, ConvNet
-from clipa.files import seal
+from clipa.files import naming, seal
 from clipa.resolved import WEIGHTS
 
 MAXIMUM_LOGIT_SCALE = 100.0
@@ -174,9 +175,16 @@ def export_open_clip(
     }
     config = {"model_cfg": model_config, "preprocess_cfg": preprocess}
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    save_file(contiguous, directory / WEIGHTS, metadata={"format": "pt"})
+    weights = directory / WEIGHTS
+    try:
+        save_file(contiguous, weights, metadata={"format": "pt"})
+    except SafetensorError as error:  # how safetensors reports a full disk
+        raise OSError(f"{weights}: not written ({error})") from error
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(vocabulary / name, directory / name)
     # Last, since it is what open_clip looks for first.
-    (directory / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    with naming(directory / "open_clip_config.json"):
+        (directory / "open_clip_config.json").write_text(
+            json.dumps(config, indent=2) + "\n", encoding="utf-8"
+        )
     return seal(directory)

@@ -13,6 +13,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from clipa import downloads
 from clipa.config import (
     CONFIG_DIRECTORY,
     ConfigError,
@@ -24,6 +25,7 @@ from clipa.config import (
     load_project,
     load_scale,
 )
+from clipa.recipes import load_recipes
 from clipa.records import RECORDED_DIRECTORY, ROOT
 from clipa.resolved import data_slug
 from clipa.stages import Stage, evaluation_directory, recorded_path, recorded_suite_path, stages_of
@@ -251,20 +253,40 @@ def load_plan(overrides: dict[str, Any] | None = None, root: Path = Path()) -> P
     """
     directory = root / CONFIG_DIRECTORY if root != Path() else CONFIG_DIRECTORY
     project = load_project(overrides, directory)
-    scale = load_scale(project.scale, directory)
+    file = f"{directory.as_posix()}/config.yaml"
+    scale = load_scale(project.scale, directory, f"{file}: scale")
+    scale_file = f"{directory.as_posix()}/scales/{scale.name}.yaml"
+    try:
+        downloads.check(scale, downloads.load_downloads(directory))
+    except ValueError as error:
+        raise error if isinstance(error, ConfigError) else ConfigError(f"{scale_file}: {error}") from None
+    for name, recipe in load_recipes(directory).items():
+        if scale.data.kind == "webdataset" and recipe.data not in (None, *scale.sources):
+            raise ConfigError(
+                f"{directory}/recipes.yaml: {name}.data: {scale_file} has no data source {recipe.data!r}"
+            )
     fills: dict[Run, frozenset[str]] = {}
     suites: dict[Run, frozenset[str]] = {}
     for name in project.experiments or scale.experiments:
-        experiment = load_experiment(name, directory)
+        experiment = load_experiment(name, directory, f"{file}: experiments")
         targets = frozenset(experiment.fills)
         for run in runs_of(experiment, f"{directory.as_posix()}/experiments/{name}.yaml"):
+            _check_buildable(run, scale, f"{directory.as_posix()}/experiments/{name}.yaml")
             fills[run] = fills.get(run, frozenset()) | targets
             if experiment.suite:
                 suites[run] = suites.get(run, frozenset()) | targets
     plan = Plan(project, scale, fills, suites, root)
     for stage in plan.stages.values():
-        stage.fingerprint  # noqa: B018  a missing model configuration is reported now, not by a job
+        stage.fingerprint  # noqa: B018  what cannot be resolved is reported now, not by a job
     return plan
+
+
+def _check_buildable(run: Run, scale: Scale, file: str) -> None:
+    """ConfigError that names the experiment's ``file``, where the scale cannot build one of its runs."""
+    try:
+        stages_of(run, scale, seed=0)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {run.slug}: {str(error).removeprefix(f'{run.slug}: ')}") from None
 
 
 # ------------------------------------------------------------------------------------------- experiments and cells
@@ -311,10 +333,10 @@ def _cells_of(number: int, directory: Path) -> dict[str, list[Run]]:
 
 
 def _cells(experiment: Experiment, file: str) -> dict[str, list[Run]]:
-    try:
-        return {
-            subject: [parse_run(name) for name in ([names] if isinstance(names, str) else names)]
-            for subject, names in experiment.cells.items()
-        }
-    except ValueError as error:
-        raise ConfigError(f"{file}: cells: {error}") from None
+    cells = {}
+    for subject, names in experiment.cells.items():
+        try:
+            cells[subject] = [parse_run(name) for name in ([names] if isinstance(names, str) else names)]
+        except ValueError as error:
+            raise ConfigError(f"{file}: cells.{subject}: {error}") from None
+    return cells

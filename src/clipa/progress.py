@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clipa.files import read_json
+from clipa.files import naming, read_json
 
 _LINE_SECONDS = 10.0
 _FILE_SECONDS = 2.0
@@ -65,7 +65,8 @@ class Progress:
             "updated": time.time(),
         }
         temporary = self.path.with_suffix(".partial")
-        temporary.write_text(json.dumps(state), encoding="utf-8")
+        with naming(self.path):
+            temporary.write_text(json.dumps(state), encoding="utf-8")
         os.replace(temporary, self.path)
         self.next_file = now + _FILE_SECONDS
 

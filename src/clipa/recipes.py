@@ -19,13 +19,18 @@ from clipa.config import (
     CONFIG_DIRECTORY,
     Augmentation,
     ConfigError,
+    Count,
+    Fraction,
     MaskName,
+    Natural,
+    Positive,
     Schedule,
     Strict,
+    Text,
     read_yaml,
     validated,
 )
-from clipa.study import FULL_IMAGE_SIZE, STAGE_KINDS
+from clipa.study import FULL_IMAGE_SIZE, IMAGE_REDUCTIONS, STAGE_KINDS
 
 # Samples, batch and warm-up of the study's stages in the paper (§3.1, Table 5, A.2): what recipes are relative to.
 STUDY_IN_THE_PAPER = {
@@ -41,26 +46,24 @@ class Mask(Strict):
     """Patches dropped while fine-tuning (§6, Tables 9 and 10)."""
 
     reduction: MaskName
-    kept_patches: int = Field(
-        gt=0, description="of the paper's: 256 at 224 pixels, 576 at 336 (patches of 14)"
-    )
+    kept_patches: Count = Field(description="of the paper's: 256 at 224 pixels, 576 at 336 (patches of 14)")
 
 
 class Recipe(Strict):
     """One stage of a recipe. What is not given is as in the stage before; schedules are as in the study."""
 
-    about: str = Field(description="where in the paper, and what was chosen where it is silent")
+    about: Text = Field(description="where in the paper, and what was chosen where it is silent")
     kind: Literal["pretrain", "finetune", "negclip"]
     after: str | None = Field(default=None, description="recipe of the stage before; none: a pre-training")
-    samples: int | None = Field(default=None, gt=0)
-    batch_size: int | None = Field(default=None, gt=0)
-    warmup_steps: int | None = Field(default=None, ge=0, description="none: as many samples as the study's")
-    base_lr_factor: float = Field(default=1.0, gt=0, description="times the study's of this kind and model")
-    image_size: int = Field(default=FULL_IMAGE_SIZE, description="the paper's pixels, in fine-tuning")
+    samples: Count | None = None
+    batch_size: Count | None = None
+    warmup_steps: Natural | None = Field(default=None, description="none: as many samples as the study's")
+    base_lr_factor: Positive = Field(default=1.0, description="times the study's of this kind and model")
+    image_size: Count = Field(default=FULL_IMAGE_SIZE, description="the paper's pixels, in fine-tuning")
     mask: Mask | None = None
     pooling: Literal["average"] | None = Field(default=None, description="of the image; else the model's own")
-    color_jitter: float | None = None
-    grayscale_probability: float | None = None
+    color_jitter: Fraction | None = None
+    grayscale_probability: Fraction | None = None
     reading: dict[MaskName, str] = Field(
         default_factory=dict, description="of a mask that §3.2 leaves open (clipa.reductions.images)"
     )
@@ -76,6 +79,24 @@ class Recipe(Strict):
         if self.kind == "pretrain" and (self.mask is not None or self.image_size != FULL_IMAGE_SIZE):
             raise ValueError(
                 "mask and image_size are a fine-tuning's; a run's name says them for pre-training"
+            )
+        for mask, reading in self.reading.items():
+            if reading not in IMAGE_REDUCTIONS[mask].readings:
+                known = ", ".join(IMAGE_REDUCTIONS[mask].readings) or "none"
+                raise ValueError(f"reading.{mask}: {reading!r} is none of its readings ({known})")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_into_its_samples(self) -> Recipe:
+        if self.kind == "negclip":
+            if (self.samples, self.batch_size, self.warmup_steps) != (None, None, None):
+                raise ValueError("samples, batch_size, warmup_steps: NegCLIP's are the scale's")
+            return self
+        samples, batch, _ = STUDY_IN_THE_PAPER[self.kind]
+        steps = (self.samples or samples) // (self.batch_size or batch)
+        if steps < max(1, self.warmup_steps or 0):
+            raise ValueError(
+                f"batch_size, warmup_steps: there are {steps} steps, of which {self.warmup_steps or 0} warm up"
             )
         return self
 

@@ -14,12 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from clipa.config import Augmentation, ConfigError, Data, Project, Scale, Schedule
+from clipa.config import MODEL_CONFIG_DIRECTORY, Augmentation, ConfigError, Data, Project, Scale, Schedule
 from clipa.recipes import Recipe, chain
 from clipa.resolved import SEMANTICS, ResolvedStage, data_content, data_slug, fingerprint
 from clipa.study import FULL_TEXT_TOKENS, STUDY, TEXT_REDUCTIONS, Run, patch_size
-
-MODEL_CONFIG_DIRECTORY = Path(__file__).parent / "model_configs"
 
 TRAINING_SETS = {"pretrain": "train", "finetune": "train", "negclip": "negclip"}
 """Folder of a kind of stage's training set, below its data."""
@@ -255,6 +253,10 @@ def _check_buildable(run: Run, scale: Scale, recipes: Sequence[Recipe]) -> None:
     masked = run.kept_patches is not None or any(recipe.mask for recipe in recipes)
     if masked and run.patches is None:
         raise ConfigError(f"{run.slug}: a ConvNeXt has no patches to mask; §4.3 resizes its images")
+    for recipe in recipes:
+        whole = recipe.mask and (recipe.image_size // patch_size(run.model)) ** 2
+        if whole and recipe.mask.kept_patches > whole:
+            raise ConfigError(f"{run.slug}: mask.kept_patches: {recipe.mask.kept_patches} of {whole} patches")
     if run.kept_patches is not None and run.kept_patches not in scale.kept_patches:
         raise ConfigError(f"{file}: kept_patches: no entry for {run.kept_patches} of 196 patches")
     wrong = [name for recipe in recipes for name in recipe.reading if name != run.image_reduction]
@@ -262,7 +264,9 @@ def _check_buildable(run: Run, scale: Scale, recipes: Sequence[Recipe]) -> None:
         raise ConfigError(
             f"{run.slug}: its recipe sets a reading of {wrong[0]} masking, which the run does not have"
         )
-    if scale.data.resident and any(recipe.color_jitter for recipe in recipes):
+    own = scale.models[run.model].augmentation or scale.augmentation
+    made = [recipe.augmentation(own) for recipe in recipes]
+    if scale.data.resident and any(one.color_jitter or one.grayscale_probability for one in made):
         raise ConfigError(
             f"{run.slug}: colours are not changed by a resident loader; {file}: data.resident: false does it"
         )

@@ -6,6 +6,7 @@ Only parsing happens here; a command imports what it needs when it runs, so that
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -43,17 +44,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         expected = isinstance(error, (ValueError, OSError)) or type(error).__module__.startswith("clipa.")
         if chosen.debug or not expected:
             raise
-        print(f"clipa {chosen.verb}: {_one_line(error)}", file=sys.stderr)
+        print(f"clipa {chosen.verb}: {_one_line(error, chosen)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"clipa {chosen.verb}: interrupted", file=sys.stderr)
         return 130
 
 
-def _one_line(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror or error}"
-    return " ".join(str(error).split()) or type(error).__name__
+_FULL = "make space, and run the same command again"
+_WRITABLE = "make it writable, or choose another directory"
+_ADVICE = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: _WRITABLE,
+    errno.EPERM: _WRITABLE,
+    errno.EROFS: _WRITABLE,
+}
+
+
+def _one_line(error: Exception, chosen: argparse.Namespace) -> str:
+    """What, where and what to do. A file that the error does not name is in the stage's directory, if it trains."""
+    _silence_a_full_output()
+    if isinstance(error, OSError) and error.strerror:
+        # All other writers name their file.
+        place = error.filename or getattr(chosen, "file", "standard output")
+        advice = _ADVICE.get(error.errno, "")
+        return f"{place}: {error.strerror}{advice and '; '}{advice}"
+    said = " ".join(str(error).split()) or type(error).__name__
+    return f"{said}; {_FULL}" if "No space left on device" in said else said
+
+
+def _silence_a_full_output() -> None:
+    """Where what was printed cannot be written nothing more is, so that Python's exit adds no lines."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # ----------------------------------------------------------------------------------------------------- parsing

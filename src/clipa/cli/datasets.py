@@ -116,6 +116,7 @@ def _data(chosen: argparse.Namespace):
 def _draw(chosen: argparse.Namespace) -> int:
     from clipa.data import TEST_SETS
     from clipa.data.drawing import contact_sheet, draw_test, draw_train
+    from clipa.files import naming
 
     scale, directory = _data(chosen)
     if scale.data.world is None:
@@ -124,7 +125,8 @@ def _draw(chosen: argparse.Namespace) -> int:
         )
     parameters = scale.data.world
     if chosen.what == "sheet":
-        contact_sheet(parameters).save("docs/world.png", optimize=True)
+        with naming("docs/world.png"):
+            contact_sheet(parameters).save("docs/world.png", optimize=True)
         print("docs/world.png")
         return 0
     if chosen.what in ("train", "all"):
@@ -179,8 +181,8 @@ def _aro(chosen: argparse.Namespace) -> int:
 
 
 def _download(chosen: argparse.Namespace) -> int:
-    from clipa.config import load_downloads
     from clipa.data.web import download
+    from clipa.downloads import load_downloads
 
     print(download(chosen.what, chosen.directory, load_downloads(), chosen.unpinned))
     return 0

@@ -35,7 +35,7 @@ import numpy
 from clipa.data.shards import Entry, file_sha256, in_processes, progress_bar, read_metadata, writing
 from clipa.data.vocabulary import MANIFEST as VOCABULARY
 from clipa.data.vocabulary import VocabularyError, load_tokenizer
-from clipa.files import write_json_atomically
+from clipa.files import naming, write_json_atomically
 from clipa.locks import directory_lock
 from clipa.reductions import texts
 
@@ -142,7 +142,8 @@ def train_tagger(data_directory: Path, out: Path) -> dict[str, Any]:
         for document, (_, tags) in zip(documents, held_out, strict=True)
         for token, tag in zip(document, tags, strict=True)
     ]
-    nlp.to_disk(out)
+    with naming(out):
+        nlp.to_disk(out)
     return {
         "name": "trained on the world's gold tags",
         "version": _installed_version("spacy"),

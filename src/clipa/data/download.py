@@ -26,6 +26,7 @@ _COCO_HOST, _COCO_BUCKET = (
     "https://s3.amazonaws.com/images.cocodataset.org/",
 )
 LAYOUT = ("classnames.txt", "zeroshot_classification_templates.txt", "dataset_type.txt")
+_MOST_BYTES = 1 << 30  # COCO's captions are 67 MB
 _END = bytes(2 * tarfile.BLOCKSIZE)
 
 
@@ -109,13 +110,23 @@ def write_image_list(annotations: Path, out: Path) -> Path:
     ``{"url", "caption", "captions", "image_id"}``; ``captions`` in the order of their numbers (NegCLIP draws among
     them), ``caption`` the first. Images without a caption are left out. Returns ``out``. Raises DownloadError.
     """
-    content = _coco_captions(Path(annotations))
+    try:
+        rows = _rows(_coco_captions(Path(annotations)))
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DownloadError(
+            f"{annotations}: {COCO_CAPTIONS} is not COCO's ({error!r}); get the zip again"
+        ) from None
+    write_text_atomically(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return Path(out)
+
+
+def _rows(content: dict[str, Any]) -> list[dict[str, Any]]:
     captions: dict[int, list[str]] = {}
     for annotation in sorted(content["annotations"], key=lambda one: one["id"]):
         caption = " ".join(annotation["caption"].split())  # some end with a line break
         if caption:
             captions.setdefault(annotation["image_id"], []).append(caption)
-    rows = [
+    return [
         {
             "url": image["coco_url"].replace(_COCO_HOST, _COCO_BUCKET, 1),
             "caption": captions[image["id"]][0],
@@ -125,13 +136,13 @@ def write_image_list(annotations: Path, out: Path) -> Path:
         for image in sorted(content["images"], key=lambda one: one["id"])
         if image["id"] in captions
     ]
-    write_text_atomically(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    return Path(out)
 
 
 def _coco_captions(annotations: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(annotations) as archive:
+            if (size := archive.getinfo(COCO_CAPTIONS).file_size) > _MOST_BYTES:
+                raise ValueError(f"{COCO_CAPTIONS} unpacks to {size} bytes")
             return json.loads(archive.read(COCO_CAPTIONS))  # the zip's own checksum is compared
     except FileNotFoundError:
         raise DownloadError(

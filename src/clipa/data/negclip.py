@@ -30,7 +30,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from clipa.config import load_downloads
 from clipa.data.annotation import MANIFEST as ANNOTATED
 from clipa.data.annotation import word_spans, words_of
 from clipa.data.download import DownloadError
@@ -47,6 +46,7 @@ from clipa.data.shards import (
     writing,
 )
 from clipa.data.web import digest_of, download
+from clipa.downloads import load_downloads
 from clipa.resolved import fingerprint
 
 FOLDER = "negclip"

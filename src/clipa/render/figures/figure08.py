@@ -99,9 +99,8 @@ def _measured_gflops(row: Any, frame: pandas.DataFrame) -> float:
 
 @functools.cache
 def _towers(scale: str, model: str) -> cost.Towers:
-    from clipa.config import CONFIG_DIRECTORY, load_scale
+    from clipa.config import CONFIG_DIRECTORY, MODEL_CONFIG_DIRECTORY, load_scale
     from clipa.records import ROOT
-    from clipa.stages import MODEL_CONFIG_DIRECTORY
 
     name = load_scale(scale, ROOT / CONFIG_DIRECTORY).models[model].config
     return cost.towers_of(json.loads((MODEL_CONFIG_DIRECTORY / f"{name}.json").read_text(encoding="utf-8")))
