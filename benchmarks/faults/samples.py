@@ -35,6 +35,7 @@ FOREIGN = {
         "shards": 3,
         "lanes": 1,
         "shuffle_window": 16,
+        "download": {"repository": "laion/relaion400m"},
     },
     "about": "the small world as if somebody else had made it",
 }

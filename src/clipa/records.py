@@ -69,7 +69,7 @@ def read_records(path: str | Path) -> list[Record]:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RecordError(f"{path}: no such records file") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path}: cannot be read as JSON: {error}") from None
     check_document(document, str(path))
     return document["records"]

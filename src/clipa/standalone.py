@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import sys
 import tarfile
 import threading
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -26,6 +28,7 @@ from clipa.data.annotation import ENTRIES
 from clipa.data.annotation import MANIFEST as ANNOTATED
 from clipa.files import write_bytes_atomically
 from clipa.plan import Job, Plan
+from clipa.records import check_document
 from clipa.resolved import write
 from clipa.stages import resolve
 from clipa.study import parse_run
@@ -33,6 +36,10 @@ from clipa.train import INTERRUPTED, Interrupted, NonFinite, train_stage
 
 LARGEST_ARCHIVE = 16 << 20
 """Bytes that an archive may have: what comes back from a lent machine is often limited."""
+
+LARGEST_MEMBER = 8 * LARGEST_ARCHIVE
+"""Bytes that a file in an archive may have once unpacked; JSON packs about eightfold."""
+_RECORDS, _LOG = ("records.json", "suite.json"), "loss.jsonl"
 
 _LAST_SECONDS = 25.0
 """For evaluations that are running when time is up."""
@@ -249,15 +256,32 @@ def unpack(archive: Path, plan: Plan) -> None:
         with tarfile.open(archive, "r:gz") as stored:
             for member in stored:
                 name = PurePosixPath(member.name)
-                if not member.isfile() or name.parts[:1] != (plan.scale.name,) or ".." in name.parts:
+                ours = name.parts[:1] == (plan.scale.name,) and name.name in (*_RECORDS, _LOG)
+                if not member.isfile() or not ours or ".." in name.parts:
                     raise ValueError(
                         f"{archive}: holds {member.name}: not an archive of this scale's records"
                     )
+                if not 0 <= member.size <= LARGEST_MEMBER:
+                    raise ValueError(f"{archive}: {name} would have {member.size} bytes; move it away")
+                content = stored.extractfile(member).read()
+                if name.name in _RECORDS:
+                    _check_records(content, f"{archive}: {name}")
                 if not (root / name).exists():
                     (root / name).parent.mkdir(parents=True, exist_ok=True)
-                    write_bytes_atomically(root / name, stored.extractfile(member).read())
-    except (tarfile.TarError, EOFError, OSError) as error:
+                    write_bytes_atomically(root / name, content)
+    except (tarfile.TarError, zlib.error, EOFError, OSError, OverflowError) as error:
         raise ValueError(f"{archive}: cannot be read ({error}); move it away") from None
+
+
+def _check_records(content: bytes, name: str) -> None:
+    """Raises ValueError for what is no document of records, or holds none: it would count as measured."""
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name}: cannot be read as JSON ({error}); move the archive away") from None
+    check_document(document, name)
+    if not document["records"]:
+        raise ValueError(f"{name}: holds no records; move the archive away")
 
 
 def _say(text: str) -> None:

@@ -23,6 +23,8 @@ from clipa.resolved import fingerprint
 MANIFEST = "manifest.json"
 COCO_CAPTIONS = "annotations/captions_train2014.json"
 LAYOUT = ("classnames.txt", "zeroshot_classification_templates.txt", "dataset_type.txt")
+_LARGEST_CAPTIONS = 1 << 28
+"""Bytes that COCO's captions may have once unpacked."""
 _END = bytes(2 * tarfile.BLOCKSIZE)
 _BLOCK, _TIMEOUT_SECONDS = 1 << 20, 60
 
@@ -158,12 +160,23 @@ def write_image_list(annotations: Path, out: Path) -> Path:
     them), ``caption`` the first. Images without a caption are left out. Returns ``out``. Raises DownloadError.
     """
     content = _coco_captions(Path(annotations))
+    try:
+        rows = _image_rows(content)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DownloadError(
+            f"{annotations}: {COCO_CAPTIONS} is not COCO's ({error!r}); expected annotations_trainval2014.zip"
+        ) from None
+    write_text_atomically(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return Path(out)
+
+
+def _image_rows(content: dict[str, Any]) -> list[dict[str, Any]]:
     captions: dict[int, list[str]] = {}
     for annotation in sorted(content["annotations"], key=lambda one: one["id"]):
         caption = " ".join(annotation["caption"].split())  # some end with a line break
         if caption:
             captions.setdefault(annotation["image_id"], []).append(caption)
-    rows = [
+    return [
         {
             "url": image["coco_url"],
             "caption": captions[image["id"]][0],
@@ -173,13 +186,13 @@ def write_image_list(annotations: Path, out: Path) -> Path:
         for image in sorted(content["images"], key=lambda one: one["id"])
         if image["id"] in captions
     ]
-    write_text_atomically(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    return Path(out)
 
 
 def _coco_captions(annotations: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(annotations) as archive:
+            if (size := archive.getinfo(COCO_CAPTIONS).file_size) > _LARGEST_CAPTIONS:
+                raise ValueError(f"{COCO_CAPTIONS} would have {size >> 20} MiB")
             return json.loads(archive.read(COCO_CAPTIONS))  # the zip's own checksum is compared
     except FileNotFoundError:
         raise DownloadError(
