@@ -35,8 +35,10 @@ FOREIGN = {
         "shards": 3,
         "lanes": 1,
         "shuffle_window": 16,
+        "download": {"repository": "laion/relaion400m"},
     },
     "about": "the small world as if somebody else had made it",
+    "tagger": "en_core_web_sm",
 }
 LIMIT_SECONDS, LIMIT_MB = 60.0, 1050
 """Time and memory of a command; all imports take 560 MB, a small training 100 more."""
@@ -193,7 +195,7 @@ def trained(world: World, seed: int, name: str, change: Callable[[Members], Memb
             if outcome is not None and (verb, outcome[0]) != (
                 "annotate",
                 REFUSED,
-            ):  # it has no tags from elsewhere
+            ):  # the tagger may be absent
                 return (STOPPED, f"{verb}: {outcome[1]}") if outcome[0] == REFUSED else outcome
         return SAME, "trained to its end"
 

@@ -257,7 +257,12 @@ def unpack(archive: Path, plan: Plan) -> None:
             members = stored.getmembers()
             for member in members:
                 parts = PurePosixPath(member.name).parts
-                if not member.isfile() or parts[:1] != (plan.scale.name,) or ".." in parts:
+                ours = parts[:1] == (plan.scale.name,) and parts[-1] in (
+                    "records.json",
+                    "suite.json",
+                    "loss.jsonl",
+                )
+                if not member.isfile() or not ours or ".." in parts:
                     raise ValueError(
                         f"{archive}: holds {member.name}: not an archive of this scale's records"
                     )

@@ -146,9 +146,17 @@ def load_candidate(
             f"{directory}: exported for {found[0]} pixels and {found[1]} text tokens, "
             f"expected {image_size} and {text_tokens}; train the stage again"
         )
+    if "hf_model_name" in configuration["text_cfg"]:
+        raise EvaluationError(f"{directory}: names a text tower from elsewhere; train the stage again")
     name = f"local-dir:{directory}"
-    model = open_clip.create_model(name, precision="fp32", device=device).eval()
-    tokenizer = open_clip.get_tokenizer(name)
+    try:
+        model = open_clip.create_model(name, precision="fp32", device=device).eval()
+        tokenizer = open_clip.get_tokenizer(name)
+    except (
+        Exception
+    ) as error:  # of safetensors, tokenizers, torch: in any case the folder holds no such model
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise EvaluationError(f"{directory}: cannot be loaded ({reason}); train the stage again") from None
     return Candidate(model, tokenizer, preprocessing(image_size, augmentation), device, batch_size)
 
 
