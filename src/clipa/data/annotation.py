@@ -11,9 +11,9 @@ mini scale may run on such a machine) the gold tags themselves become the sideca
 
 The released code tags no captions. It tags the entries of the vocabulary once, each as a text of its own, and takes a
 word for what the entry of its first piece is. ``<data>/vocabulary/entries.json`` has these tags: ``{"tagger",
-"tokenizer", "tags": {entry: tag, …}, "digest"}``, in the order of the ids. An entry of several words (``[UNK]``, ``##ing``:
-brackets and hashes are words) has the tag of the last one, as there. Gold tags belong to words, so there an entry has
-the most frequent tag of the words that begin with it.
+"tokenizer", "tags": {entry: tag, …}, "digest"}``, in the order of the ids. An entry of several words (``[UNK]``,
+``##ing``: brackets and hashes are words) has the tag of the last one, as there. Gold tags belong to words, so there an
+entry has the most frequent tag of the words that begin with it.
 
 The released code sorts by Penn's tags: VB* is verbs and the auxiliaries be, have and do; modals are MD, hence
 "other". Universal POS calls all of these auxiliaries AUX, so modals are told apart by a list of them.
@@ -49,7 +49,6 @@ from clipa.data.samples import (
 )
 from clipa.data.shards import (
     Entry,
-    ShardError,
     check_bytes,
     file_sha256,
     in_processes,
@@ -61,8 +60,8 @@ from clipa.data.vocabulary import MANIFEST as VOCABULARY
 from clipa.data.vocabulary import VocabularyError, load_tokenizer
 from clipa.files import write_json_atomically
 from clipa.locks import directory_lock
-from clipa.resolved import fingerprint
 from clipa.reductions import texts
+from clipa.resolved import fingerprint
 
 if TYPE_CHECKING:
     from spacy.language import Language

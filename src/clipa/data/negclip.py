@@ -16,10 +16,10 @@ mean over the set and divided by its deviation.
 
 from __future__ import annotations
 
-import io
 import json
 import logging
-import tarfile
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
