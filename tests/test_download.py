@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from clipa.data.download import DownloadError, index_test_set, index_training
+from clipa.data.shards import ShardError
 
 
 def shard(path: Path, samples: int, suffixes: tuple[str, ...]) -> None:
@@ -27,7 +28,9 @@ def shard(path: Path, samples: int, suffixes: tuple[str, ...]) -> None:
 def test_training_shards(tmp_path, processes):
     for name, samples in (("00000.tar", 5), ("00001.tar", 3)):
         shard(tmp_path / name, samples, ("jpg", "txt", "json"))
-        (tmp_path / name).with_name(name.replace(".tar", "_stats.json")).write_text("{}", encoding="utf-8")
+        (tmp_path / name).with_name(name.replace(".tar", "_stats.json")).write_text(
+            json.dumps({"count": 7, "successes": samples}), encoding="utf-8"
+        )
     manifest = json.loads(index_training(tmp_path, processes).read_text(encoding="utf-8"))
     assert [(entry["name"], entry["samples"]) for entry in manifest["shards"]] == [
         ("00000.tar", 5),
@@ -49,7 +52,7 @@ def test_a_truncated_shard_is_named(tmp_path):
     shard(tmp_path / "00000.tar", 5, ("jpg",))
     content = (tmp_path / "00000.tar").read_bytes()
     (tmp_path / "00000.tar").write_bytes(content[:2000])
-    with pytest.raises(DownloadError, match=r"00000\.tar: not a whole tar file"):
+    with pytest.raises(ShardError, match=r"00000\.tar: not a whole tar file"):
         index_training(tmp_path)
     assert not (tmp_path / "manifest.json").exists()
 

@@ -133,8 +133,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         members = [(member.name, archive.extractfile(member).read()) for member in archive]
     members[6] = (members[6][0], b"no picture")
     shard.write_bytes(shards.tar_bytes(members))
+    renew(data / "train/manifest.json", "shards")
     write_negatives(data, 1)
     return data
+
+
+def renew(manifest: Path, key: str) -> None:
+    """Let a manifest name the bytes that are there."""
+    content = json.loads(manifest.read_text(encoding="utf-8"))
+    for entry in content[key]:
+        entry["sha256"] = hashlib.sha256((manifest.parent / entry["name"]).read_bytes()).hexdigest()
+    manifest.write_text(json.dumps(content), encoding="utf-8")
 
 
 def copied(data: Path, tmp_path: Path) -> Path:
@@ -272,10 +281,9 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(data, tmp_path, mo
 def test_other_tags_or_pictures_are_noticed(data, tmp_path):
     copy = copied(data, tmp_path)
     shutil.copytree(data / "negclip", copy / "negclip")
-    manifest = copy / "train/annotation.json"
-    about = json.loads(manifest.read_text(encoding="utf-8"))
-    about["sidecars"][0]["sha256"] = "0" * 64
-    manifest.write_text(json.dumps(about), encoding="utf-8")
+    sidecar = copy / "train/00000.pos.jsonl"
+    sidecar.write_text(sidecar.read_text("utf-8").replace('"ADJ"', '"ADV"', 1), encoding="utf-8")
+    renew(copy / "train/annotation.json", "sidecars")
     before = json.loads((copy / "negclip/manifest.json").read_text(encoding="utf-8"))
     after = json.loads(write_negatives(copy, 1).read_text(encoding="utf-8"))
     assert after["made_from"] != before["made_from"] and after["fingerprint"] != before["fingerprint"]
@@ -298,10 +306,14 @@ def test_refusals_are_one_line(data, tmp_path):
         assert "\n" not in str(refusal.value)
     shard = copy / "train/00001.tar"
     shard.write_bytes(shard.read_bytes()[:30_000])
-    with pytest.raises(NegclipError, match=r"00001\.tar: .*make it again"):
+    with pytest.raises(ShardError, match=r"00001\.tar: sha256 is"):
+        write_negatives(copy, 1)
+    renew(copy / "train/manifest.json", "shards")
+    with pytest.raises(ShardError, match=r"00001\.tar: not a whole tar file: .*download it again"):
         write_negatives(copy, 1)
     sidecar = copy / "train/00000.pos.jsonl"
     sidecar.write_text("".join(sidecar.read_text("utf-8").splitlines(True)[1:]), encoding="utf-8")
+    renew(copy / "train/annotation.json", "sidecars")
     with pytest.raises(ShardError, match=r"00000\.pos\.jsonl: 000000001 where 000000000 is expected"):
         write_negatives(copy, 1)
     (copy / "train/annotation.json").unlink()

@@ -172,10 +172,11 @@ def test_divergence_stops_all_processes_before_the_update(world: Path, codes) ->
 
 def test_undecodable_images_of_all_processes_are_counted(world: Path, codes) -> None:
     counts = [
-        json.loads((world / runs / STAGES[0].directory / "stage.json").read_text())["undecodable_images"]
+        json.loads((world / runs / STAGES[0].directory / "stage.json").read_text())["replaced_samples"]
         for runs in ("one", "two", "two-one", "one-two")
     ]
-    assert counts[0] > 1 and len(set(counts)) == 1
+    assert list(counts[0]) == ["an image that cannot be decoded"] and sum(counts[0].values()) > 1
+    assert all(count == counts[0] for count in counts)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy
 import pytest
 
-from clipa.data.shards import read_metadata, tar_bytes
+from clipa.data.samples import BadSample, captions_of, samples_of
+from clipa.data.shards import ShardError, tar_bytes
 from clipa.data.vocabulary import (
     VocabularyError,
     adopt_bert_vocabulary,
@@ -134,7 +135,7 @@ def test_a_foreign_vocabulary_is_refused(tmp_path, content, message):
 
 
 def test_refusals_say_what_to_do(data, tmp_path):
-    with pytest.raises(VocabularyError, match="no captions to train a vocabulary on; draw the world first"):
+    with pytest.raises(ShardError, match=r"manifest\.json is missing: draw or download the data first"):
         train_vocabulary(tmp_path, SIZE)
     with pytest.raises(VocabularyError, match="vocabulary_size 40 is too small"):
         (tmp_path / "train").symlink_to(data / "train")
@@ -147,7 +148,10 @@ def test_refusals_say_what_to_do(data, tmp_path):
 
 
 def test_one_caption_of_img2dataset_is_a_list_of_one(tmp_path):
-    facts = [{"caption": "a cat", "url": "x"}, {"caption": None}, {"captions": ["b", "c"], "caption": "b"}]
+    facts = [{"caption": "a cat", "url": "x"}, {"captions": ["b", "c"], "caption": "b"}, {"caption": None}]
     members = [(f"{i}.json", json.dumps(fact).encode()) for i, fact in enumerate(facts)]
     (tmp_path / "0.tar").write_bytes(tar_bytes(members))
-    assert [one["captions"] for one in read_metadata(tmp_path / "0.tar")] == [["a cat"], [""], ["b", "c"]]
+    *good, bad = samples_of(tmp_path / "0.tar")
+    assert [captions_of(sample) for sample in good] == [["a cat"], ["b", "c"]]
+    with pytest.raises(BadSample, match="no caption"):
+        captions_of(bad)

@@ -6,6 +6,8 @@ import random
 import tarfile
 from pathlib import Path
 
+from clipa.files import sha256_of
+
 COLOURS = ("red", "blue", "green", "purple")
 NOUNS = ("umbrella", "anchor", "snowman", "star", "heart", "telephone", "aeroplane", "scissors")
 SENTENCES = (
@@ -16,7 +18,10 @@ SENTENCES = (
 
 
 def write_shards(train: Path, shards: int, samples: int, seed: int = 0) -> list[str]:
-    """Write ``shards`` tar files of ``samples`` samples, two captions each; returns all captions in order."""
+    """Write ``shards`` tar files of ``samples`` samples, two captions each, and their manifest.
+
+    Returns all captions in order.
+    """
     train.mkdir(parents=True, exist_ok=True)
     draw = random.Random(seed)
     written = []
@@ -29,7 +34,18 @@ def write_shards(train: Path, shards: int, samples: int, seed: int = 0) -> list[
                 _add(archive, f"{key}.jpg", b"not looked at")
                 _add(archive, f"{key}.txt", captions[0].encode())
                 _add(archive, f"{key}.json", json.dumps({"captions": captions, "pos": tags}).encode())
+    write_manifest(train, dict.fromkeys(sorted(path.name for path in train.glob("*.tar")), samples))
     return written
+
+
+def write_manifest(train: Path, samples: dict[str, int]) -> Path:
+    """Write the manifest of the shards that ``samples`` names, with their numbers of samples."""
+    shards = [
+        {"name": name, "samples": count, "sha256": sha256_of(train / name)} for name, count in samples.items()
+    ]
+    path = train / "manifest.json"
+    path.write_text(json.dumps({"shards": shards}), encoding="utf-8")
+    return path
 
 
 def _caption(draw: random.Random) -> tuple[str, list[str]]:

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clipa import checkpoint, distributed, models
+from clipa.data.samples import REASONS, Reason, named
 from clipa.data.shards import ShardError, read_manifest
 from clipa.data.stream import StreamSpec, batches, mask_key
 from clipa.files import write_json_atomically, write_text_atomically
@@ -48,8 +50,8 @@ from clipa.resolved import (
 INTERRUPTED = 75
 """Exit code after SIGTERM with a checkpoint saved: start the same command again to resume (EX_TEMPFAIL)."""
 
-UNDECODABLE_LIMIT = 0.01
-"""Share of images that may be undecodable before the stage stops: more means damaged data, not bad luck."""
+BAD_SAMPLES_LIMIT = 0.01
+"""Share of samples that may be bad before the stage stops: more means damaged data, not bad luck."""
 
 
 class Interrupted(RuntimeError):
@@ -71,7 +73,7 @@ class State:
     towers: nn.Module
     optimizer: torch.optim.AdamW
     step: int = 0
-    replaced: int = 0
+    replaced: Counter[Reason] = field(default_factory=Counter)
     seconds: float = 0.0
     losses: list[dict[str, Any]] = field(default_factory=list)
     world_sizes: list[int] = field(default_factory=list)
@@ -136,8 +138,8 @@ def _update_until_done(stage: ResolvedStage, spec: StreamSpec, state: State) -> 
             models.clamp_logit_scale(state.model)
 
             # All processes must leave the loop at the same step, whichever of them was asked to stop.
-            stop, replaced = distributed.all_reduce(bool(received), replaced)
-            state.step, state.replaced = step + 1, state.replaced + replaced
+            stop, *replaced = distributed.all_reduce(bool(received), *replaced.tolist())
+            state.step, state.replaced = step + 1, state.replaced + _by_reason(replaced)
             state.seconds = seconds_before + time.monotonic() - began
             _check_replaced(schedule, state, spec)
             last = state.step == schedule.steps
@@ -275,7 +277,7 @@ def _save(stage: ResolvedStage, state: State) -> None:
         "inputs": state.inputs,
         "commits": state.commits,
         "integrity": state.integrity,
-        "replaced": state.replaced,
+        "replaced_samples": dict(state.replaced),
         "seconds": round(state.seconds, 3),
         "processes": state.world_sizes,
         "losses": state.losses,
@@ -294,7 +296,10 @@ def _write_losses(stage: ResolvedStage, state: State) -> None:
 
 def _restore(state: State, tensors: Mapping[str, Tensor], metadata: dict[str, Any]) -> None:
     distributed.load_full_state_dict(state.model, state.optimizer, tensors)
-    state.replaced, state.seconds = metadata["replaced"], metadata["seconds"]
+    # Checkpoints of before have one count, of images alone.
+    earlier_counts = metadata.get("replaced_samples") or {Reason.IMAGE: metadata.get("replaced", 0)}
+    state.replaced = Counter({Reason(reason): count for reason, count in earlier_counts.items() if count})
+    state.seconds = metadata["seconds"]
     state.losses, state.world_sizes = metadata["losses"], metadata.get("processes", [])
     # Weaker checks and uncommitted changes of any part are those of the whole.
     state.integrity = weaker(state.integrity, metadata["integrity"])
@@ -322,7 +327,7 @@ def _finish(stage: ResolvedStage, state: State, weights: dict[str, Tensor]) -> P
             "steps": state.step,
             "processes": state.world_sizes,
             "samples_seen": samples,
-            "undecodable_images": state.replaced,
+            "replaced_samples": dict(state.replaced),
             "final_loss": state.losses[-1]["loss"],
             "parameters": sum(p.numel() for p in state.model.parameters() if p.requires_grad),
             "data_fingerprint": state.inputs["data"][:FINGERPRINT_LENGTH],
@@ -375,10 +380,15 @@ def _check_finite(model: nn.Module, loss: Tensor, step: int, directory: Path) ->
 
 def _check_replaced(schedule: StageSchedule, state: State, spec: StreamSpec) -> None:
     seen = state.step * schedule.batch_size
-    if state.replaced > 10 and state.replaced > UNDECODABLE_LIMIT * seen:
+    bad = state.replaced.total()
+    if bad > 10 and bad > BAD_SAMPLES_LIMIT * seen:
         raise ShardError(
-            f"{spec.directory}: {state.replaced} of {seen} images cannot be decoded; check the data"
+            f"{spec.directory}: {bad} of {seen} samples are bad ({named(state.replaced)}); check the data"
         )
+
+
+def _by_reason(counts: list[int]) -> Counter[Reason]:
+    return Counter({reason: count for reason, count in zip(REASONS, counts, strict=True) if count})
 
 
 def autocast(content: Content) -> Any:

@@ -11,9 +11,9 @@ mini scale may run on such a machine) the gold tags themselves become the sideca
 
 The released code tags no captions. It tags the entries of the vocabulary once, each as a text of its own, and takes a
 word for what the entry of its first piece is. ``<data>/vocabulary/entries.json`` has these tags: ``{"tagger",
-"tokenizer", "tags": {entry: tag, …}}``, in the order of the ids. An entry of several words (``[UNK]``, ``##ing``:
-brackets and hashes are words) has the tag of the last one, as there. Gold tags belong to words, so there an entry has
-the most frequent tag of the words that begin with it.
+"tokenizer", "tags": {entry: tag, …}, "digest"}``, in the order of the ids. An entry of several words (``[UNK]``,
+``##ing``: brackets and hashes are words) has the tag of the last one, as there. Gold tags belong to words, so there an
+entry has the most frequent tag of the words that begin with it.
 
 The released code sorts by Penn's tags: VB* is verbs and the auxiliaries be, have and do; modals are MD, hence
 "other". Universal POS calls all of these auxiliaries AUX, so modals are told apart by a list of them.
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -32,18 +33,41 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from clipa.data.shards import Entry, file_sha256, in_processes, progress_bar, read_metadata, writing
+from clipa.data.samples import (
+    ANNOTATION,
+    TAGS,
+    TEXTS,
+    BadSample,
+    RawSample,
+    Reason,
+    captions_of,
+    metadata_of,
+    named,
+    read_shard,
+    samples_of,
+    tagged_lines,
+)
+from clipa.data.shards import (
+    Entry,
+    check_bytes,
+    file_sha256,
+    in_processes,
+    progress_bar,
+    read_manifest,
+    writing,
+)
 from clipa.data.vocabulary import MANIFEST as VOCABULARY
 from clipa.data.vocabulary import VocabularyError, load_tokenizer
 from clipa.files import naming, write_json_atomically
 from clipa.locks import directory_lock
 from clipa.reductions import texts
+from clipa.resolved import fingerprint
 
 if TYPE_CHECKING:
     from spacy.language import Language
     from tokenizers import Tokenizer
 
-MANIFEST = "annotation.json"
+MANIFEST = ANNOTATION
 ENTRIES = "entries.json"
 UNSEEN = "X"
 """Universal POS of what has no part of speech: an entry without a word, or one that no tagged word begins with."""
@@ -94,16 +118,19 @@ def annotate(data_directory: Path, processes: int, tagger: str = GOLD) -> Path:
     ``tagger`` is "gold" (train a small one on the world's own tags first), "world" (take these tags themselves) or the
     name of an installed spaCy pipeline (``en_core_web_sm``). Shards that an interrupted call has finished with the same
     tagger are not tagged again. The entries of ``<data_directory>/vocabulary``, where there is one, are tagged after
-    the captions. Raises AnnotationError when there are no shards, or when the pipeline is not installed.
+    the captions. A sample with a bad caption gets a line without captions, and is counted on standard error. Raises
+    AnnotationError when there are no shards, or when the pipeline is not installed; ShardError for shards that are not
+    their manifest's.
     """
     train, vocabulary = (Path(data_directory) / name for name in ("train", "vocabulary"))
-    shards = sorted(path.name for path in train.glob("*.tar"))
+    manifest = read_manifest(train)
+    shards = manifest["shards"]
     if not shards:
         raise AnnotationError(f"{train}: no shards to annotate; draw the world (or download the data) first")
     with writing(train / MANIFEST, "annotation", pattern="*.pos.jsonl", key="sidecars") as parts:
         if tagger == GOLD:
             pipeline = str(Path(data_directory) / "tagger")
-            about = train_tagger(Path(data_directory), Path(pipeline))
+            about = train_tagger(Path(data_directory), Path(pipeline), shards)
         elif tagger == WORLD:
             about, pipeline = {"name": "the world's own tags"}, WORLD
         else:
@@ -111,28 +138,34 @@ def annotate(data_directory: Path, processes: int, tagger: str = GOLD) -> Path:
         # What a finished call has made may be of other shards: all of it is made again.
         for made in (train / MANIFEST, vocabulary / ENTRIES):
             made.unlink(missing_ok=True)
-        parts.resume({"tagger": about})
-        jobs = {Path(name).stem + ".pos.jsonl": (train / name, pipeline) for name in shards}
+        header = {"tagger": about, "train": fingerprint(manifest)}
+        parts.resume(header)
+        jobs = {Path(shard["name"]).stem + ".pos.jsonl": (train, shard, pipeline) for shard in shards}
         with progress_bar("parts of speech", len(shards), "shard") as bar:
             entries = parts.write(_annotate_shard, jobs, processes, lambda entry: bar.update())
         if (vocabulary / VOCABULARY).is_file():
-            sidecars = [train / name for name in jobs]
+            sidecars = [(train / entry["name"], entry["sha256"]) for entry in entries]
             _annotate_entries(vocabulary, sidecars, pipeline, about, processes)
         words, captions = (sum(entry[key] for entry in entries) for key in ("words", "captions"))
-        return parts.finish({"tagger": about, "words": words, "captions": captions, "sidecars": entries})
+        bad = sum((Counter(entry.get("bad_samples", {})) for entry in entries), Counter())
+        if bad:
+            print(f"{train}: {bad.total()} samples without tags: {named(bad)}", file=sys.stderr)
+        return parts.finish({**header, "words": words, "captions": captions, "sidecars": entries})
 
 
-def train_tagger(data_directory: Path, out: Path) -> dict[str, Any]:
-    """Train a small spaCy tagger on gold tags of the training shards and save it in ``out``.
+def train_tagger(data_directory: Path, out: Path, shards: list[Entry]) -> dict[str, Any]:
+    """Train a small spaCy tagger on gold tags of the training ``shards`` and save it in ``out``.
 
     Returns its description: seed, number of captions, accuracy (share of words) on captions of another shard (or of
     the same one's end) than those it learnt from. Runs on one thread from a fixed seed: same captions, same tagger.
     """
-    shards = sorted((data_directory / "train").glob("*.tar"))
-    captions = list(islice(gold_captions(shards[0]), TRAINING_CAPTIONS + HELD_OUT_CAPTIONS))
+    first, last = (data_directory / "train" / shards[place]["name"] for place in (0, -1))
+    for path, entry in ((first, shards[0]), (last, shards[-1])):
+        check_bytes(path, entry["sha256"])
+    captions = list(islice(gold_captions(first), TRAINING_CAPTIONS + HELD_OUT_CAPTIONS))
     if len(shards) > 1:
         learnt = captions[:TRAINING_CAPTIONS]
-        held_out = list(islice(gold_captions(shards[-1]), HELD_OUT_CAPTIONS))
+        held_out = list(islice(gold_captions(last), HELD_OUT_CAPTIONS))
     else:
         learnt, held_out = captions[: len(captions) // 2], captions[len(captions) // 2 :]
     nlp = _fit(learnt)
@@ -155,19 +188,27 @@ def train_tagger(data_directory: Path, out: Path) -> dict[str, Any]:
 
 
 def gold_captions(shard: Path) -> Iterator[tuple[list[str], list[str]]]:
-    """(words, tags) of every caption of one drawn shard. Raises AnnotationError where they do not go together."""
-    for content in read_metadata(shard):
-        if "pos" not in content:
-            raise AnnotationError(
-                f"{shard}: sample {content['key']} has no gold tags; name an installed tagger, as en_core_web_sm"
-            )
-        for caption, tags in zip(content["captions"], content["pos"], strict=True):
-            words = words_of(caption)
-            if len(words) != len(tags):
-                raise AnnotationError(
-                    f"{shard}: sample {content['key']}: {len(words)} words but {len(tags)} tags in {caption!r}"
-                )
-            yield words, tags
+    """(words, tags) of every good caption of one drawn shard. Raises AnnotationError where they do not go together."""
+    for sample in samples_of(shard, TEXTS):
+        try:
+            captions, gold = captions_of(sample), metadata_of(sample).get("pos")
+        except BadSample:
+            continue
+        yield from _gold(f"{shard}: sample {sample.key}", captions, gold)
+
+
+def _gold(where: str, captions: list[str], gold: Any) -> Iterator[tuple[list[str], list[str]]]:
+    """Words and gold tags of a sample's captions."""
+    if gold is None:
+        raise AnnotationError(f"{where} has no gold tags; name an installed tagger, as en_core_web_sm")
+    if not isinstance(gold, list) or len(gold) != len(captions):
+        raise AnnotationError(f"{where}: not one list of gold tags for each caption; draw it again")
+    for caption, tags in zip(captions, gold, strict=True):
+        words = words_of(caption)
+        if not isinstance(tags, list) or len(words) != len(tags):
+            count = len(tags) if isinstance(tags, list) else "no"
+            raise AnnotationError(f"{where}: {len(words)} words but {count} tags in {caption!r}")
+        yield words, tags
 
 
 def words_of(caption: str) -> list[str]:
@@ -230,27 +271,42 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _annotate_shard(name: str, shard: Path, pipeline: str) -> tuple[bytes, Entry]:
+def _annotate_shard(name: str, train: Path, shard: Entry, pipeline: str) -> tuple[bytes, Entry]:
     """The sidecar ``name`` of one shard, and its manifest entry."""
-    samples = [(content["key"], content["captions"]) for content in read_metadata(shard)]
+    bad: Counter[Reason] = Counter()
+    samples = [(sample.key, _captions(sample, bad)) for sample in read_shard(train, shard, TEXTS)]
     if pipeline == WORLD:
-        annotations = gold_captions(shard)
+        annotations = gold_captions(train / shard["name"])
     else:
         annotations = tagged_captions(pipeline, [caption for _, captions in samples for caption in captions])
     lines, count = [], 0
     for key, captions in samples:
         annotated = [{"words": words, "tags": tags} for words, tags in islice(annotations, len(captions))]
+        for unknown in {tag for caption in annotated for tag in caption["tags"] if tag not in TAGS}:
+            raise AnnotationError(
+                f"{train / shard['name']}: sample {key} is tagged {unknown!r}, which is no universal part of speech"
+            )
         count += sum(len(caption["words"]) for caption in annotated)
         row = {"key": key, "captions": annotated}
         lines.append(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
     entry = {
-        "shard": shard.name,
+        "shard": shard["name"],
         "name": name,
         "samples": len(samples),
         "captions": sum(len(captions) for _, captions in samples),
         "words": count,
+        **({"bad_samples": dict(bad)} if bad else {}),
     }
     return "".join(lines).encode("utf-8"), entry
+
+
+def _captions(sample: RawSample, bad: Counter[Reason]) -> list[str]:
+    """A sample's captions; none of a bad one, which is counted."""
+    try:
+        return captions_of(sample)
+    except BadSample as error:
+        bad[error.reason] += 1
+        return []
 
 
 def tagged_captions(pipeline: str, captions: list[str]) -> Iterator[tuple[list[str], list[str]]]:
@@ -307,12 +363,14 @@ def load_entry_parts(vocabulary: Path) -> numpy.ndarray:
     path = Path(vocabulary) / ENTRIES
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
-        tags, tokenizer = table["tags"], table["tokenizer"]
+        tags, tokenizer, digest = table["tags"], table["tokenizer"], table.pop("digest")
+        if fingerprint(table) != digest or not TAGS.issuperset(tags.values()):
+            raise ValueError("not as it was written")
     except FileNotFoundError:
         raise VocabularyError(
             f"{path}: missing: tag the vocabulary's entries first (python -m clipa annotate)"
         ) from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise VocabularyError(f"{path}: broken: tag the entries again (python -m clipa annotate)") from None
     if tokenizer != _tokenizer_sha256(vocabulary):
         raise VocabularyError(
@@ -333,7 +391,7 @@ def _tokenizer_sha256(vocabulary: Path) -> str | None:
 
 
 def _annotate_entries(
-    vocabulary: Path, sidecars: list[Path], pipeline: str, about: dict[str, Any], processes: int
+    vocabulary: Path, sidecars: list[tuple[Path, str]], pipeline: str, about: dict[str, Any], processes: int
 ) -> None:
     """Write the table of the vocabulary's entries; each is tagged alone, or counted in ``sidecars`` (WORLD)."""
     with directory_lock(vocabulary, "annotation"):
@@ -341,7 +399,7 @@ def _annotate_entries(
         entries = entries_of(tokenizer)
         if pipeline == WORLD:
             counts: Counter[tuple[str, str]] = Counter()
-            for found in in_processes(_tag_counts, [(sidecar,) for sidecar in sidecars], processes):
+            for found in in_processes(_tag_counts, sidecars, processes):
                 counts.update(found)
             tags = tags_of_first_pieces(tokenizer, counts)
         else:
@@ -349,13 +407,12 @@ def _annotate_entries(
         write_entry_tags(vocabulary, about, entries, tags)
 
 
-def _tag_counts(sidecar: Path) -> Counter[tuple[str, str]]:
+def _tag_counts(sidecar: Path, sha256: str) -> Counter[tuple[str, str]]:
     """How often each (word, tag) stands in a sidecar."""
     counts: Counter[tuple[str, str]] = Counter()
-    with open(sidecar, encoding="utf-8") as lines:
-        for line in lines:
-            for caption in json.loads(line)["captions"]:
-                counts.update(zip(caption["words"], caption["tags"], strict=True))
+    for _, tagged in tagged_lines(sidecar, sha256):
+        for words, tags in tagged:
+            counts.update(zip(words, tags, strict=True))
     return counts
 
 
@@ -385,6 +442,10 @@ def write_entry_tags(
 ) -> Path:
     """Write the table of a vocabulary directory; ``about`` describes the tagger. Returns its path."""
     path = Path(vocabulary) / ENTRIES
-    table = dict(zip(entries, tags, strict=True))
-    write_json_atomically(path, {"tagger": about, "tokenizer": _tokenizer_sha256(vocabulary), "tags": table})
+    table = {
+        "tagger": about,
+        "tokenizer": _tokenizer_sha256(vocabulary),
+        "tags": dict(zip(entries, tags, strict=True)),
+    }
+    write_json_atomically(path, {**table, "digest": fingerprint(table)})
     return path

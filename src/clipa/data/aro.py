@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy
-from PIL import Image
 
 from clipa.data.annotation import describe_pipeline, tagged_captions
 from clipa.data.captions import wrong_orders
 from clipa.data.download import DownloadError, index_test_set
+from clipa.data.samples import BadSample, decoded
 from clipa.data.shards import Entry, Members, file_sha256, progress_bar, tar_bytes, writing
 from clipa.files import write_text_atomically
 from clipa.resolved import fingerprint
@@ -106,8 +106,8 @@ class Images:
         if name != self._last[0]:  # an image is read once for each of its captions, in a row
             content = self._content(name)
             try:
-                Image.open(io.BytesIO(content)).load()
-            except (OSError, SyntaxError) as error:
+                decoded(content)
+            except BadSample as error:
                 raise DownloadError(
                     f"{self._folder / name}: not a whole image ({error}); get it again"
                 ) from None
@@ -276,5 +276,5 @@ def crop(content: bytes, box: tuple[float, float, float, float], name: str) -> b
     if box[2] <= box[0] or box[3] <= box[1]:
         raise DownloadError(f"{name}: the box {box} is empty; get the listing again")
     written = io.BytesIO()
-    Image.open(io.BytesIO(content)).convert("RGB").crop(box).save(written, "PNG")
+    decoded(content).crop(box).save(written, "PNG")
     return written.getvalue()

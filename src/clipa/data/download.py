@@ -7,12 +7,11 @@ start from it, so a truncated download is noticed here and not in the middle of 
 from __future__ import annotations
 
 import json
-import os
-import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
+from clipa.data.samples import samples_of
 from clipa.data.shards import Entry, file_sha256, in_processes
 from clipa.files import write_json_atomically, write_text_atomically
 from clipa.locks import directory_lock
@@ -27,7 +26,6 @@ _COCO_HOST, _COCO_BUCKET = (
 )
 LAYOUT = ("classnames.txt", "zeroshot_classification_templates.txt", "dataset_type.txt")
 _MOST_BYTES = 1 << 30  # COCO's captions are 67 MB
-_END = bytes(2 * tarfile.BLOCKSIZE)
 
 
 class DownloadError(ValueError):
@@ -40,8 +38,8 @@ class DownloadError(ValueError):
 def index_training(directory: Path, processes: int = 1) -> Path:
     """Write ``directory/manifest.json`` for the shards that img2dataset wrote there; returns its path.
 
-    Counts come from reading every tar, not from img2dataset's own statistics. Raises DownloadError when there is
-    no shard, or one is cut short.
+    Counts come from reading every tar, and must be those of img2dataset's own statistics where these are there. Raises
+    DownloadError when there is no shard or they differ, ShardError when one is not a whole tar.
     """
     directory = Path(directory)
     with directory_lock(directory, "manifest of the training shards"):
@@ -53,7 +51,8 @@ def index_training(directory: Path, processes: int = 1) -> Path:
 def index_test_set(directory: Path) -> Path:
     """Write ``directory/manifest.json`` for a test set in CLIP_benchmark's webdataset layout; returns its path.
 
-    Raises DownloadError when shards are missing (``test/nshards.txt`` says how many there must be) or cut short.
+    Raises DownloadError when shards are missing (``test/nshards.txt`` says how many there must be), ShardError when one
+    is not a whole tar.
     """
     directory = Path(directory)
     with directory_lock(directory, f"manifest of the test set {directory.name}"):
@@ -80,19 +79,28 @@ def _entries(folder: Path, directory: Path, processes: int) -> list[Entry]:
 
 
 def _entry(path: Path) -> Entry:
-    """Name, number of samples (images), sha256 and size of one shard."""
+    """Name, number of samples, sha256 and size of one shard."""
     digest = file_sha256(path)
-    with open(path, "rb") as file:
-        # tarfile takes a header that is cut short for the end; a whole archive ends with two blocks of zeros.
-        file.seek(-min(path.stat().st_size, len(_END)), os.SEEK_END)
-        if file.read() != _END:
-            raise DownloadError(f"{path}: not a whole tar file (no end mark); delete it and download again")
-    try:
-        with tarfile.open(path) as archive:
-            samples = sum(member.name.endswith((".jpg", ".jpeg", ".png", ".webp")) for member in archive)
-    except (tarfile.TarError, EOFError) as error:
-        raise DownloadError(f"{path}: not a whole tar file ({error}); delete it and download again") from None
+    samples = sum(1 for _ in samples_of(path, ()))
+    announced = _announced(path.with_name(f"{path.stem}_stats.json"))
+    if announced is not None and announced != samples:
+        raise DownloadError(
+            f"{path}: {samples} samples, {path.stem}_stats.json says {announced}; delete both and download again"
+        )
     return {"name": path.name, "samples": samples, "sha256": digest, "bytes": path.stat().st_size}
+
+
+def _announced(statistics: Path) -> int | None:
+    """How many samples img2dataset says that it wrote; None where it has left no statistics."""
+    text = _text(statistics)
+    if text is None:
+        return None
+    try:
+        return int(json.loads(text)["successes"])
+    except (ValueError, KeyError, TypeError):
+        raise DownloadError(
+            f"{statistics}: no statistics of img2dataset; delete it and its shard and download again"
+        ) from None
 
 
 def _text(path: Path) -> str | None:

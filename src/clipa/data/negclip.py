@@ -16,10 +16,10 @@ mean over the set and divided by its deviation.
 
 from __future__ import annotations
 
-import io
 import json
 import logging
-import tarfile
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -33,16 +33,22 @@ from PIL import Image
 from clipa.data.annotation import MANIFEST as ANNOTATED
 from clipa.data.annotation import word_spans, words_of
 from clipa.data.download import DownloadError
+from clipa.data.samples import (
+    BadSample,
+    RawSample,
+    Reason,
+    decoded,
+    named,
+    read_shard,
+    tagged_captions_of,
+)
 from clipa.data.shards import (
     Entry,
     Members,
-    captions_of,
     in_processes,
     progress_bar,
     read_manifest,
-    samples_of,
     tar_bytes,
-    with_tags,
     writing,
 )
 from clipa.data.web import digest_of, download
@@ -208,65 +214,57 @@ def _sidecars(train: Path) -> list[dict[str, Any]]:
 
 
 def _rows(train: Path, shards: list[dict[str, Any]], processes: int, limit: int | None) -> list[Row]:
-    """The images of the set, in the order of the shards, ``limit`` at most. Shards beyond it are not read."""
+    """The images of the set, in the order of the shards, ``limit`` at most. Shards beyond it are not read.
+
+    Bad samples are left out, and counted on standard error.
+    """
     found: list[Row] = []
+    bad: Counter[Reason] = Counter()
     at_once = len(shards) if limit is None else max(1, processes)
     with progress_bar("negative captions", len(shards), "shard") as bar:
         for first in range(0, len(shards), at_once):
-            jobs = [
-                (train / shard["name"], shard["samples"], limit) for shard in shards[first : first + at_once]
-            ]
-            for rows in in_processes(_rows_of_shard, jobs, processes):
+            jobs = [(train, shard, limit) for shard in shards[first : first + at_once]]
+            for rows, wrong in in_processes(_rows_of_shard, jobs, processes):
                 found += rows
+                bad += wrong
                 bar.update()
             if limit is not None and len(found) >= limit:
                 break
+    if bad:
+        print(f"{train}: {bad.total()} samples left out: {named(bad)}", file=sys.stderr)
     return found[:limit]
 
 
-def _rows_of_shard(shard: Path, samples: int, limit: int | None) -> list[Row]:
-    """The first ``limit`` images of a shard that can be in the set (in a worker process)."""
+def _rows_of_shard(train: Path, shard: Entry, limit: int | None) -> tuple[list[Row], Counter[Reason]]:
+    """The first ``limit`` images of a shard that can be in the set, and counts of bad samples (in a worker process)."""
     rows: list[Row] = []
-    read = 0
-    try:
-        with tarfile.open(shard, "r:") as archive:
-            for key, members, tagged in with_tags(samples_of(archive), shard.with_suffix(".pos.jsonl")):
-                read += 1
-                row = _row(shard.name, key, archive, members, tagged)
-                if row:
-                    rows.append(row)
-                if len(rows) == limit:
-                    return rows
-    except (tarfile.TarError, EOFError) as error:
-        raise NegclipError(f"{shard}: unreadable after {read} samples ({error}); make it again") from None
-    if read != samples:
-        raise NegclipError(f"{shard}: {read} samples, the manifest says {samples}; make it again")
-    return rows
+    bad: Counter[Reason] = Counter()
+    for sample in read_shard(train, shard, tagged=True):
+        try:
+            row = _row(shard["name"], sample)
+        except BadSample as error:
+            bad[error.reason] += 1
+            continue
+        if row:
+            rows.append(row)
+        if len(rows) == limit:
+            break
+    return rows, bad
 
 
-def _row(
-    shard: str,
-    key: str,
-    archive: tarfile.TarFile,
-    members: dict[str, tarfile.TarInfo],
-    tagged: list[dict[str, Any]],
-) -> Row | None:
-    """The row of one sample; None if it cannot be in the set."""
-    raw = {ending: archive.extractfile(member).read() for ending, member in members.items()}
+def _row(shard: str, sample: RawSample) -> Row | None:
+    """The row of one sample; None without a negative. Raises BadSample, or ShardError for lack of tags."""
     captions, negatives = [], []
-    for caption, words in zip(captions_of(raw), tagged, strict=True):
-        made = negative_captions(caption, words["tags"])
+    for caption, tags in zip(*tagged_captions_of(sample), strict=True):
+        made = negative_captions(caption, tags)
         if made:
             captions.append(caption)
             negatives.append(made)
-    if not captions or "jpg" not in raw:
+    ending = sample.image_ending()
+    if not captions:
         return None
-    try:
-        fields = pooled(raw["jpg"])
-    except OSError:
-        return None
-    place = members["jpg"]
-    return Row(shard, key, place.offset_data, place.size, fields, captions, negatives)
+    fields = pooled(sample.members[ending])
+    return Row(shard, sample.key, *sample.places[ending], fields, captions, negatives)
 
 
 def _features(train: Path, rows: list[Row], encoder: Encoder | None) -> np.ndarray:
@@ -375,7 +373,7 @@ def encoder_of(name: str, weights: Path | None) -> Encoder | None:
     model.eval()
 
     def encode(jpegs: Iterable[bytes]) -> np.ndarray:
-        images = [prepared(Image.open(io.BytesIO(jpeg)).convert("RGB")) for jpeg in jpegs]
+        images = [prepared(decoded(jpeg)) for jpeg in jpegs]
         with torch.inference_mode():
             return model.encode_image(torch.stack(images)).double().numpy()
 
@@ -383,9 +381,8 @@ def encoder_of(name: str, weights: Path | None) -> Encoder | None:
 
 
 def pooled(jpeg: bytes) -> bytes:
-    """Colours of an image averaged over 8 × 8 fields, row by row: 192 bytes. OSError where it cannot be decoded."""
-    with Image.open(io.BytesIO(jpeg)) as image:
-        return image.convert("RGB").resize((FIELDS, FIELDS), Image.Resampling.BOX).tobytes()
+    """Colours of an image averaged over 8 × 8 fields, row by row: 192 bytes. BadSample where it cannot be decoded."""
+    return decoded(jpeg).resize((FIELDS, FIELDS), Image.Resampling.BOX).tobytes()
 
 
 def pixel_features(fields: Iterable[bytes]) -> np.ndarray:

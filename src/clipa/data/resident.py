@@ -8,22 +8,36 @@ PIL does; a pixel may still differ by 1 of 255.
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 import numpy
 import torch
-from PIL import Image
 from torch import Tensor
 
 from clipa.config import Augmentation
 from clipa.data.annotation import MANIFEST, load_entry_parts
-from clipa.data.shards import ShardError, ShardReader, captions_of, in_processes
-from clipa.data.stream import NEGCLIP, StreamSpec, crop_boxes, lane_windows, mask_key, sample_noise
+from clipa.data.samples import (
+    REASONS,
+    BadSample,
+    RawSample,
+    ShardReader,
+    captions_of,
+    image_of,
+    tagged_captions_of,
+)
+from clipa.data.shards import ShardError, in_processes
+from clipa.data.stream import (
+    NEGCLIP,
+    StreamSpec,
+    crop_boxes,
+    lane_windows,
+    mask_key,
+    nothing_good,
+    sample_noise,
+)
 from clipa.data.vocabulary import CLASS, begins_words, load_tokenizer, word_pieces
 from clipa.reductions import texts
 from clipa.reductions.noise import uniform
@@ -45,7 +59,8 @@ class World:
     begins: Tensor  # bool [V], whether an entry of the vocabulary begins a word
     class_token: int
     first_caption: numpy.ndarray  # int64 [N]
-    captions: numpy.ndarray  # int64 [N], how many; 0: the sample cannot be decoded
+    captions: numpy.ndarray  # int64 [N], how many; 0 of a bad sample
+    wrong: numpy.ndarray  # int64 [N], the place in REASONS of what is wrong with a sample; -1: nothing
     first_sample: numpy.ndarray  # int64 [shards + 1]
 
 
@@ -56,9 +71,9 @@ def batches(
     rank: int = 0,
     world_size: int = 1,
     device: str | torch.device = "cpu",
-) -> Iterator[tuple[Tensor, Tensor, int]]:
+) -> Iterator[tuple[Tensor, Tensor, numpy.ndarray]]:
     """As :func:`clipa.data.stream.batches`, but tensors on ``device``: (images uint8 [b, 3, S, S], tokens int64
-    [b, T], replaced).
+    [b, T], replaced int64 [R]).
 
     The first call in a process reads the data; later ones, of other stages too, find it on the device. ValueError
     where colours are to be changed (only crops are made here) or for NegCLIP's pairs; ShardError or VocabularyError for
@@ -81,10 +96,10 @@ def batches(
         torch.from_numpy(load_entry_parts(spec.vocabulary)).to(device) if spec.needs_entries else None
     )
     size = spec.batch_size
-    samples, replaced = _order(spec, world, first_step * size, steps * size)
+    samples, wrong = _order(spec, world, first_step * size, steps * size)
     height, width = world.images.shape[2:]
 
-    def batch(step: int) -> tuple[Tensor, Tensor, int]:
+    def batch(step: int) -> tuple[Tensor, Tensor, numpy.ndarray]:
         # Rank r holds the positions of the lanes ≡ r (mod world_size).
         own = slice((step - first_step) * size + rank, (step - first_step + 1) * size, world_size)
         sample, noise = samples[own], sample_noise(spec.seed, spec.kind, step * size, size)[rank::world_size]
@@ -96,7 +111,9 @@ def batches(
         decided = decided.to(device, non_blocking=True)
         images = cropped(world.images[decided[:, 0]], decided[:, 3:], spec.image_size)
         tokens = _tokens(spec, world, entry_parts, decided[:, 1], decided[:, 2])
-        return images, tokens, int(replaced[own].sum())
+        # Nothing wrong is -1, and falls into the place after the last reason.
+        replaced = numpy.bincount(wrong[own] % (len(REASONS) + 1), minlength=len(REASONS) + 1)[:-1]
+        return images, tokens, replaced
 
     return map(batch, range(first_step, steps))
 
@@ -157,30 +174,31 @@ def _to_bytes(sums: Tensor) -> Tensor:
 
 
 def _order(spec: StreamSpec, world: World, start: int, end: int) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """The sample at each global position from ``start`` to ``end``, and whether it replaces an undecodable one."""
+    """The sample at each global position from ``start`` to ``end``, and what is wrong with the one that it replaces."""
     rows = slice(start // spec.lanes, end // spec.lanes)
     lanes = [_lane(spec, world, lane, rows.stop) for lane in range(spec.lanes)]
-    samples, replaced = (numpy.stack([lane[i][rows] for lane in lanes], axis=1).ravel() for i in (0, 1))
-    return samples, replaced
+    samples, wrong = (numpy.stack([lane[i][rows] for lane in lanes], axis=1).ravel() for i in (0, 1))
+    return samples, wrong
 
 
 def _lane(spec: StreamSpec, world: World, lane: int, count: int) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """The first ``count`` samples of a lane, and whether each replaces an undecodable one (by its window's next)."""
-    samples, replaced, known = [], [], 0
+    """The first ``count`` samples of a lane, each bad one replaced by its window's next, and what is wrong with it."""
+    samples, wrong, known = [], [], 0
     for _epoch, shard, first, order in lane_windows(spec, lane):
         if known >= count:
             break
         window = world.first_sample[shard] + first + order
-        good = world.captions[window] > 0
+        faults = world.wrong[window]
+        good = faults < 0
         if not good.any():
-            raise ShardError(f"{spec.directory}: no sample of a window of {len(order)} can be decoded")
+            raise nothing_good(spec.directory, [REASONS[fault] for fault in faults])
         for place in numpy.flatnonzero(~good):
             ahead = (place + numpy.arange(len(window))) % len(window)
             window[place] = (world.first_sample[shard] + first + order)[ahead[good[ahead]][0]]
         samples.append(window)
-        replaced.append(~good)
+        wrong.append(faults)
         known += len(window)
-    return numpy.concatenate(samples)[:count], numpy.concatenate(replaced)[:count]
+    return numpy.concatenate(samples)[:count], numpy.concatenate(wrong)[:count]
 
 
 # --------------------------------------------------------------------------------------------------------- reading
@@ -221,8 +239,8 @@ def _load_world(reading: StreamSpec, device: torch.device) -> World:
                 raise _several_sizes(reading, index)
             images[first_sample[index] : first_sample[index + 1]] = torch.from_numpy(pixels).to(device)
     if images is None:
-        raise ShardError(f"{reading.directory}: no image can be decoded; draw or download them again")
-    pieces, parts, counts = zip(*captions, strict=True)
+        raise ShardError(f"{reading.directory}: no sample is good; draw or download them again")
+    pieces, parts, counts, wrong = zip(*captions, strict=True)
     tokenizer = load_tokenizer(reading.vocabulary)
     longest = max(FULL_TEXT_TOKENS - 1, *(rows.shape[1] for rows in pieces))
     return World(
@@ -234,6 +252,7 @@ def _load_world(reading: StreamSpec, device: torch.device) -> World:
         tokenizer.token_to_id(CLASS),
         numpy.cumsum(numpy.concatenate(counts)) - numpy.concatenate(counts),
         numpy.concatenate(counts),
+        numpy.concatenate(wrong),
         first_sample,
     )
 
@@ -252,28 +271,31 @@ def _several_sizes(reading: StreamSpec, index: int) -> ShardError:
 
 
 def _read_shard(reading: StreamSpec, index: int) -> tuple[numpy.ndarray, ...]:
-    """Images uint8 [n, 3, H, W], pieces int32 [c, L], parts uint8 [c, L], number of captions per sample [n]."""
+    """Images uint8 [n, 3, H, W], pieces int32 [c, L], parts uint8 [c, L]; of each sample the number of captions [n]
+    and what is wrong with it [n]."""
     name, count = reading.shards[index]
     reader = ShardReader(reading.directory, name, count, reading.needs_tags, reading.expects(index))
     decoded = [_decoded(raw) for raw in reader.window(0, count)]
-    known = [entry for entry in decoded if entry is not None]
+    known = [entry for entry in decoded if not isinstance(entry, int)]
+    wrong = numpy.array([entry if isinstance(entry, int) else -1 for entry in decoded], int)
     if len({entry[0].shape for entry in known}) > 1:
         raise _several_sizes(reading, index)
     blank = numpy.zeros_like(known[0][0]) if known else None
-    pixels = numpy.stack([blank if entry is None else entry[0] for entry in decoded]) if known else ()
-    counts = numpy.array([0 if entry is None else len(entry[1]) for entry in decoded])
+    pixels = (
+        numpy.stack([blank if isinstance(entry, int) else entry[0] for entry in decoded]) if known else ()
+    )
+    counts = numpy.array([0 if isinstance(entry, int) else len(entry[1]) for entry in decoded], int)
     sentences = [sentence for entry in known for sentence in entry[1]]
     tags = [words for entry in known for words in entry[2]] if reading.text_reduction == "syntax" else None
     pieces, parts, _ = word_pieces(load_tokenizer(reading.vocabulary), sentences, tags)
-    return pixels, pieces.astype(numpy.int32), parts.astype(numpy.uint8), counts
+    return pixels, pieces.astype(numpy.int32), parts.astype(numpy.uint8), counts, wrong
 
 
-def _decoded(raw: dict[str, Any]) -> tuple[numpy.ndarray, list[str], list[list[str]]] | None:
-    """Pixels [3, H, W], captions and their words' tags of a sample; None if the sample cannot be decoded."""
+def _decoded(raw: RawSample) -> tuple[numpy.ndarray, list[str], list[list[str]]] | int:
+    """Pixels [3, H, W], captions and their words' tags of a sample; of a bad one the place in REASONS of its reason."""
     try:
-        image = Image.open(io.BytesIO(raw["jpg"])).convert("RGB")
-        captions = captions_of(raw)
-        tags = [caption["tags"] for caption in raw.get("pos", ())]
-        return numpy.asarray(image).transpose(2, 0, 1), captions, tags
-    except (OSError, KeyError, ValueError):
-        return None
+        pixels = numpy.asarray(image_of(raw)).transpose(2, 0, 1)
+        captions, tags = (captions_of(raw), []) if raw.tagged is None else tagged_captions_of(raw)
+        return pixels, captions, tags
+    except BadSample as error:
+        return REASONS.index(error.reason)

@@ -23,7 +23,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clipa.files import sha256_of, write_bytes_atomically, write_json_atomically
+from clipa.files import read_json, sha256_of, write_bytes_atomically, write_json_atomically
 from clipa.locks import directory_lock
 
 Members = list[tuple[str, bytes]]
@@ -53,7 +53,7 @@ def read_manifest(directory: Path, name: str = "manifest.json") -> dict[str, Any
     if name != "manifest.json":
         key, what, verb = "sidecars", "tag the captions", "annotate"
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path)
         if not all(map(_is_entry, manifest[key])):
             raise ValueError(f"an entry of {key} is no name, number of samples and sha256")
     except FileNotFoundError:
@@ -64,8 +64,9 @@ def read_manifest(directory: Path, name: str = "manifest.json") -> dict[str, Any
 
 
 def _is_entry(entry: Entry) -> bool:
+    """Whether an entry names a file of its own folder, with a digest and a number of samples."""
     name, samples, sha256 = entry["name"], entry["samples"], entry["sha256"]
-    return isinstance(name, str) and Path(name).name == name and isinstance(sha256, str) and samples >= 0
+    return Path(name).name == name and isinstance(sha256, str) and type(samples) is int and samples >= 0
 
 
 def file_sha256(path: Path) -> str | None:
@@ -76,26 +77,27 @@ def file_sha256(path: Path) -> str | None:
         return None
 
 
-_CHECKED: set[tuple[Path, int, int, int]] = set()
+_CHECKED: set[tuple[Path, str, int, int, int]] = set()
 
 
-def check_bytes(path: Path, sha256: str, again: bool = False) -> None:
+def check_bytes(
+    path: Path, sha256: str, again: bool = False, cure: str = "draw or download it again"
+) -> None:
     """Compare a file with the digest that its manifest names: once a process, and again when the file has changed.
 
-    ``again``: whether or not it has. Raises ShardError that names both digests, or that the file is missing.
+    ``again``: whether or not it has. Raises ShardError that names both digests, or that the file is missing, and the
+    ``cure``.
     """
     try:
         state = path.stat()
-        seen = (path, state.st_ino, state.st_size, state.st_mtime_ns)
+        seen = (path, sha256, state.st_ino, state.st_size, state.st_mtime_ns)
         if seen in _CHECKED and not again:
             return
         found = sha256_of(path)
     except OSError as error:
-        raise ShardError(f"{path}: cannot be read ({error.strerror}); draw or download it again") from None
+        raise ShardError(f"{path}: cannot be read ({error.strerror}); {cure}") from None
     if found != sha256:
-        raise ShardError(
-            f"{path}: sha256 is {found[:16]}, its manifest names {sha256[:16]}; draw or download it again"
-        )
+        raise ShardError(f"{path}: sha256 is {found[:16]}, its manifest names {sha256[:16]}; {cure}")
     _CHECKED.add(seen)
 
 
@@ -119,108 +121,6 @@ class Expected(NamedTuple):
         sidecar = shard.with_suffix(".pos.jsonl")
         if self.sidecar is not None and sidecar.is_file():  # its absence is the reader's to report
             check_bytes(sidecar, self.sidecar, self.again)
-
-
-def samples_of(archive: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
-    """Key and members by ending of every sample of a shard, as webdataset groups them."""
-    key, members = None, {}
-    for member in archive:
-        if not member.isfile():
-            continue
-        ending = member.name.rpartition("/")[2].partition(".")[2]
-        name = member.name.removesuffix(f".{ending}")
-        if name != key and members:
-            yield key, members
-            members = {}
-        key = name
-        members[ending] = member
-    if members:
-        yield key, members
-
-
-def with_tags(samples: Iterator[tuple[str, Any]], sidecar: Path) -> Iterator[tuple[str, Any, list[Entry]]]:
-    """Every (key, sample) with its captions' words and tags, from the sidecar of parts of speech beside the shard.
-
-    Raises ShardError where there is no sidecar, or not the one of these samples.
-    """
-    try:
-        lines = open(sidecar, encoding="utf-8")  # noqa: SIM115  closed below, when the shard has been read
-    except FileNotFoundError:
-        raise ShardError(f"{sidecar}: missing: tag the captions first (python -m clipa annotate)") from None
-    with lines:
-        for key, sample in samples:
-            tagged = json.loads(next(lines, '{"key": "the end"}'))
-            if tagged["key"] != key:
-                raise ShardError(
-                    f"{sidecar}: {tagged['key']} where {key} is expected: tag the captions again"
-                )
-            yield key, sample, tagged["captions"]
-
-
-class ShardReader:
-    """Sequential reader of one shard (webdataset's tar reader) that returns windows of raw samples.
-
-    ``samples``: how many the manifest says; ``tagged``: each gets its captions' parts of speech as ``pos``;
-    ``expected``: compared with the bytes before they are read (None: the bytes are trusted).
-    """
-
-    def __init__(
-        self, directory: Path, name: str, samples: int, tagged: bool, expected: Expected | None = None
-    ) -> None:
-        from webdataset.tariterators import tarfile_to_samples
-
-        self.path, self.samples, self.next = directory / name, samples, 0
-        if expected is not None:
-            expected.check(self.path)
-        self._samples = iter(tarfile_to_samples()(iter([{"url": str(self.path)}])))
-        if tagged:
-            keyed = ((sample["__key__"], sample) for sample in self._samples)
-            pairs = with_tags(keyed, self.path.with_suffix(".pos.jsonl"))
-            self._samples = ({**sample, "pos": captions} for _, sample, captions in pairs)
-
-    def window(self, first: int, size: int) -> list[dict[str, Any]]:
-        """``size`` samples from the ``first`` on, which must not have been read. ShardError if they cannot be read."""
-        samples = []
-        try:
-            while self.next < first:
-                next(self._samples)
-                self.next += 1
-            for _ in range(size):
-                samples.append(next(self._samples))
-                self.next += 1
-        except StopIteration:
-            raise ShardError(
-                f"{self.path}: {self.next} samples, the manifest says {self.samples}; draw it again"
-            ) from None
-        except ShardError:
-            raise
-        except Exception as error:
-            raise ShardError(
-                f"{self.path}: unreadable after {self.next} samples ({error}); draw it again"
-            ) from None
-        return samples
-
-
-def captions_of(sample: dict[str, bytes]) -> list[str]:
-    """All captions of a sample: those of its metadata, or the one of its text."""
-    captions = json.loads(sample["json"]).get("captions") if "json" in sample else None
-    return captions or [sample["txt"].decode("utf-8")]
-
-
-def read_metadata(shard: Path) -> Iterator[dict[str, Any]]:
-    """The .json members of one shard, in order, each with its sample's key added as ``key``.
-
-    ``captions`` are there also where img2dataset wrote only one ``caption``, or none: then the empty one.
-    """
-    with (
-        open(shard, "rb") as file,
-        tarfile.open(fileobj=io.BufferedReader(file, 1 << 20), mode="r:") as archive,
-    ):
-        for key, members in samples_of(archive):
-            if "json" in members:
-                content = json.loads(archive.extractfile(members["json"]).read())
-                captions = content.get("captions") or [content.get("caption") or ""]
-                yield {**content, "captions": captions, "key": key}
 
 
 # ------------------------------------------------------------------------------------------------------- writing
@@ -346,7 +246,7 @@ def _write_part(make: Callable[..., tuple[bytes, Entry]], path: Path, job: tuple
 def _read(path: Path) -> dict[str, Any]:
     """A manifest, or nothing where there is none or it is cut."""
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path)
         return manifest if isinstance(manifest, dict) else {}
     except (FileNotFoundError, ValueError):
         return {}

@@ -18,9 +18,8 @@ its own; number 30 chooses the negative, and 31 of the first row the neighbour.
 
 from __future__ import annotations
 
-import io
 import itertools
-import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +31,20 @@ from PIL import Image, ImageEnhance
 
 from clipa.config import Augmentation
 from clipa.data.annotation import load_entry_parts
-from clipa.data.shards import Expected, ShardError, ShardReader, captions_of
+from clipa.data.samples import (
+    REASONS,
+    BadSample,
+    RawSample,
+    Reason,
+    ShardReader,
+    captions_of,
+    image_of,
+    metadata_of,
+    named,
+    tagged_captions_of,
+    texts,
+)
+from clipa.data.shards import Expected, ShardError
 from clipa.data.vocabulary import encode, encode_reduced, load_tokenizer
 from clipa.reductions.noise import uniform
 from clipa.reductions.texts import RECIPES
@@ -144,14 +156,15 @@ def lane_windows(spec: StreamSpec, lane: int) -> Iterator[tuple[int, int, int, n
 class Sample:
     """One sample: image uint8 [3, S, S], its caption, parts of speech of the caption's words where they are needed.
 
-    NegCLIP's have two images, [2, 3, S, S], and three more texts.
+    NegCLIP's have two images, [2, 3, S, S], and three more texts. ``replaced``: what is wrong with the sample of this
+    position, if this one stands in its place.
     """
 
     image: np.ndarray
     caption: str
     tags: list[str] | None
     position: int
-    replaced: bool
+    replaced: Reason | None
     more: tuple[str, ...] = ()
 
 
@@ -182,44 +195,52 @@ class Lane:
                 self.position += 1
             before += len(order)
 
-    def _sample(self, window: list[dict[str, bytes]], order: np.ndarray, place: int) -> Sample:
-        """The sample at ``place`` of the permuted window; an undecodable one is replaced by the next decodable one."""
+    def _sample(self, window: list[RawSample], order: np.ndarray, place: int) -> Sample:
+        """The sample at ``place`` of the permuted window; a bad one is replaced by the next good one."""
         position = self.position * self.spec.lanes + self.lane
         # NegCLIP's second image has a row of noise of its own.
         streams = ("augmentation", "neighbour") if self.spec.kind == NEGCLIP else ("augmentation",)
         seed, kind = self.spec.seed, self.spec.kind
         noise = np.concatenate([sample_noise(seed, kind, position, 1, stream) for stream in streams])
+        wrong: list[Reason] = []
         for step in range(len(order)):
             raw = window[order[(place + step) % len(order)]]
             try:
                 if self.spec.kind == NEGCLIP:
-                    images, texts = pair_of(raw, self.spec.image_size, self.spec.augmentation, noise)
-                    return Sample(images, texts[0], None, position, step > 0, texts[1:])
-                image = augmented(raw["jpg"], self.spec.image_size, self.spec.augmentation, noise[0])
-                return Sample(image, *_caption(raw, noise[0, 0]), position, step > 0)
-            except (OSError, KeyError, ValueError):
-                continue
-        raise ShardError(f"{self.spec.directory}: no sample of a window of {len(order)} can be decoded")
+                    images, said = pair_of(raw, self.spec.image_size, self.spec.augmentation, noise)
+                    return Sample(images, said[0], None, position, next(iter(wrong), None), said[1:])
+                image = augmented(image_of(raw), self.spec.image_size, self.spec.augmentation, noise[0])
+                return Sample(image, *_caption(raw, noise[0, 0]), position, next(iter(wrong), None))
+            except BadSample as error:
+                wrong.append(error.reason)
+        raise nothing_good(self.spec.directory, wrong)
 
 
-def _caption(raw: dict[str, Any], draw: float) -> tuple[str, list[str] | None]:
+def nothing_good(directory: Path, wrong: list[Reason]) -> ShardError:
+    """The error for a window that has bad samples only, ``wrong`` with these reasons."""
+    return ShardError(f"{directory}: no good sample in a window of {len(wrong)}: {named(Counter(wrong))}")
+
+
+def _caption(raw: RawSample, draw: float) -> tuple[str, list[str] | None]:
     """The caption that ``draw`` in [0, 1) chooses among a sample's, and its words' tags if there are any."""
-    captions = captions_of(raw)
+    if raw.tagged is None:
+        captions = captions_of(raw)
+        return captions[int(draw * len(captions))], None
+    captions, tags = tagged_captions_of(raw)
     chosen = int(draw * len(captions))
-    return captions[chosen], raw["pos"][chosen]["tags"] if "pos" in raw else None
+    return captions[chosen], tags[chosen]
 
 
 # ------------------------------------------------------------------------------------------- images and captions
 
 
-def augmented(jpeg: bytes, size: int, augmentation: Augmentation, noise: np.ndarray) -> np.ndarray:
-    """Random resized crop (§3.1), bilinear with anti-aliasing (§3.2): uint8 [3, size, size].
+def augmented(image: Image.Image, size: int, augmentation: Augmentation, noise: np.ndarray) -> np.ndarray:
+    """Random resized crop of an RGB image (§3.1), bilinear with anti-aliasing (§3.2): uint8 [3, size, size].
 
     The crop is sampled as torchvision's RandomResizedCrop does: up to ten tries of area and log-uniform ratio,
     then a centred crop within the ratio bounds. Resizing straight from the crop to the reduced size *is* the
     ``resize`` reduction. Colours are changed after it.
     """
-    image = Image.open(io.BytesIO(jpeg)).convert("RGB")
     box = crop_box(image.width, image.height, augmentation, noise)
     resized = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
     return np.asarray(recoloured(resized, augmentation, noise)).transpose(2, 0, 1)
@@ -295,29 +316,36 @@ def _hue_shifted(image: Image.Image, shift: int) -> Image.Image:
 
 
 def pair_of(
-    raw: dict[str, bytes], size: int, augmentation: Augmentation, noise: np.ndarray
+    raw: RawSample, size: int, augmentation: Augmentation, noise: np.ndarray
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Images uint8 [2, 3, size, size] and the four texts of a raw sample; ``noise`` [2, 32]: own, neighbour's.
 
-    Raises KeyError, ValueError or OSError where the sample is none of ``negclip/`` or cannot be decoded.
+    Raises BadSample, also where the sample is none of ``negclip/``.
     """
-    facts = json.loads(raw["json"])
-    chosen = int(noise[0, 31] * len(facts["neighbours"]))
+    facts = metadata_of(raw)
+    neighbours = facts.get("neighbours")
+    if not isinstance(neighbours, list) or not neighbours:
+        raise BadSample(Reason.METADATA, "no neighbours")
+    chosen = int(noise[0, 31] * len(neighbours))
     images = [
-        augmented(jpeg, size, augmentation, row)
-        for jpeg, row in zip((raw["jpg"], raw[f"neighbour{chosen}.jpg"]), noise, strict=True)
+        augmented(image_of(raw, ending), size, augmentation, row)
+        for ending, row in zip(("jpg", f"neighbour{chosen}.jpg"), noise, strict=True)
     ]
     (own, own_negative), (other, other_negative) = (
-        _texts(of, row) for of, row in zip((facts, facts["neighbours"][chosen]), noise, strict=True)
+        _texts(of, row) for of, row in zip((facts, neighbours[chosen]), noise, strict=True)
     )
     return np.stack(images), (own, other, own_negative, other_negative)
 
 
-def _texts(facts: dict[str, Any], noise: np.ndarray) -> tuple[str, str]:
-    """A caption of an image, and one of this caption's negatives."""
-    which = int(noise[0] * len(facts["captions"]))
-    negatives = facts["negatives"][which]
-    return facts["captions"][which], negatives[int(noise[30] * len(negatives))]
+def _texts(facts: Any, noise: np.ndarray) -> tuple[str, str]:
+    """A caption of an image, and one of this caption's negatives. Raises BadSample."""
+    try:
+        captions, negatives = texts(facts["captions"]), facts["negatives"]
+        which = int(noise[0] * len(captions))
+        choices = texts(negatives[which])
+        return captions[which], choices[int(noise[30] * len(choices))]
+    except (TypeError, LookupError):
+        raise BadSample(Reason.METADATA, "captions and negatives") from None
 
 
 def by_role(values: np.ndarray) -> np.ndarray:
@@ -333,7 +361,8 @@ def batches(
 ) -> Iterator:
     """Local batches of steps ``first_step … steps - 1``: (images uint8 [b, 3, S, S], tokens int64 [b, T], replaced).
 
-    ``b`` is batch_size / world_size; rank r holds the global positions whose lane ≡ r (mod world_size), in order.
+    ``replaced`` int64 [R]: bad samples in whose place others stand, by :data:`~clipa.data.samples.REASONS`. ``b`` is
+    batch_size / world_size; rank r holds the global positions whose lane ≡ r (mod world_size), in order.
     NegCLIP: images [2b, 3, S, S], own ones and then neighbours; tokens [4b, T], the captions of both and then their
     negatives.
     """
@@ -355,7 +384,7 @@ def batches(
 
 def _worker_batches(
     spec: StreamSpec, first_step: int, steps: int, rank: int, world_size: int, worker: int, workers: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """One worker's part of each batch: images [k, lanes of the worker, 3, S, S], tokens [k, lanes, T], replaced.
 
     NegCLIP: images [k, lanes, 2, 3, S, S], tokens [k, lanes, 4, T].
@@ -373,7 +402,7 @@ def _worker_batches(
         yield (
             images.reshape(*shape, *images.shape[1:]),
             tokens.reshape(*shape, *tokens.shape[1:]),
-            sum(sample.replaced for sample in samples),
+            np.array([sum(sample.replaced is reason for sample in samples) for reason in REASONS]),
         )
 
 
@@ -395,14 +424,14 @@ def _tokens(
 
 
 def _joined(
-    spec: StreamSpec, parts: list[tuple[np.ndarray, np.ndarray, int]]
-) -> tuple[np.ndarray, np.ndarray, int]:
+    spec: StreamSpec, parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Worker parts side by side, back in the order of positions: worker w holds every workers-th lane."""
     sides = (np.stack([np.asarray(part[i]) for part in parts], axis=2) for i in (0, 1))
     images, tokens = (side.reshape(-1, *side.shape[3:]) for side in sides)
     if spec.kind == NEGCLIP:
         images, tokens = by_role(images), by_role(tokens)
-    return images, tokens, sum(int(part[2]) for part in parts)
+    return images, tokens, sum(np.asarray(part[2]) for part in parts)
 
 
 def _parallel(spec: StreamSpec, first_step: int, steps: int, rank: int, world_size: int, workers: int) -> Any:
@@ -410,7 +439,7 @@ def _parallel(spec: StreamSpec, first_step: int, steps: int, rank: int, world_si
     from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
     class Parts(IterableDataset):
-        def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray, int] | Exception]:
+        def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray] | Exception]:
             worker = get_worker_info().id
             try:
                 yield from _worker_batches(spec, first_step, steps, rank, world_size, worker, workers)

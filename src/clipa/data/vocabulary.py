@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from clipa.data.shards import ShardError, check_bytes, file_sha256, read_metadata
+from clipa.data.samples import TEXTS, BadSample, Reason, captions_of, named, read_shard
+from clipa.data.shards import ShardError, check_bytes, file_sha256, read_manifest
 from clipa.files import write_json_atomically, write_text_atomically
 from clipa.locks import directory_lock
 from clipa.reductions import texts
@@ -42,16 +45,14 @@ def train_vocabulary(data_directory: Path, size: int | None) -> Path:
 
     Returns its manifest, ``<data_directory>/vocabulary/vocabulary.json``. The same captions give the same bytes.
     ``size`` None: bert-base-uncased, adopted from ``<data_directory>/vocabulary/vocab.txt`` (a downloaded file).
-    Raises VocabularyError when the captions or that file are missing, or when ``size`` cannot hold the alphabet.
+    Bad captions are left out, and counted on standard error. Raises VocabularyError when there are no good ones, that
+    file is missing, or ``size`` cannot hold the alphabet; ShardError for shards that are not their manifest's.
     """
     out = Path(data_directory) / "vocabulary"
     if size is None:
         return adopt_bert_vocabulary(out / "vocab.txt", out)
     with directory_lock(out, "vocabulary"):
-        shards = sorted((Path(data_directory) / "train").glob("*.tar"))
-        captions = [
-            caption for shard in shards for one in read_metadata(shard) for caption in one["captions"]
-        ]
+        captions = _captions(Path(data_directory) / "train")
         if not captions:
             raise VocabularyError(
                 f"{data_directory}/train: no captions to train a vocabulary on; draw the world first"
@@ -59,6 +60,21 @@ def train_vocabulary(data_directory: Path, size: int | None) -> Path:
         pieces = _learn_pieces(captions, size - len(SPECIAL_TOKENS))
         tokenizer = _build({piece: i for i, piece in enumerate([*SPECIAL_TOKENS, *pieces])})
         return _write(tokenizer, out, separator=PAD, statistics=caption_statistics(tokenizer, captions))
+
+
+def _captions(train: Path) -> list[str]:
+    """All good captions of a training set, in the order of its manifest."""
+    captions: list[str] = []
+    bad: Counter[Reason] = Counter()
+    for entry in read_manifest(train)["shards"]:
+        for sample in read_shard(train, entry, TEXTS):
+            try:
+                captions += captions_of(sample)
+            except BadSample as error:
+                bad[error.reason] += 1
+    if bad:
+        print(f"{train}: {bad.total()} samples left out: {named(bad)}", file=sys.stderr)
+    return captions
 
 
 def adopt_bert_vocabulary(vocab_txt: Path, out: Path) -> Path:
@@ -99,7 +115,9 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     path, manifest = Path(directory) / "tokenizer.json", Path(directory) / MANIFEST
     try:
         if manifest.is_file():
-            check_bytes(path, json.loads(manifest.read_text(encoding="utf-8"))["sha256"][path.name])
+            digests = json.loads(manifest.read_text(encoding="utf-8"))["sha256"]
+            for name in (path.name, "tokenizer_config.json"):
+                check_bytes(path.with_name(name), digests[name])
         return Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise VocabularyError(

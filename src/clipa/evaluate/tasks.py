@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,19 @@ from tqdm import tqdm
 
 import clipa.models  # noqa: F401  gives timm the small ConvNeXts that an export names
 from clipa.config import Augmentation
-from clipa.data.shards import file_sha256, samples_of
+from clipa.data.samples import (
+    IMAGES,
+    BadSample,
+    RawSample,
+    Reason,
+    captions_of,
+    image_of,
+    label_of,
+    lines_of,
+    metadata_of,
+    samples_of,
+)
+from clipa.data.shards import ShardError, check_bytes, file_sha256
 from clipa.resolved import fingerprint
 
 KINDS = ("relation", "attribute", "order")
@@ -211,6 +222,10 @@ def classification(candidate: Candidate, test_set: TestSet) -> tuple[list[Measur
         amp=False,
     )
     check_count(test_set, len(target))
+    if int(target.max()) >= len(classes):
+        raise EvaluationError(
+            f"{test_set.directory}: label {int(target.max())}, but {len(classes)} class names; make the test set again"
+        )
     # Of equal logits the first of the top 5 counts, as in CLIP_benchmark's own acc1.
     k = 5 if len(classes) >= 5 else 1
     correct = (logits.topk(k, 1, True, True)[1][:, 0] == target).numpy()
@@ -267,12 +282,19 @@ def check_count(test_set: TestSet, found: int) -> None:
         )
 
 
-# What a member's ending means: nothing else is decoded, and nothing is ever unpickled.
-_IMAGES = ("jpg", "jpeg", "png", "webp")
-_DECODERS: dict[str, Callable[[bytes], Any]] = {
-    "cls": int,
-    "txt": lambda content: content.decode("utf-8").splitlines(),
-    "json": json.loads,
+def _selection_of(sample: RawSample) -> dict[str, Any]:
+    """A caption-selection item: its kind, captions (the right one first) and group. Raises BadSample."""
+    facts, captions = metadata_of(sample), captions_of(sample)
+    kind, group = facts.get("kind"), facts.get("group")
+    if len(captions) < 2 or kind not in KINDS or not isinstance(group, str | None):
+        raise BadSample(Reason.METADATA, f"kind {kind!r}, {len(captions)} captions")
+    return {"kind": kind, "captions": captions, "group": group}
+
+
+_DECODERS: dict[str, Callable[[RawSample], Any]] = {
+    "cls": label_of,
+    "txt": lines_of,
+    "json": _selection_of,
 }
 
 
@@ -289,23 +311,17 @@ def _items(test_set: TestSet, ending: str) -> Iterator[tuple[Image.Image, Any]]:
     Raises EvaluationError for a shard of other bytes, and for a sample that lacks either or cannot be decoded.
     """
     for name, digest in sorted(test_set.shards, key=lambda shard: int(Path(shard[0]).stem)):
-        shard, sample = test_set.directory / "test" / name, ""
+        shard, key = test_set.directory / "test" / name, ""
         try:
-            if (found := file_sha256(shard)) != digest:
-                raise EvaluationError(
-                    f"{shard}: sha256 is {found[:16]}…, its manifest says {digest[:16]}…; make the test set again"
-                )
-            with tarfile.open(shard, mode="r:") as archive:
-                for sample, members in samples_of(archive):  # noqa: B007  named in the error
-                    kind = next(kind for kind in _IMAGES if kind in members)
-                    with Image.open(archive.extractfile(members[kind])) as image:
-                        pixels = image.convert("RGB")
-                    yield pixels, _DECODERS[ending](archive.extractfile(members[ending]).read())
-        except (OSError, KeyError, StopIteration, ValueError, tarfile.TarError) as error:
-            if isinstance(error, EvaluationError):
-                raise
+            check_bytes(shard, digest, cure="make the test set again")
+            for sample in samples_of(shard, (*IMAGES, ending)):
+                key = sample.key
+                yield image_of(sample), _DECODERS[ending](sample)
+        except ShardError as error:
+            raise EvaluationError(str(error)) from None
+        except BadSample as error:
             raise EvaluationError(
-                f"{shard}: sample {sample!r} cannot be read ({type(error).__name__}: {error}); make the test set again"
+                f"{shard}: sample {key!r} cannot be read: {error}; make the test set again"
             ) from None
 
 
