@@ -243,13 +243,13 @@ def test_a_manifest_of_other_counts_is_refused(root: Path) -> None:
     [
         ('{"shards": [', "not a manifest"),
         ("[]", "not a manifest"),
-        ('{"shards": [{"name": "../0.tar", "sha256": "0", "samples": 1}]}', "not a shard's entry"),
-        ('{"shards": [{"name": "0.tar", "sha256": "0", "samples": "1"}]}', "not a shard's entry"),
+        ('{"shards": [{"name": "../0.tar", "sha256": "0", "samples": 1}]}', "not an entry of shards"),
+        ('{"shards": [{"name": "0.tar", "sha256": "0", "samples": "1"}]}', "not an entry of shards"),
     ],
 )
 def test_a_broken_manifest_is_named(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "manifest.json").write_text(text, encoding="utf-8")
-    with pytest.raises(ShardError, match=rf"manifest\.json: {says}.*; draw or index the data again"):
+    with pytest.raises(ShardError, match=rf"manifest\.json: {says}.*; draw or download the data again"):
         read_manifest(tmp_path)
 
 

@@ -54,12 +54,13 @@ def read_manifest(directory: Path, name: str = "manifest.json") -> dict[str, Any
         key, what, verb = "sidecars", "tag the captions", "annotate"
     try:
         manifest = read_json(path)
-        if not all(map(_is_entry, manifest[key])):
-            raise ValueError(f"an entry of {key} is no name, number of samples and sha256")
+        wrong = [entry for entry in manifest[key] if not _is_entry(entry)]
     except FileNotFoundError:
         raise ShardError(f"{path} is missing: {what} first (python -m clipa {verb})") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ShardError(f"{path}: cannot be read ({error!r}); {what} again") from None
+        raise ShardError(f"{path}: not a manifest ({error!r}); {what} again") from None
+    if wrong:
+        raise ShardError(f"{path}: not an entry of {key}: {str(wrong[0])[:100]}; {what} again")
     return manifest
 
 
