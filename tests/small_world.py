@@ -25,8 +25,6 @@ def small_scale(**world: int) -> Scale:
         "test_images": 48,
         **world,
     }
-    drawn = values["data"]["world"]
-    values["data"]["lanes"] = min(8, -(-drawn["training_images"] // drawn["images_per_shard"]))
     return Scale.model_validate(values)
 
 

@@ -221,7 +221,6 @@ def test_a_file_that_cannot_be_read_is_named(
         ({("data", "workers"): 3}, r"data\.lanes: 8 is not a multiple of processes × workers \(1 × 3\)"),
         ({("processes",): 3}, r"data\.lanes: 8 is not a multiple of processes × workers \(3 × 1\)"),
         ({("data", "lanes"): 64}, r"data\.lanes: 64 lanes need as many shards; there are 40"),
-        ({("processes",): 2}, r"resources\.cpus: 1 for 2 processes"),
         ({("device",): "cuda"}, r"resources\.gpus: a scale on the device cuda asks for none"),
         ({("kept_patches", 98): 65}, r"kept_patches\.98: 65 of 64 patches"),
         ({("image_sizes", 224): 50}, r"image_sizes: 50 is not a multiple"),

@@ -48,7 +48,7 @@ def _no_truth(value: Any) -> Any:
 
 
 _Number = BeforeValidator(_no_truth)
-Rate = Annotated[float, _Number, Field(gt=0, le=1, allow_inf_nan=False)]
+Rate = Annotated[float, _Number, Field(gt=0, allow_inf_nan=False)]
 """A base learning rate."""
 Share = Annotated[float, _Number, Field(gt=0, lt=1, allow_inf_nan=False)]
 Fraction = Annotated[float, _Number, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -357,7 +357,6 @@ class Scale(Strict):
                 raise ValueError(f"{kind}.base_lr: no value for {missing[0]}")
         if (self.negclip is None) != (self.negatives is None):
             raise ValueError("negclip and negatives: a schedule and its training set go together")
-        crosschecks.check(self)
         return self
 
     def base_lr(self, model: str, kind: str) -> float | None:
@@ -470,6 +469,10 @@ def load_scale(name: str, directory: Path = CONFIG_DIRECTORY, asked: str = "") -
     path = _named_file(directory / "scales", name, "scale", asked)
     values = {"name": name, "config_directory": directory, **_with_base(path, ())}
     scale: Scale = validated(Scale, values, path)
+    try:
+        crosschecks.check(scale)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
     for one in scale.experiments:
         _named_file(directory / "experiments", one, "experiment", f"{path}: experiments")
     return scale

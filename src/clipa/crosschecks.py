@@ -117,6 +117,8 @@ def _schedules(scale: Scale) -> None:
         if unknown := schedule.base_lr.keys() - scale.models.keys():
             raise ValueError(f"{kind}.base_lr: {min(unknown)} is no model of this scale")
         for name, model in scale.models.items():
+            if (rate := scale.base_lr(name, kind)) is not None and rate > 1:
+                raise ValueError(f"{kind}.base_lr.{name}: {rate} is more than 1")
             if model.microbatch is not None and kind == "pretrain" and model.microbatch > schedule.batch_size:
                 raise ValueError(f"models.{name}.microbatch: {model.microbatch} exceeds {kind}.batch_size")
 
@@ -124,8 +126,6 @@ def _schedules(scale: Scale) -> None:
 def _resources(scale: Scale) -> None:
     if scale.device == "cuda" and not scale.resources.gpus:
         raise ValueError("resources.gpus: a scale on the device cuda asks for none")
-    if scale.resources.cpus < scale.processes:
-        raise ValueError(f"resources.cpus: {scale.resources.cpus} for {scale.processes} processes")
 
 
 def _world(scale: Scale) -> None:
