@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -84,6 +85,14 @@ def test_an_exchange_that_would_make_other_words_is_left_out():
     assert negative_captions("a中 cat", ["DET", "NOUN", "NOUN"]) == []
     assert negative_captions("a 中 cat", ["DET", "NOUN", "NOUN"]) == ["a cat 中"]
     assert negative_captions("cat#dog", ["NOUN", "NOUN", "NOUN"]) == ["dog#cat"]
+
+
+@pytest.mark.parametrize("caption", ["a中b文" * 500, "a " * 8000])
+def test_a_long_caption_without_an_exchange_ends(caption: str):
+    """It has millions of pairs of words, and none that may change places."""
+    began = time.monotonic()
+    assert negative_captions(caption, ["NOUN"] * len(words_of(caption))) == []
+    assert time.monotonic() - began < 20
 
 
 def test_tags_that_do_not_go_with_the_words_are_refused():

@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain, pairwise, zip_longest
+from itertools import chain, islice, pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ KINDS = (("NOUN", "PROPN"), ("ADJ",), ("VERB",), ("ADV",))
 PIXELS = "pixels"
 FIELDS = 8
 
+_TRIES = 200  # exchanges that a caption gets: one without spaces may refuse millions
 _VERSION = 1  # raised when the same captions, tags and images would give other shards
 _ROWS_PER_SHARD = 256
 _SHARDS = 64  # at least, where there are as many rows: the loader needs one per lane
@@ -97,7 +98,7 @@ def negative_captions(caption: str, tags: Sequence[str]) -> list[str]:
         raise NegclipError(f"{len(words)} words but {len(tags)} tags in {caption!r}")
     negatives: list[str] = []
     by_turns = zip_longest(*(_exchanges(words, tags, kind) for kind in KINDS))
-    for i, j in filter(None, chain.from_iterable(by_turns)):
+    for i, j in islice(filter(None, chain.from_iterable(by_turns)), _TRIES):
         exchanged = list(words)
         exchanged[i], exchanged[j] = words[j], words[i]
         (a, b), (c, d) = spans[i], spans[j]
@@ -113,9 +114,12 @@ def negative_captions(caption: str, tags: Sequence[str]) -> list[str]:
 def _exchanges(words: list[str], tags: Sequence[str], kind: tuple[str, ...]) -> Iterator[tuple[int, int]]:
     """Places i < j of different words of one kind: those next to one another first."""
     places = [place for place, tag in enumerate(tags) if tag in kind]
+    seen = {place: _seen(words[place]) for place in places}
+    if len(set(seen.values())) < 2:  # a long caption of one word has millions of pairs
+        return
     for distance in range(1, len(places)):
         for i, j in zip(places, places[distance:], strict=False):
-            if _seen(words[i]) != _seen(words[j]):
+            if seen[i] != seen[j]:
                 yield i, j
 
 
