@@ -59,7 +59,7 @@ def filled(world: World, verb: str, home: Path) -> Outcome:
     if outcome is not None:
         if outcome[0] != REFUSED:
             return outcome
-        if not re.search(r"[\w.-]+/[\w.-]+", outcome[1]) or "Errno" in outcome[1].split(":")[1]:
+        if not re.search(r"\w[/.]\w", outcome[1].partition(":")[2]) or "Errno" in outcome[1].split(":")[1]:
             return UNCLEAR, f"names no path: {outcome[1]}"
         left = [str(path.relative_to(home)) for path in home.rglob("*") if _TEMPORARY.search(str(path))]
         if left:

@@ -195,12 +195,12 @@ def indexed(world: World, content: bytes) -> Outcome:
         for verb in ("index", "vocabulary", "annotate"):
             words = [verb, "train", *ASKED] if verb == "index" else [verb, *ASKED]
             outcome = run(home, words)
-            if (
-                outcome is None
-                and verb != "index"
-                and any(path.stat().st_size for path in home.rglob("*.pos.jsonl"))
-            ):
-                return DIFFERENT, f"{verb} found samples in it"
+            if outcome is None and verb == "vocabulary":
+                return DIFFERENT, "it has captions"
+            if outcome is None and verb == "annotate":
+                made = json.loads((train / "annotation.json").read_text(encoding="utf-8"))
+                if made["words"]:
+                    return DIFFERENT, "it has words"
             if outcome and outcome[0] != REFUSED:
                 return outcome[0], f"{verb}: {outcome[1]}"
             seen.append(outcome)

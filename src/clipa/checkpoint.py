@@ -84,7 +84,8 @@ def load_latest(directory: Path, fingerprint: str) -> tuple[int, StoredTensors, 
     """
     for leftover in directory.glob(".checkpoint-*.partial"):
         leftover.unlink(missing_ok=True)
-    for path in _candidates(directory):
+    candidates = _candidates(directory)
+    for place, path in enumerate(candidates):
         match = _NAME.fullmatch(path.name)
         assert match
         if _digest(path) != match[2]:
@@ -99,6 +100,8 @@ def load_latest(directory: Path, fingerprint: str) -> tuple[int, StoredTensors, 
                 f"{path}: made by configuration {tensors.metadata['fingerprint']}, this stage is {fingerprint}; "
                 "move the file away to train from the start"
             )
+        for old in candidates[place + KEPT :]:  # of a save that was killed before it deleted them
+            old.unlink(missing_ok=True)
         return int(match[1]), tensors, tensors.metadata
     return None
 
