@@ -1,6 +1,6 @@
 """Whether a stage fits a card's memory, and the fastest way in which it does: samples a pass, activation checkpointing.
 
-Bytes of activations are counted from the real modules (:mod:`clipa.memory`) and kept in ``activations.json``, so that a
+Bytes of activations are counted from the real modules (:mod:`clipa.memory`) and kept in ``config/activations.json``, so that a
 plan needs no torch. State and loss are arithmetic. Planning floor: neither torch nor pandas.
 """
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from clipa.config import CONFIG_DIRECTORY
 from clipa.cost import LOGITS_AT_ONCE
 from clipa.files import read_json, write_text_atomically
 from clipa.resolved import fingerprint
@@ -21,7 +22,7 @@ Checkpointing = Literal[False, "selective", True]
 MODES: tuple[Checkpointing, ...] = (False, "selective", True)
 NAMES = {False: "none", "selective": "selective", True: "blocks"}
 
-TABLE = Path(__file__).parent / "activations.json"
+TABLE = CONFIG_DIRECTORY / "activations.json"
 
 CARDS = {"A100-40": 40, "A100-80": 80, "H100-80": 80, "H200-141": 141}
 """Gigabytes, as the names say; :data:`USABLE` of them serve tensors."""
