@@ -1,7 +1,7 @@
 """Whether a stage fits a card's memory, and the fastest way in which it does: samples a pass, activation checkpointing.
 
-Bytes of activations are counted from the real modules (:mod:`clipa.memory`) and kept in ``config/activations.json``, so that a
-plan needs no torch. State and loss are arithmetic. Planning floor: neither torch nor pandas.
+Bytes of activations are counted from the real modules (:mod:`clipa.memory`) and kept in ``config/activations.json``, so
+that a plan needs no torch. State and loss are arithmetic. Planning floor: neither torch nor pandas.
 """
 
 from __future__ import annotations
