@@ -7,6 +7,7 @@ from clipa.config import Project, Scale, load_scale
 from clipa.data.drawing import draw_test, draw_train
 from clipa.data.shards import read_manifest
 from clipa.data.vocabulary import train_vocabulary
+from clipa.files import with_digest
 from clipa.inputs import inputs_of
 from clipa.models import build, export_open_clip
 from clipa.resolved import data_slug
@@ -62,5 +63,5 @@ def finish_untrained(stage: Stage, project: Project) -> Path:
         "samples_seen": stage.schedule.samples,
     }
     made["data_fingerprint"] = made["inputs"]["data"][:12]
-    (directory / "stage.json").write_text(json.dumps(made), encoding="utf-8")
+    (directory / "stage.json").write_text(json.dumps(with_digest(made)), encoding="utf-8")
     return export

@@ -21,6 +21,7 @@ from clipa.data.annotation import annotate
 from clipa.data.shards import ShardError, read_manifest
 from clipa.data.vocabulary import train_vocabulary
 from clipa.evaluate import evaluate_run
+from clipa.files import with_digest
 from clipa.inputs import OtherInputs
 from clipa.records import record_id, write_records
 from clipa.resolved import DRAWN, UnfinishedStage, data_slug, digest, finished, world_fingerprint, write
@@ -87,7 +88,7 @@ def other_tags(root: Path) -> None:
         path = train / entry["name"]
         path.write_text(path.read_text(encoding="utf-8").replace('"NOUN"', '"VERB"'), encoding="utf-8")
         entry["sha256"] = shards.file_sha256(path)
-    (train / "annotation.json").write_text(json.dumps(manifest), encoding="utf-8")
+    (train / "annotation.json").write_text(json.dumps(with_digest(manifest)), encoding="utf-8")
 
 
 def one_line(error: pytest.ExceptionInfo) -> str:
@@ -141,7 +142,7 @@ def test_a_stage_does_not_go_on_from_another_parent(world):
     (child.directory / "stage.json").unlink()
     made = json.loads((parent.directory / "stage.json").read_text(encoding="utf-8"))
     made["export"]["open_clip_model.safetensors"] = "0" * 64
-    (parent.directory / "stage.json").write_text(json.dumps(made), encoding="utf-8")
+    (parent.directory / "stage.json").write_text(json.dumps(with_digest(made)), encoding="utf-8")
     with pytest.raises(
         OtherInputs, match=r"was trained on parent \w{12}, .*stage\.json is 0{12} by its weights"
     ):
@@ -337,7 +338,10 @@ def web(drawn: Path, tmp_path: Path) -> Path:
 
 
 def web_data(manifest: str | None) -> Data:
-    return Data(kind="webdataset", name="web", shards=8, lanes=4, shuffle_window=16, manifest=manifest)
+    links = {"repository": "someone/links"}
+    return Data(
+        kind="webdataset", name="web", shards=8, lanes=4, shuffle_window=16, manifest=manifest, download=links
+    )
 
 
 def web_scale(manifest: str | None, directory: Path = Path("config")) -> Scale:
@@ -347,6 +351,7 @@ def web_scale(manifest: str | None, directory: Path = Path("config")) -> Scale:
         "config_directory": directory,
         "data": web_data(manifest).model_dump(),
         "negclip": None,
+        "tagger": "en_core_web_sm",
     }
     return Scale.model_validate(values | own | {"negatives": None})
 
@@ -467,7 +472,7 @@ def test_a_machine_that_draws_other_bytes_says_so_and_its_records_are_refused(tm
     shutil.copytree(ROOT / "config", tmp_path / "config")
     path = tmp_path / "config" / "scales" / "ci.yaml"
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    content["data"]["world"] |= {"training_images": 64, "images_per_shard": 32}
+    content["data"]["world"] |= {"training_images": 64, "images_per_shard": 8}
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     scale = load_scale("ci")
@@ -525,7 +530,7 @@ def test_verify_names_each_file_of_a_tampered_copy(world, monkeypatch):
     content = json.loads(records.read_text(encoding="utf-8"))
     content["records"][0]["provenance"]["integrity"] = "always"
     content["records"][1]["dataset"]["fingerprint"] = "0" * 12
-    records.write_text(json.dumps(content), encoding="utf-8")
+    records.write_text(json.dumps(with_digest(content)), encoding="utf-8")
     sidecar = next((data_of(world) / "train").glob("*.pos.jsonl"))
     sidecar.write_text("", encoding="utf-8")
     shard = next((data_of(world) / "test" / "plain" / "test").glob("*.tar"))

@@ -13,7 +13,10 @@ import tarfile
 import time
 from pathlib import Path
 
+import numpy
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from clipa.cli.verify import report
 from clipa.config import Project
@@ -28,10 +31,12 @@ from clipa.inputs import OtherInputs, expected_of
 from clipa.locks import directory_lock
 from clipa.published.formulas import evaluate
 from clipa.published.quantities import FormulaError, Published
-from clipa.resolved import UnfinishedStage, data_slug, write
+from clipa.records import RecordError, read_records, write_records
+from clipa.resolved import UnfinishedStage, data_slug, finished, write
 from clipa.stages import resolve, stages_of
 from clipa.study import Run
 from clipa.train import stream_spec, train_stage
+from fabricated import measured_record
 from small_training import resolved, tiny_stages
 from small_world import draw_small_world, finish_untrained, small_scale
 
@@ -385,3 +390,38 @@ def write_resolved(root: Path):
     stage = resolved(tiny_stages()[0], root)
     write(stage)
     return stage
+
+
+# ------------------------------------------------------------------------------- documents that name their own digest
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A records file, as an evaluation writes it."""
+    path = tmp_path_factory.mktemp("records") / "records.json"
+    right = numpy.random.default_rng(0).random(64) < 0.5
+    write_records(path, [measured_record("S/16", "resize64", "pretrain", 0, right)])
+    return path
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.floats(0, 1, exclude_max=True), st.integers(0, 7))
+def test_no_flipped_bit_of_a_records_file_is_taken_for_other_records(measured, tmp_path, place, bit):
+    records, content = read_records(measured), bytearray(measured.read_bytes())
+    content[int(place * len(content))] ^= 1 << bit
+    copy = tmp_path / "records.json"
+    copy.write_bytes(content)
+    try:
+        assert read_records(copy) == records  # white space
+    except RecordError as error:
+        assert str(error).startswith(f"{copy}: ") and "\n" not in str(error)
+
+
+@pytest.mark.parametrize("name", ["vocabulary", "data_fingerprint", "seconds"])
+def test_another_name_in_stage_json_is_noticed(root, name):
+    path = sorted(root.rglob("stage.json"))[0]
+    path.write_text(
+        path.read_text(encoding="utf-8").replace(f'"{name}"', f'"{name[:-1]}x"'), encoding="utf-8"
+    )
+    with pytest.raises(UnfinishedStage, match=r"stage\.json: "):
+        finished(path.parent, path.parent.name.rpartition("-")[2])

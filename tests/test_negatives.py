@@ -29,6 +29,7 @@ from clipa.data.negclip import (
     write_negatives,
 )
 from clipa.data.shards import ShardError
+from clipa.files import with_digest
 from negclip_world import draw_annotated, samples
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"
@@ -152,7 +153,8 @@ def renew(manifest: Path, key: str) -> None:
     content = json.loads(manifest.read_text(encoding="utf-8"))
     for entry in content[key]:
         entry["sha256"] = hashlib.sha256((manifest.parent / entry["name"]).read_bytes()).hexdigest()
-    manifest.write_text(json.dumps(content), encoding="utf-8")
+    named = with_digest(content) if key == "sidecars" else content
+    manifest.write_text(json.dumps(named), encoding="utf-8")
 
 
 def copied(data: Path, tmp_path: Path) -> Path:
@@ -326,5 +328,5 @@ def test_refusals_are_one_line(data, tmp_path):
     with pytest.raises(ShardError, match=r"00000\.pos\.jsonl: 000000001 where 000000000 is expected"):
         write_negatives(copy, 1)
     (copy / "train/annotation.json").unlink()
-    with pytest.raises(NegclipError, match="tag the captions first"):
+    with pytest.raises(ShardError, match="tag the captions first"):
         write_negatives(copy, 1)

@@ -25,7 +25,7 @@ from clipa.data.negclip import write_negatives
 from clipa.data.samples import BadSample, RawSample, Reason, ShardReader, samples_of
 from clipa.data.shards import ShardError, read_manifest, tar_bytes
 from clipa.data.vocabulary import VocabularyError, load_tokenizer, train_vocabulary
-from clipa.files import sha256_of
+from clipa.files import sha256_of, with_digest
 from clipa.resolved import write
 from clipa.train import train_stage
 from small_training import BATCH, STEPS, resolved, tiny_stages
@@ -485,7 +485,7 @@ def digest_again(train: Path) -> None:
     content = json.loads(path.read_text(encoding="utf-8"))
     for entry in content["sidecars"]:
         entry["sha256"] = sha256_of(train / entry["name"])
-    path.write_text(json.dumps(content), encoding="utf-8")
+    path.write_text(json.dumps(with_digest(content)), encoding="utf-8")
 
 
 def tagged_window(train: Path) -> list[RawSample]:
@@ -535,7 +535,7 @@ def test_a_sidecar_of_other_lines_is_refused(texts: Path) -> None:
     with pytest.raises(ShardError, match=r"00000\.pos\.jsonl: cannot be read .*; tag the captions again"):
         tagged_window(texts / "train")
     (texts / "train/annotation.json").write_text("{", encoding="utf-8")
-    with pytest.raises(ShardError, match=r"annotation\.json: broken: tag the captions again"):
+    with pytest.raises(ShardError, match=r"annotation\.json: not a manifest .*; tag the captions again"):
         tagged_window(texts / "train")
 
 

@@ -19,6 +19,7 @@ import fabricated
 from clipa import provenance, standalone
 from clipa.accept import accept
 from clipa.cost import stage_macs
+from clipa.files import with_digest
 from clipa.plan import Job, Plan, load_plan
 from clipa.records import read_records, write_records
 from clipa.resolved import ResolvedStage
@@ -94,8 +95,10 @@ def test_killed_and_started_again_it_ends_with_an_archive_that_is_accepted(home:
     assert len(list((home / "elsewhere").rglob("loss.jsonl"))) == 2
     document = json.loads(path.read_text())
     for record in document["records"]:
-        record["provenance"] |= {"commit": "0" * 40, "dirty": False}
-    path.write_text(json.dumps(document))
+        clean = {"commit": "0" * 40, "dirty": False}
+        record["provenance"] |= clean
+        record["provenance"]["commits"] = [one | clean for one in record["provenance"]["commits"]]
+    path.write_text(json.dumps(with_digest(document)))
     plan = plan_of(home)
     [accepted] = accept([path], plan.scale, home / "recorded", knows_commit=lambda commit: True)
     assert [record["stage"] for record in read_records(accepted)] == ["pretrain", "finetune"]

@@ -7,7 +7,7 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,26 @@ def parsed(content: str | bytes) -> Any:
 def read_json(path: str | Path) -> Any:
     """What a JSON file says. Raises OSError, or ValueError for what is no JSON."""
     return parsed(Path(path).read_bytes())
+
+
+def digest(content: Any) -> str:
+    """The sha256 (hexadecimal) of ``content`` (anything JSON can hold), independent of key order and layout."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def with_digest(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON document that names the digest of all else in it, as ``digest``."""
+    content = {name: value for name, value in document.items() if name != "digest"}
+    return content | {"digest": digest(content)}
+
+
+def check_digest(document: Any) -> None:
+    """Raise ValueError unless ``document`` is one of :func:`with_digest`, unchanged."""
+    if not isinstance(document, dict) or "digest" not in document:
+        raise ValueError("names no digest of itself")
+    if (found := with_digest(document)["digest"]) != document["digest"]:
+        raise ValueError(f"digest is {found[:16]}, it names {str(document['digest'])[:16]}")
 
 
 def sha256_of(path: Path) -> str:

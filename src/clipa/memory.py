@@ -16,7 +16,8 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.distributed._tools.mem_tracker import MemTracker
 
 from clipa import models
@@ -32,8 +33,8 @@ _BLOCKS, _SAMPLES = 2, 4096
 
 def count(stage: Stage) -> Counted:
     """Of the towers of ``stage``, at its image size, kept patches and text length."""
-    with FakeTensorMode():
-        trained = [p.numel() for p in models.build(stage.model_config, 0).parameters() if p.requires_grad]
+    with FakeTensorMode() as mode:
+        trained = [p.numel() for p in _faked(stage.model_config, mode).parameters() if p.requires_grad]
     asked = stage.model_config, stage.kept_patches
     found = {mode: round(bytes_of_a_sample(*asked, mode, stage.scale.precision)) for mode in MODES}
     return Counted(sum(trained), found)
@@ -63,6 +64,22 @@ def bytes_of_a_sample(
     return found
 
 
+def _faked(model_config: Mapping[str, Any], mode: FakeTensorMode) -> models.CLIP:
+    """The model with fake tensors, inside ``mode``."""
+    if "timm_model_name" not in model_config["vision_cfg"]:
+        return models.build(dict(model_config), 0)
+    with unset_fake_temporarily():  # timm asks tensors for numbers while it builds a ConvNeXt
+        model = models.build(dict(model_config), 0)
+    for module in model.modules():
+        for name, tensor in module._parameters.items():
+            if tensor is not None:
+                faked = nn.Parameter(mode.from_tensor(tensor).detach(), requires_grad=tensor.requires_grad)
+                module._parameters[name] = faked
+        for name, tensor in module._buffers.items():
+            module._buffers[name] = None if tensor is None else mode.from_tensor(tensor)
+    return model
+
+
 def _few_blocks(model_config: Mapping[str, Any], blocks: Mapping[str, int] = MappingProxyType({})) -> str:
     """The configuration with few blocks a tower, or ``blocks``; as text, by which counts are remembered."""
     config = dict(model_config)
@@ -80,8 +97,8 @@ def _peak(model_config: str, kept_patches: int | None, checkpointing: Checkpoint
     size -= size % config["vision_cfg"].get("patch_size", 1)
     config["vision_cfg"]["image_size"] = size
     autocast = nullcontext if precision == "fp32" else lambda: torch.autocast("cpu", torch.bfloat16)
-    with FakeTensorMode():
-        towers = models.Towers(models.build(config, 0), Augmentation())
+    with FakeTensorMode() as mode:
+        towers = models.Towers(_faked(config, mode), Augmentation())
         if checkpointing:
             apply_activation_checkpointing(towers.model, checkpointing)
         for parameter in towers.parameters():

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipa.files import read_json, write_text_atomically
+from clipa.files import check_digest, read_json, with_digest, write_text_atomically
 from clipa.schema import SCHEMA_VERSION, Actual, Dataset, Outcomes, Record, fault
 from clipa.study import TABLE4_PARAMETERS, parse_run
 
@@ -60,7 +60,8 @@ def write_records(path: str | Path, records: Iterable[Mapping[str, Any]]) -> Non
     check_document(document, str(path))
     lines = ",\n".join(json.dumps(r, ensure_ascii=False, allow_nan=False) for r in document["records"])
     head = f'{{"schema_version": {SCHEMA_VERSION}, "records": [\n'
-    write_text_atomically(path, head + lines + ("\n" if lines else "") + "]}\n")
+    tail = f'], "digest": "{with_digest(document)["digest"]}"}}\n'
+    write_text_atomically(path, head + lines + ("\n" if lines else "") + tail)
 
 
 def read_records(path: str | Path) -> list[Record]:
@@ -72,6 +73,11 @@ def read_records(path: str | Path) -> list[Record]:
     except (OSError, ValueError) as error:
         raise RecordError(f"{path}: cannot be read as JSON: {error}") from None
     check_document(document, str(path))
+    if "digest" in document:  # published numbers, and records of before, have none
+        try:
+            check_digest(document)
+        except ValueError as error:
+            raise RecordError(f"{path}: {error}; get it again") from None
     return document["records"]
 
 

@@ -6,7 +6,6 @@ that the fingerprint does not cover. Beside it stand names, places and how the w
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +23,7 @@ from clipa.config import (
     WorldParameters,
     validated,
 )
-from clipa.files import sha256_of, write_json_atomically
+from clipa.files import check_digest, digest, read_json, sha256_of, write_json_atomically
 
 SEMANTICS = 1
 """Raised whenever the same configuration would train other weights (that is: when the golden loss curve changes)."""
@@ -38,12 +37,6 @@ WEIGHTS = "open_clip_model.safetensors"
 
 class UnfinishedStage(ValueError):
     """A stage is not finished, or what it left is not what its stage.json names; one line."""
-
-
-def digest(content: Any) -> str:
-    """The sha256 (hexadecimal) of ``content`` (anything JSON can hold), independent of key order and layout."""
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def fingerprint(content: Any) -> str:
@@ -261,7 +254,7 @@ def sealed(directory: Path, expected: str) -> dict[str, Any]:
     """
     path = directory / "stage.json"
     try:
-        made = json.loads(path.read_text(encoding="utf-8"))
+        made = read_json(path)
         fingerprint_ = made["fingerprint"]
     except OSError:
         raise UnfinishedStage(f"{path}: missing; the stage is not finished, train it first") from None
@@ -274,6 +267,12 @@ def sealed(directory: Path, expected: str) -> dict[str, Any]:
             f"{path}: names no {missing[0]}: an earlier version wrote it, and what it was made from is not known; move "
             f"{directory} away and train the stage again"
         )
+    try:
+        check_digest(made)
+    except ValueError as error:
+        raise UnfinishedStage(
+            f"{path}: {error}; `clipa train {directory / FILE_NAME}` writes it anew"
+        ) from None
     return made
 
 

@@ -324,6 +324,9 @@ class Document(TypedDict):
 
     schema_version: Literal[SCHEMA_VERSION]
     records: list[Record]
+    digest: NotRequired[
+        Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="of all else in the file")]
+    ]
 
 
 # ----------------------------------------------------------------------------------------------- check and JSON Schema

@@ -28,7 +28,7 @@ from clipa import checkpoint, distributed, models
 from clipa.data.samples import REASONS, Reason, named
 from clipa.data.shards import ShardError, read_manifest
 from clipa.data.stream import StreamSpec, batches, mask_key
-from clipa.files import write_json_atomically, write_text_atomically
+from clipa.files import with_digest, write_json_atomically, write_text_atomically
 from clipa.inputs import check_start, continued, expected_of, inputs_of, resumed, warn_unnamed, weaker
 from clipa.losses import backward
 from clipa.progress import Progress
@@ -318,28 +318,30 @@ def _finish(stage: ResolvedStage, state: State, weights: dict[str, Tensor]) -> P
     samples, seconds = content.schedule.samples, round(state.seconds, 3)
     write_json_atomically(
         path,
-        {
-            "fingerprint": stage.fingerprint,
-            "kind": content.kind,
-            "run": stage.run,
-            "scale": stage.scale,
-            "seed": content.seed,
-            "steps": state.step,
-            "processes": state.world_sizes,
-            "samples_seen": samples,
-            "replaced_samples": dict(state.replaced),
-            "final_loss": state.losses[-1]["loss"],
-            "parameters": sum(p.numel() for p in state.model.parameters() if p.requires_grad),
-            "data_fingerprint": state.inputs["data"][:FINGERPRINT_LENGTH],
-            "inputs": state.inputs,
-            "integrity": state.integrity,
-            "seconds": seconds,
-            "samples_per_second": round(samples / max(seconds, 1e-3), 1),
-            **state.provenance,
-            "commits": state.commits,
-            "export": export,
-            "content": content.plain,
-        },
+        with_digest(
+            {
+                "fingerprint": stage.fingerprint,
+                "kind": content.kind,
+                "run": stage.run,
+                "scale": stage.scale,
+                "seed": content.seed,
+                "steps": state.step,
+                "processes": state.world_sizes,
+                "samples_seen": samples,
+                "replaced_samples": dict(state.replaced),
+                "final_loss": state.losses[-1]["loss"],
+                "parameters": sum(p.numel() for p in state.model.parameters() if p.requires_grad),
+                "data_fingerprint": state.inputs["data"][:FINGERPRINT_LENGTH],
+                "inputs": state.inputs,
+                "integrity": state.integrity,
+                "seconds": seconds,
+                "samples_per_second": round(samples / max(seconds, 1e-3), 1),
+                **state.provenance,
+                "commits": state.commits,
+                "export": export,
+                "content": content.plain,
+            }
+        ),
     )
     return path
 

@@ -58,7 +58,7 @@ from clipa.data.shards import (
 )
 from clipa.data.vocabulary import MANIFEST as VOCABULARY
 from clipa.data.vocabulary import VocabularyError, load_tokenizer
-from clipa.files import naming, write_json_atomically
+from clipa.files import naming, with_digest, write_json_atomically
 from clipa.locks import directory_lock
 from clipa.reductions import texts
 from clipa.resolved import fingerprint
@@ -150,7 +150,9 @@ def annotate(data_directory: Path, processes: int, tagger: str = GOLD) -> Path:
         bad = sum((Counter(entry.get("bad_samples", {})) for entry in entries), Counter())
         if bad:
             print(f"{train}: {bad.total()} samples without tags: {named(bad)}", file=sys.stderr)
-        return parts.finish({**header, "words": words, "captions": captions, "sidecars": entries})
+        return parts.finish(
+            with_digest({**header, "words": words, "captions": captions, "sidecars": entries})
+        )
 
 
 def train_tagger(data_directory: Path, out: Path, shards: list[Entry]) -> dict[str, Any]:

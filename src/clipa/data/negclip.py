@@ -176,7 +176,7 @@ def write_negatives(
     made_from = {
         "version": _VERSION,
         "train": fingerprint(manifest),
-        "parts_of_speech": fingerprint(_sidecars(train)),
+        "parts_of_speech": fingerprint(read_manifest(train, ANNOTATED)["sidecars"]),
         "neighbours": neighbours,
         "rows": rows,
     }
@@ -206,15 +206,6 @@ def _digest_of(weights: Path) -> str:
         return digest_of(weights, "sha256")
     except OSError as error:
         raise NegclipError(f"{weights}: cannot be read ({error.strerror}); name other weights") from None
-
-
-def _sidecars(train: Path) -> list[dict[str, Any]]:
-    try:
-        return json.loads((train / ANNOTATED).read_text(encoding="utf-8"))["sidecars"]
-    except FileNotFoundError:
-        raise NegclipError(
-            f"{train / ANNOTATED}: missing: tag the captions first (python -m clipa annotate)"
-        ) from None
 
 
 def _rows(train: Path, shards: list[dict[str, Any]], processes: int, limit: int | None) -> list[Row]:

@@ -24,7 +24,7 @@ from typing import Any
 
 from PIL import Image
 
-from clipa.data.shards import Entry, Expected, ShardError, check_bytes
+from clipa.data.shards import Entry, Expected, ShardError, check_bytes, read_manifest
 
 PIXELS = 1 << 26
 """Pixels that an image may have, 256 MiB once decoded. ImageNet's largest has 61 million."""
@@ -437,15 +437,12 @@ def sidecar_digests(directory: Path) -> dict[str, str]:
     path = directory / ANNOTATION
     try:
         state = path.stat()
-        return _sidecar_digests(path, (state.st_ino, state.st_size, state.st_mtime_ns))
-    except FileNotFoundError:
+    except OSError:
         raise ShardError(f"{path}: missing: tag the captions first (python -m clipa annotate)") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise ShardError(f"{path}: broken: tag the captions again (python -m clipa annotate)") from None
+    return _sidecar_digests(directory, (state.st_ino, state.st_size, state.st_mtime_ns))
 
 
 @lru_cache(maxsize=2)
-def _sidecar_digests(path: Path, state: tuple[int, ...]) -> dict[str, str]:
+def _sidecar_digests(directory: Path, state: tuple[int, ...]) -> dict[str, str]:
     """Read again when ``state`` has changed."""
-    sidecars = json.loads(path.read_text(encoding="utf-8"))["sidecars"]
-    return {str(one["name"]): str(one["sha256"]) for one in sidecars}
+    return {one["name"]: one["sha256"] for one in read_manifest(directory, ANNOTATION)["sidecars"]}

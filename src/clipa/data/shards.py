@@ -23,7 +23,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clipa.files import read_json, sha256_of, write_bytes_atomically, write_json_atomically
+from clipa.files import check_digest, read_json, sha256_of, write_bytes_atomically, write_json_atomically
 from clipa.locks import directory_lock
 
 Members = list[tuple[str, bytes]]
@@ -54,6 +54,10 @@ def read_manifest(directory: Path, name: str = "manifest.json") -> dict[str, Any
         key, what, verb = "sidecars", "tag the captions", "annotate"
     try:
         manifest = read_json(path)
+        if (
+            key == "sidecars"
+        ):  # stages name the digest of a training set's manifest; nothing else names this one's
+            check_digest(manifest)
         wrong = [entry for entry in manifest[key] if not _is_entry(entry)]
     except FileNotFoundError:
         raise ShardError(f"{path} is missing: {what} first (python -m clipa {verb})") from None
