@@ -300,6 +300,7 @@ def hub(request: http.server.BaseHTTPRequestHandler) -> None:
 def known(monkeypatch) -> Iterator[Downloads]:
     hub.flipped = False
     with served(hub) as address:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # `make test` sets it
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
         monkeypatch.setattr(
             "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",

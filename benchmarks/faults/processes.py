@@ -134,6 +134,7 @@ class Command:
         self.watch, self.began, self.output = watch, time.monotonic(), tempfile.TemporaryFile()  # noqa: SIM115
         self.frozen = self.timed_out = False
         sys.stdout.flush()
+        self.shared_mb = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() >> 20
         self.pid = os.fork()
         if self.pid == 0:
             self._become(home, words)
@@ -198,7 +199,7 @@ class Command:
             os.waitstatus_to_exitcode(status),
             said,
             time.monotonic() - self.began,
-            used.ru_maxrss >> 10,
+            (used.ru_maxrss >> 10) - self.shared_mb,
             self.timed_out,
             watch.events if watch else 0,
             watch.event if watch else "",

@@ -40,8 +40,8 @@ FOREIGN = {
     "about": "the small world as if somebody else had made it",
     "tagger": "en_core_web_sm",
 }
-LIMIT_SECONDS, LIMIT_MB = 60.0, 1050
-"""Time and memory of a command; all imports take 560 MB, a small training 100 more."""
+LIMIT_SECONDS, LIMIT_MB = 60.0, 500
+"""Time and memory of a command, beside what the process had before; a small training needs 100 MB."""
 
 Members = list[tuple[str, bytes]]
 MARK = "executed"

@@ -182,7 +182,8 @@ def spelled(words: tuple[str, ...], home: Path) -> list[str]:
 
 
 def commit_records(home: Path) -> None:
-    """Let records say that they were made on a clean tree of a known commit, whatever this checkout is."""
+    """Let records and stages say that a clean tree of a known commit made them, whatever this checkout is."""
+    from clipa.files import with_digest
     from clipa.provenance import commit
 
     def cleaned(value: Any) -> Any:
@@ -191,9 +192,10 @@ def commit_records(home: Path) -> None:
             return {key: cleaned(one) for key, one in value.items()} | known
         return [cleaned(one) for one in value] if isinstance(value, list) else value
 
-    [path] = (home / "results" / "runs").rglob("records.json")
-    document = cleaned(json.loads(path.read_text(encoding="utf-8")))
-    path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    for name in ("records.json", "stage.json"):
+        for path in (home / "results" / "runs").rglob(name):
+            document = cleaned(json.loads(path.read_text(encoding="utf-8")))
+            path.write_text(json.dumps(with_digest(document), indent=2) + "\n", encoding="utf-8")
 
 
 # ---------------------------------------------------------------------------------------------------- comparison
@@ -249,7 +251,7 @@ def _steady(name: str, content: bytes) -> tuple[str, bytes]:
     return name, content
 
 
-_TIMES = ("seconds", "samples_per_second", "created")
+_TIMES = ("seconds", "samples_per_second", "created", "digest")
 
 
 def _timeless(value: Any) -> Any:

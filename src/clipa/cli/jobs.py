@@ -100,10 +100,13 @@ def _evaluate(chosen: argparse.Namespace) -> int:
 
 def _accept(chosen: argparse.Namespace) -> int:
     from clipa.accept import accept, accept_plan
+    from clipa.cli.verify import refuse
     from clipa.plan import load_plan
     from clipa.records import RECORDED_DIRECTORY
 
     plan = load_plan(overrides(chosen) | ({} if chosen.seeds is None else {"seeds": chosen.seeds}))
+    measured = [path for job in plan.jobs() if (path := plan.root / job.output).is_file()]
+    refuse(chosen.records or measured)
     if chosen.records:
         accepted = accept(chosen.records, plan.scale, RECORDED_DIRECTORY, replace=chosen.replace)
     else:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
 from tabulate import tabulate
 
-from clipa.accept import doubts
+from clipa.accept import AcceptError, doubts
 from clipa.config import ConfigError, load_scale
 from clipa.data.annotation import MANIFEST as ANNOTATED
 from clipa.data.download import MANIFEST
@@ -40,6 +40,14 @@ def report(paths: list[Path]) -> tuple[str, int]:
     lines = tabulate(rows, ["", "checked", "do not fit"], "plain").splitlines() or ["nothing to check"]
     lines += [doubt for _, doubt in found if doubt]
     return "\n".join(line.rstrip() for line in lines), int(bool(wrong))
+
+
+def refuse(paths: Iterable[Path]) -> None:
+    """Raise AcceptError for the first record in ``paths`` that does not fit what it names, if that is still there."""
+    for path in paths:
+        for kind, doubt in verify(path):
+            if doubt and kind != NOTE:
+                raise AcceptError(doubt)
 
 
 def verify(path: Path) -> Iterator[Finding]:
@@ -93,6 +101,9 @@ def _doubts_of_evaluation(file: Path, record: MeasuredRecord, stages: Sequence[S
             yield (
                 f"its {name} is {_short(provenance.get(name))}, {directory / 'stage.json'} has {_short(made.get(name))}"
             )
+    if record["actual"]["parameters"] != made["parameters"]:
+        counts = record["actual"]["parameters"], made["parameters"]
+        yield f"its model has {counts[0]} parameters, {directory / 'stage.json'} has {counts[1]}"
     name, measured = record["dataset"]["name"].rpartition("/")[2], record["dataset"]["fingerprint"]
     manifest = data / "test" / name / MANIFEST
     if manifest.is_file() and (found := _test_set(manifest)) != measured:
