@@ -1,7 +1,7 @@
 """What a stage is made from, by digest: training data, vocabulary, parts of speech, parent, code.
 
-The digests are taken when a stage starts, and sealed in its checkpoints and its stage.json. Whatever goes on from there
-(a resume, a second export, a fine-tuning, an evaluation) goes on from the same bytes, or ends in one line that names
+The digests are taken when a stage starts, and sealed in its checkpoints and its stage.json. Whatever starts from there
+(a resume, a second export, a fine-tuning, an evaluation) starts from the same bytes, or ends in one line that names
 both digests. Other code is the one thing that may be adopted on purpose; then each code stands with the step from which
 it ran. docs/design.md ("Identity of data") says why a fingerprint alone is not enough.
 """
@@ -232,7 +232,7 @@ def continued(
     if last["code"] != here["code"] and not adopt:
         raise OtherInputs(
             f"{stage.directory}: was trained to step {step} by code {last['code']} ({named(last)}), this is "
-            f"{here['code']} ({named(here)}); check that commit out, or go on with this one by "
+            f"{here['code']} ({named(here)}); check that commit out, or resume with this one by "
             f"`clipa train --adopt-commit {stage.directory / FILE_NAME}`"
         )
     return [*commits, {"from_step": step, **here}]

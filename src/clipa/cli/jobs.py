@@ -221,7 +221,7 @@ def _stage_verbs(verbs) -> None:
     train.add_argument(
         "--adopt-commit",
         action="store_true",
-        help="go on with this code where other code trained so far; recorded",
+        help="resume with this code where other code trained so far; recorded",
     )
     evaluate = add_verb(
         verbs,
