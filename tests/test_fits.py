@@ -70,3 +70,8 @@ def test_every_stage_of_the_paper_fits_80_gb(plan):
     missing = [stage.run.slug for stage in plan.stages.values() if key(stage) not in table]
     assert not missing
     assert all(best(stage, "A100-80", table) for stage in plan.stages.values())
+    for stage in plan.stages.values():
+        schedule, share = stage.schedule, stage.schedule.batch_size // stage.scale.processes
+        samples = min(schedule.microbatch or share, share)
+        size = needed(stage, samples, schedule.activation_checkpointing, table[key(stage)])
+        assert size <= USABLE * CARDS["A100-80"] * 1e9, stage.run.slug

@@ -43,7 +43,8 @@ def report(plan: Plan, target: str, card: str) -> tuple[str, int]:
     for stage in sorted(stages, key=lambda one: (model_order(one.run.model), one.kind, -one.image_size)):
         fit = best(stage, card, table)
         schedule = stage.schedule
-        samples = schedule.microbatch or schedule.batch_size // stage.scale.processes
+        share = schedule.batch_size // stage.scale.processes
+        samples = min(schedule.microbatch or share, share)
         size = needed(stage, samples, schedule.activation_checkpointing, table[key(stage)])
         misfits, over = misfits + (fit is None), over + (size > USABLE * CARDS[card] * 1e9)
         how = (
