@@ -24,7 +24,8 @@ from tabulate import tabulate
 from clipa.config import Project, Scale, load_scale
 from clipa.data.download import index_training
 from clipa.data.drawing import draw_train
-from clipa.data.shards import ShardReader, read_manifest
+from clipa.data.samples import ShardReader
+from clipa.data.shards import read_manifest
 from clipa.data.vocabulary import train_vocabulary
 from clipa.files import sha256_of
 from clipa.provenance import code, commit, hardware
