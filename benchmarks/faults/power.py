@@ -18,8 +18,8 @@ from pathlib import Path
 
 from . import processes
 from .disks import mount, unmount
-from .kills import spread
-from .outcomes import DIFFERENT, IMPOSSIBLE, REFUSED, STOPPED, UNCLEAR, Case, Outcome, judge
+from .kills import again, spread
+from .outcomes import DIFFERENT, IMPOSSIBLE, UNCLEAR, Case, Outcome
 from .world import VERBS, World, contents
 
 KIND = "power-loss"
@@ -73,13 +73,7 @@ def recovered(world: World, verb: str, home: Path, how: str) -> Outcome:
         wrong = [name for name in wanted if name.startswith(folder) and found.get(name) != wanted[name]]
         if wrong:
             return DIFFERENT, f"{how}: stage.json is there, and {wrong[0]} is not whole"
-    ended = processes.run(home, world.words(verb, home))
-    outcome = judge(ended)
-    if outcome is None:
-        outcome = world.compare(home, verb)
-    elif outcome[0] == REFUSED:
-        outcome = STOPPED, outcome[1]
-    return outcome[0], f"{how}: {outcome[1]}"
+    return again(world, verb, home, world.words(verb, home), how)
 
 
 @contextmanager

@@ -29,7 +29,20 @@ STAMP = ".source.json"
 _DECISIVE = ("src", "config", "workflow", "envs")
 _SOURCE = Path(__file__).resolve().parent
 READING = {
-    *("accept", "cli", "demo", "estimate", "evaluate", "law", "plan", "published", "recipes", "records"),
+    *(
+        "accept",
+        "cli",
+        "demo",
+        "estimate",
+        "evaluate",
+        "fits",
+        "law",
+        "memory",
+        "plan",
+        "published",
+        "recipes",
+        "records",
+    ),
     *("render", "schema", "schemas", "stages", "standalone", "stats"),
 }
 """Modules and folders of the package that no training runs: an edit there does not make other code of it. What stages
