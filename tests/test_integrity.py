@@ -425,3 +425,10 @@ def test_another_name_in_stage_json_is_noticed(root, name):
     )
     with pytest.raises(UnfinishedStage, match=r"stage\.json: "):
         finished(path.parent, path.parent.name.rpartition("-")[2])
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "vocabulary.json"])
+def test_json_that_is_too_deep_is_a_finding_of_verify(tmp_path, name):
+    (tmp_path / name).write_bytes(b"[" * 20_000)
+    text, code = report([tmp_path])
+    assert code == 1 and "nested too deeply" in text

@@ -6,7 +6,6 @@ that the fingerprint does not cover. Beside it stand names, places and how the w
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -235,7 +234,7 @@ def write(stage: ResolvedStage) -> Path:
 def read(path: Path) -> ResolvedStage:
     """The stage in the file ``path``; ConfigError (one line) where it is missing, damaged or does not fit."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); `clipa resolve` writes it") from None
     except ValueError as error:

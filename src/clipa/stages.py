@@ -43,6 +43,8 @@ class Stage:
         schedule = self.recipe.schedule(getattr(self.scale, self.kind), self.data.lanes)
         names = {"activation_checkpointing", "microbatch"}
         own = self.scale.models[self.run.model].model_dump(include=names, exclude_none=True)
+        if "microbatch" in own:  # a model's pass may be larger than the whole batch of NegCLIP
+            own["microbatch"] = min(own["microbatch"], schedule.batch_size)
         return schedule.model_copy(update=own) if own else schedule
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -16,6 +15,7 @@ from clipa.data.annotation import MANIFEST as ANNOTATED
 from clipa.data.download import MANIFEST
 from clipa.data.shards import ShardError, check_bytes
 from clipa.data.vocabulary import MANIFEST as VOCABULARY
+from clipa.files import read_json
 from clipa.inputs import OtherInputs, differences, lineage, named
 from clipa.records import RECORDED_DIRECTORY, RecordError, read_records, run_name
 from clipa.resolved import FILE_NAME, UnfinishedStage, fingerprint, finished, read, sealed
@@ -113,7 +113,7 @@ def _doubts_of_evaluation(file: Path, record: MeasuredRecord, stages: Sequence[S
 def _test_set(manifest: Path) -> str:
     """The fingerprint of a test set, as evaluation computes it from its shards."""
     try:
-        shards = json.loads(manifest.read_text(encoding="utf-8"))["shards"]
+        shards = read_json(manifest)["shards"]
         return fingerprint([[shard["name"], shard["sha256"]] for shard in shards])
     except (OSError, ValueError, KeyError, TypeError):
         return "no manifest"
@@ -150,7 +150,7 @@ def _stage(file: Path) -> Iterator[Finding]:
 def _data(file: Path) -> Iterator[Finding]:
     """Every shard, or sidecar, that a manifest names."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
         parts = content["sidecars" if file.name == ANNOTATED else "shards"]
         folder = file.parent / "test" if (file.parent / "test").is_dir() else file.parent
         digests = [(folder / part["name"], part["sha256"]) for part in parts]
@@ -163,7 +163,7 @@ def _data(file: Path) -> Iterator[Finding]:
 
 def _vocabulary(file: Path) -> Iterator[Finding]:
     try:
-        digests = json.loads(file.read_text(encoding="utf-8"))["sha256"].items()
+        digests = read_json(file)["sha256"].items()
     except (OSError, ValueError, KeyError, AttributeError) as error:
         yield "vocabulary", f"{file}: cannot be read ({error!r})"
         return

@@ -58,7 +58,7 @@ from clipa.data.shards import (
 )
 from clipa.data.vocabulary import MANIFEST as VOCABULARY
 from clipa.data.vocabulary import VocabularyError, load_tokenizer
-from clipa.files import naming, with_digest, write_json_atomically
+from clipa.files import naming, read_json, with_digest, write_json_atomically
 from clipa.locks import directory_lock
 from clipa.reductions import texts
 from clipa.resolved import fingerprint
@@ -364,7 +364,7 @@ def load_entry_parts(vocabulary: Path) -> numpy.ndarray:
     """
     path = Path(vocabulary) / ENTRIES
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = read_json(path)
         tags, tokenizer, digest = table["tags"], table["tokenizer"], table.pop("digest")
         if fingerprint(table) != digest or not TAGS.issuperset(tags.values()):
             raise ValueError("not as it was written")

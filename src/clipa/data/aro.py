@@ -34,7 +34,7 @@ from clipa.data.captions import wrong_orders
 from clipa.data.download import DownloadError, index_test_set
 from clipa.data.samples import BadSample, decoded
 from clipa.data.shards import Entry, Members, file_sha256, progress_bar, tar_bytes, writing
-from clipa.files import write_text_atomically
+from clipa.files import read_json, write_text_atomically
 from clipa.resolved import fingerprint
 
 VERSION = 1
@@ -208,7 +208,7 @@ def clean(caption: str) -> str:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except FileNotFoundError:
         raise DownloadError(f"{path}: missing; get it: {_place(path.name)} (docs/data.md)") from None
     except ValueError as error:

@@ -8,7 +8,6 @@ same folder) and, written last, ``vocabulary.json`` (identity and statistics).
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections import Counter
@@ -20,7 +19,7 @@ import numpy
 
 from clipa.data.samples import TEXTS, BadSample, Reason, captions_of, named, read_shard
 from clipa.data.shards import ShardError, check_bytes, file_sha256, read_manifest
-from clipa.files import write_json_atomically, write_text_atomically
+from clipa.files import read_json, write_json_atomically, write_text_atomically
 from clipa.locks import directory_lock
 from clipa.reductions import texts
 
@@ -115,7 +114,7 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     path, manifest = Path(directory) / "tokenizer.json", Path(directory) / MANIFEST
     try:
         if manifest.is_file():
-            digests = json.loads(manifest.read_text(encoding="utf-8"))["sha256"]
+            digests = read_json(manifest)["sha256"]
             for name in (path.name, "tokenizer_config.json"):
                 check_bytes(path.with_name(name), digests[name])
         return Tokenizer.from_str(path.read_text(encoding="utf-8"))

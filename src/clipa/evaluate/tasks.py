@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +38,7 @@ from clipa.data.samples import (
     samples_of,
 )
 from clipa.data.shards import ShardError, check_bytes, file_sha256
+from clipa.files import read_json
 from clipa.resolved import fingerprint
 
 KINDS = ("relation", "attribute", "order")
@@ -108,7 +108,7 @@ def open_test_set(directory: Path) -> TestSet:
     those that it was written for. Shards are checked when they are read.
     """
     try:
-        manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
+        manifest = read_json(directory / "manifest.json")
         declared = directory / "dataset_type.txt"  # optional: CLIP_benchmark's default is classification
         kind = declared.read_text(encoding="utf-8").strip() if declared.exists() else "classification"
         _check_layout(directory, manifest)
@@ -146,9 +146,7 @@ def load_candidate(
     Raises EvaluationError when the folder is missing or was exported for another image size or text length.
     """
     try:
-        configuration = json.loads((directory / "open_clip_config.json").read_text(encoding="utf-8"))[
-            "model_cfg"
-        ]
+        configuration = read_json(directory / "open_clip_config.json")["model_cfg"]
     except (OSError, ValueError, KeyError):
         raise EvaluationError(f"{directory}: no exported model; train the stage first") from None
     found = (configuration["vision_cfg"]["image_size"], configuration["text_cfg"]["context_length"])
