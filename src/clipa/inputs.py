@@ -204,7 +204,7 @@ def code_here() -> dict[str, Any]:
 def resumed(
     stage: ResolvedStage, step: int, metadata: Mapping[str, Any], adopt: bool
 ) -> list[Mapping[str, Any]]:
-    """The codes that trained the stage, with this one. OtherInputs unless its checkpoint can be gone on from."""
+    """The codes that trained the stage, with this one. OtherInputs unless its checkpoint can be resumed."""
     away = "move its checkpoints away to train from the start"
     if missing := {"step", "inputs", "commits", "integrity"} - metadata.keys():
         raise OtherInputs(

@@ -9,7 +9,6 @@ of the digest and count that its manifest names, else ShardError. A sample in it
 from __future__ import annotations
 
 import io
-import json
 import re
 import tarfile
 import warnings
@@ -25,6 +24,7 @@ from typing import Any
 from PIL import Image
 
 from clipa.data.shards import Entry, Expected, ShardError, check_bytes, read_manifest
+from clipa.files import parsed
 
 PIXELS = 1 << 26
 """Pixels that an image may have, 256 MiB once decoded. ImageNet's largest has 61 million."""
@@ -161,8 +161,8 @@ def metadata_of(sample: RawSample) -> dict[str, Any]:
     if "json" not in sample.members:
         raise BadSample(Reason.METADATA, "none")
     try:
-        facts = json.loads(sample.members["json"].decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        facts = parsed(sample.members["json"].decode("utf-8"))
+    except ValueError as error:
         raise BadSample(Reason.METADATA, type(error).__name__) from None
     if not isinstance(facts, dict):
         raise BadSample(Reason.METADATA, type(facts).__name__)
@@ -411,14 +411,14 @@ def tagged_lines(sidecar: Path, sha256: str) -> Iterator[tuple[str, list[Tagged]
         for number, line in enumerate(lines, 1):
             try:
                 yield _tagged_line(line)
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
+            except (ValueError, KeyError, TypeError) as error:
                 raise ShardError(
                     f"{sidecar}: line {number}: {_line(error)}: tag the captions again (python -m clipa annotate)"
                 ) from None
 
 
 def _tagged_line(line: bytes) -> tuple[str, list[Tagged]]:
-    row = json.loads(line.decode("utf-8"))
+    row = parsed(line.decode("utf-8"))
     tagged = [(caption["words"], caption["tags"]) for caption in row["captions"]]
     for words, tags in tagged:
         if not (isinstance(words, list) and isinstance(tags, list) and len(words) == len(tags)):
