@@ -95,11 +95,11 @@ def ways(stage: Stage, card: str, table: dict[str, Counted]) -> Iterator[Fit]:
     """Every way that fits, of each number of samples a pass that divides the process's share of the batch by a power
     of two. KeyError for a stage that the table does not have.
     """
-    share = stage.schedule.batch_size // stage.scale.processes
+    share, known = stage.schedule.batch_size // stage.scale.processes, table[key(stage)]
     for mode in MODES:
         passes = 1
         while share % passes == 0:
-            size = needed(stage, share // passes, mode, table[key(stage)])
+            size = needed(stage, share // passes, mode, known)
             if size <= USABLE * CARDS[card] * 1e9:
                 again = {False: 0.0, "selective": _SELECTIVE_AGAIN, True: _BLOCKS_AGAIN}[mode]
                 yield Fit(share // passes, mode, size, _FORWARD + again + (passes > 1) * _PASS_AGAIN)
