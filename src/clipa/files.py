@@ -102,7 +102,11 @@ def sync(path: Path) -> None:
 
 
 def write_text_atomically(path: str | Path, text: str) -> None:
-    """Write text atomically, in UTF-8 with the line ends it has, whatever the locale."""
+    """Write text atomically, in UTF-8 with the line ends it has, whatever the locale.
+
+    What killed writers of this file have left is removed. Whoever writes bytes does so once for a whole folder: it may
+    have tens of thousands of parts.
+    """
     _remove_leftovers(Path(path))
     write_bytes_atomically(path, text.encode("utf-8"))
 

@@ -296,11 +296,11 @@ def _write_losses(stage: ResolvedStage, state: State) -> None:
 
 def _restore(state: State, tensors: Mapping[str, Tensor], metadata: dict[str, Any]) -> None:
     distributed.load_full_state_dict(state.model, state.optimizer, tensors)
-    # Checkpoints of before have one count, of images alone.
-    earlier_counts = metadata.get("replaced_samples") or {Reason.IMAGE: metadata.get("replaced", 0)}
-    state.replaced = Counter({Reason(reason): count for reason, count in earlier_counts.items() if count})
+    state.replaced = Counter(
+        {Reason(reason): count for reason, count in metadata["replaced_samples"].items()}
+    )
     state.seconds = metadata["seconds"]
-    state.losses, state.world_sizes = metadata["losses"], metadata.get("processes", [])
+    state.losses, state.world_sizes = metadata["losses"], metadata["processes"]
     # Weaker checks and uncommitted changes of any part are those of the whole.
     state.integrity = weaker(state.integrity, metadata["integrity"])
     state.provenance["dirty"] = state.provenance["dirty"] or metadata["provenance"]["dirty"]

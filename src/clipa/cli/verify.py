@@ -13,7 +13,7 @@ from clipa.accept import AcceptError, doubts
 from clipa.config import ConfigError, load_scale
 from clipa.data.annotation import MANIFEST as ANNOTATED
 from clipa.data.download import MANIFEST
-from clipa.data.shards import ShardError, check_bytes
+from clipa.data.shards import ShardError, check_bytes, named_shards
 from clipa.data.vocabulary import MANIFEST as VOCABULARY
 from clipa.files import read_json
 from clipa.inputs import OtherInputs, differences, lineage, named
@@ -113,8 +113,7 @@ def _doubts_of_evaluation(file: Path, record: MeasuredRecord, stages: Sequence[S
 def _test_set(manifest: Path) -> str:
     """The fingerprint of a test set, as evaluation computes it from its shards."""
     try:
-        shards = read_json(manifest)["shards"]
-        return fingerprint([[shard["name"], shard["sha256"]] for shard in shards])
+        return fingerprint(named_shards(read_json(manifest)))
     except (OSError, ValueError, KeyError, TypeError):
         return "no manifest"
 

@@ -58,7 +58,7 @@ from clipa.data.shards import (
 )
 from clipa.data.vocabulary import MANIFEST as VOCABULARY
 from clipa.data.vocabulary import VocabularyError, load_tokenizer
-from clipa.files import naming, read_json, with_digest, write_json_atomically
+from clipa.files import check_digest, naming, read_json, with_digest, write_json_atomically
 from clipa.locks import directory_lock
 from clipa.reductions import texts
 from clipa.resolved import fingerprint
@@ -365,9 +365,10 @@ def load_entry_parts(vocabulary: Path) -> numpy.ndarray:
     path = Path(vocabulary) / ENTRIES
     try:
         table = read_json(path)
-        tags, tokenizer, digest = table["tags"], table["tokenizer"], table.pop("digest")
-        if fingerprint(table) != digest or not TAGS.issuperset(tags.values()):
-            raise ValueError("not as it was written")
+        check_digest(table)
+        tags, tokenizer = table["tags"], table["tokenizer"]
+        if not TAGS.issuperset(tags.values()):
+            raise ValueError("a tag that is no part of speech")
     except FileNotFoundError:
         raise VocabularyError(
             f"{path}: missing: tag the vocabulary's entries first (python -m clipa annotate)"
@@ -449,5 +450,5 @@ def write_entry_tags(
         "tokenizer": _tokenizer_sha256(vocabulary),
         "tags": dict(zip(entries, tags, strict=True)),
     }
-    write_json_atomically(path, {**table, "digest": fingerprint(table)})
+    write_json_atomically(path, with_digest(table))
     return path

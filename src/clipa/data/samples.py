@@ -360,7 +360,7 @@ class ShardReader:
         if expected is not None:
             expected.check(self.path)
         found = samples_of(self.path)
-        self._samples = with_tags(found, self.path) if tagged else found
+        self._samples = with_tags(found, self.path, expected) if tagged else found
 
     def window(self, first: int, size: int) -> list[RawSample]:
         """``size`` samples from the ``first`` on, which must not have been read. ShardError if they cannot be read."""
@@ -382,17 +382,19 @@ class ShardReader:
 # ----------------------------------------------------------------------------------------- parts of speech beside
 
 
-def with_tags(samples: Iterator[RawSample], shard: Path) -> Iterator[RawSample]:
+def with_tags(
+    samples: Iterator[RawSample], shard: Path, expected: Expected | None = None
+) -> Iterator[RawSample]:
     """Every sample with its captions' words and tags, from the sidecar beside ``shard``.
 
-    Raises ShardError where there is no sidecar, it is not of the digest that annotation.json names, or not of these
-    samples.
+    Raises ShardError where there is no sidecar, it is not of the digest that is ``expected`` (without one, that
+    annotation.json names), or not of these samples.
     """
     sidecar = shard.with_suffix(".pos.jsonl")
-    digests = sidecar_digests(sidecar.parent)
-    if sidecar.name not in digests:
+    sha256, again = (expected.sidecar, expected.again) if expected else (None, False)
+    if sha256 is None and (sha256 := sidecar_digests(sidecar.parent).get(sidecar.name)) is None:
         raise ShardError(f"{sidecar.parent / ANNOTATION}: names no {sidecar.name}: tag the captions again")
-    lines = tagged_lines(sidecar, digests[sidecar.name])
+    lines = tagged_lines(sidecar, sha256, again)
     number = 0
     for number, sample in enumerate(samples, 1):
         key, tagged = next(lines, ("the end", []))
@@ -404,9 +406,9 @@ def with_tags(samples: Iterator[RawSample], shard: Path) -> Iterator[RawSample]:
         raise ShardError(f"{sidecar}: more lines than the {number} samples of {shard.name}: tag them again")
 
 
-def tagged_lines(sidecar: Path, sha256: str) -> Iterator[tuple[str, list[Tagged]]]:
+def tagged_lines(sidecar: Path, sha256: str, again: bool = False) -> Iterator[tuple[str, list[Tagged]]]:
     """(key, words and tags of each caption) of every line of a sidecar, its digest checked first. Raises ShardError."""
-    check_bytes(sidecar, sha256, cure="tag the captions again (python -m clipa annotate)")
+    check_bytes(sidecar, sha256, again, cure="tag the captions again (python -m clipa annotate)")
     with open(sidecar, "rb") as lines:
         for number, line in enumerate(lines, 1):
             try:

@@ -74,6 +74,11 @@ def _is_entry(entry: Entry) -> bool:
     return Path(name).name == name and isinstance(sha256, str) and type(samples) is int and samples >= 0
 
 
+def named_shards(manifest: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Name and sha256 of every shard; a test set's fingerprint is that of these. KeyError or TypeError without them."""
+    return tuple((shard["name"], shard["sha256"]) for shard in manifest["shards"])
+
+
 def file_sha256(path: Path) -> str | None:
     """The sha256 of a file; None where there is none."""
     try:
@@ -118,14 +123,11 @@ class Expected(NamedTuple):
     """Whether bytes are compared at each opening, and not once a process."""
 
     def check(self, shard: Path) -> None:
-        """Compare the files with what they must be. ShardError names the file that differs."""
+        """Compare the shard with what it must be; the sidecar is compared by whoever reads it. Raises ShardError."""
         if self.size is None:
             check_bytes(shard, self.sha256, self.again)
         elif (found := shard.stat().st_size if shard.is_file() else 0) != self.size:
             raise ShardError(f"{shard}: {found} bytes, its manifest names {self.size}; download it again")
-        sidecar = shard.with_suffix(".pos.jsonl")
-        if self.sidecar is not None and sidecar.is_file():  # its absence is the reader's to report
-            check_bytes(sidecar, self.sidecar, self.again)
 
 
 # ------------------------------------------------------------------------------------------------------- writing

@@ -398,11 +398,11 @@ def _worker_batches(
         samples = [next(lane) for _ in range(rows) for lane in lanes]
         images = np.stack([sample.image for sample in samples])
         tokens = _tokens(spec, tokenizer, samples, entry_parts)
-        shape = (rows, len(lanes))
+        shape, wrong = (rows, len(lanes)), Counter(sample.replaced for sample in samples)
         yield (
             images.reshape(*shape, *images.shape[1:]),
             tokens.reshape(*shape, *tokens.shape[1:]),
-            np.array([sum(sample.replaced is reason for sample in samples) for reason in REASONS]),
+            np.array([wrong[reason] for reason in REASONS]),
         )
 
 

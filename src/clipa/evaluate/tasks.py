@@ -37,7 +37,7 @@ from clipa.data.samples import (
     metadata_of,
     samples_of,
 )
-from clipa.data.shards import ShardError, check_bytes, file_sha256
+from clipa.data.shards import ShardError, check_bytes, file_sha256, named_shards
 from clipa.files import read_json
 from clipa.resolved import fingerprint
 
@@ -112,7 +112,7 @@ def open_test_set(directory: Path) -> TestSet:
         declared = directory / "dataset_type.txt"  # optional: CLIP_benchmark's default is classification
         kind = declared.read_text(encoding="utf-8").strip() if declared.exists() else "classification"
         _check_layout(directory, manifest)
-        shards = tuple((shard["name"], shard["sha256"]) for shard in manifest["shards"])
+        shards = named_shards(manifest)
         return TestSet(directory, kind, int(manifest["n"]), fingerprint(shards), shards)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EvaluationError(
