@@ -24,9 +24,11 @@ from pydantic import (
     model_validator,
 )
 
-from clipa import crosschecks, study
+from clipa import cost, crosschecks, study
 
 CONFIG_DIRECTORY = Path("config")
+
+Blocks = Literal["open_clip", "packed"]
 
 
 def _one_of(known: Callable[[], Any]) -> AfterValidator:
@@ -79,6 +81,7 @@ def _safe_directory(name: str) -> str:
 DirectoryName = Annotated[str, AfterValidator(_safe_directory)]
 
 
+CardName = Annotated[str, _one_of(lambda: cost.CARDS)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Integrity = Literal["once", "always", "manifest"]
 WORLD = "pictograms/v1"
@@ -112,7 +115,8 @@ class Schedule(Strict):
     weight_decay: Annotated[float, _Number, Field(ge=0, le=10, allow_inf_nan=False)] = 0.2
     microbatch: Count | None = Field(
         default=None,
-        description="samples per forward pass and process; below the batch size: gradient caching",
+        description="samples per forward pass and process; below the batch size: gradient caching. None: all of them, "
+        "or where the scale names a card what fits it (`clipa fits`)",
     )
     activation_checkpointing: bool | Literal["selective"] = Field(
         default=False,
@@ -270,10 +274,6 @@ class ScaleModel(Strict):
     )
     patch_size: Count | None = Field(default=None, description="where it is not the scale's (H/14, G/14)")
     sharded: bool | None = Field(default=None, description="where it is not the scale's")
-    activation_checkpointing: bool | Literal["selective"] | None = Field(
-        default=None, description="where it is not the schedule's"
-    )
-    microbatch: Count | None = Field(default=None, description="where it is not the schedule's")
     augmentation: Augmentation | None = Field(
         default=None, description="of this model, where it is not the scale's (§4.3's ConvNeXt)"
     )
@@ -299,6 +299,9 @@ class Resources(Strict):
     cpus: Count = 1
     memory_mb: Count = 2000
     runtime_minutes: Count = 60
+    card: CardName | None = Field(
+        default=None, description="the GPU, for whose memory samples a pass and checkpointing are chosen"
+    )
 
 
 class Scale(Strict):
@@ -317,6 +320,10 @@ class Scale(Strict):
         description="parameters and optimizer split over the processes (FSDP), for H/14 and G/14",
     )
     device: Literal["cpu", "cuda"] = "cpu"
+    blocks: Blocks = Field(
+        default="open_clip",
+        description="the Transformers' blocks: open_clip's, or ours with half of the operations (clipa.blocks)",
+    )
     patch_size: Count
     image_sizes: dict[Count, Count] = Field(description="the paper's pixels → pixels at this scale")
     kept_patches: dict[Count, Count] = Field(
@@ -449,6 +456,7 @@ class Project(Strict):
     reuse_recorded: bool = True
     runs_directory: DirectoryName = "results/runs"
     data_directory: DirectoryName = "results/data"
+    card: CardName | None = Field(default=None, description="another GPU than the scale's file names")
     budget_gpu_hours: Annotated[float, _Number, Field(ge=0, allow_inf_nan=False)] | None = Field(
         default=None,
         description="Snakemake does not start targets whose pending stages need more (core-hours at CPU scales)",

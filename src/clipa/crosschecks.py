@@ -116,16 +116,16 @@ def _schedules(scale: Scale) -> None:
             )
         if unknown := schedule.base_lr.keys() - scale.models.keys():
             raise ValueError(f"{kind}.base_lr: {min(unknown)} is no model of this scale")
-        for name, model in scale.models.items():
+        for name in scale.models:
             if (rate := scale.base_lr(name, kind)) is not None and rate > 1:
                 raise ValueError(f"{kind}.base_lr.{name}: {rate} is more than 1")
-            if model.microbatch is not None and kind == "pretrain" and model.microbatch > schedule.batch_size:
-                raise ValueError(f"models.{name}.microbatch: {model.microbatch} exceeds {kind}.batch_size")
 
 
 def _resources(scale: Scale) -> None:
     if scale.device == "cuda" and not scale.resources.gpus:
         raise ValueError("resources.gpus: a scale on the device cuda asks for none")
+    if scale.device == "cpu" and scale.resources.card is not None:
+        raise ValueError("resources.card: a scale on the device cpu has none")
 
 
 def _world(scale: Scale) -> None:

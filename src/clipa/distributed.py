@@ -68,7 +68,7 @@ def process_group(expected: int, device: str) -> Iterator[int]:
         return
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
     _GROUPS.append(dist.group.WORLD)
     try:
         yield dist.get_rank()
@@ -89,8 +89,7 @@ def all_reduce(*values: int) -> list[int]:
     """The sum of each value over all processes."""
     if world_size() == 1:
         return list(values)
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    summed = torch.tensor(values, dtype=torch.int64, device=device)
+    summed = torch.tensor(values, dtype=torch.int64)  # on the host: no process waits for its GPU
     dist.all_reduce(summed)
     return summed.tolist()
 

@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.distributed._tools.mem_tracker import MemTracker
 
 from clipa import models
-from clipa.config import Augmentation
+from clipa.config import Augmentation, Blocks
 from clipa.distributed import apply_activation_checkpointing
 from clipa.fits import MODES, Checkpointing, Counted
 from clipa.losses import backward
@@ -35,19 +35,23 @@ def count(stage: Stage) -> Counted:
     """Of the towers of ``stage``, at its image size, kept patches and text length."""
     with FakeTensorMode() as mode:
         trained = [p.numel() for p in _faked(stage.model_config, mode).parameters() if p.requires_grad]
-    asked = stage.model_config, stage.kept_patches
-    found = {mode: round(bytes_of_a_sample(*asked, mode, stage.scale.precision)) for mode in MODES}
+    asked, how = (stage.model_config, stage.kept_patches), (stage.scale.precision, stage.scale.blocks)
+    found = {mode: round(bytes_of_a_sample(*asked, mode, *how)) for mode in MODES}
     return Counted(sum(trained), found)
 
 
 def bytes_of_a_sample(
-    model_config: Mapping[str, Any], kept_patches: int | None, checkpointing: Checkpointing, precision: str
+    model_config: Mapping[str, Any],
+    kept_patches: int | None,
+    checkpointing: Checkpointing,
+    precision: str,
+    blocks: Blocks = "open_clip",
 ) -> float:
     """Peak bytes of a pass, a sample, beside parameters, their gradients and (bf16) autocast's copies of the weights.
 
     ``model_config`` is open_clip's, at its image size and context length; ``kept_patches`` of a mask (None: all).
     """
-    asked = kept_patches, checkpointing, precision
+    asked = kept_patches, checkpointing, precision, blocks
     found = _peak(_few_blocks(model_config), *asked)
     for tower, other in (("vision_cfg", "text_cfg"), ("text_cfg", "vision_cfg")):
         depth = model_config[tower].get("layers")
@@ -57,19 +61,20 @@ def bytes_of_a_sample(
             beside = {**model_config, other: {**model_config[other], **short}}
             kept = kept_patches if tower == "vision_cfg" else None
             few, more = (
-                _peak(_few_blocks(beside, {tower: n}), kept, checkpointing, precision)
-                for n in (_BLOCKS, _BLOCKS + 1)
+                _peak(_few_blocks(beside, {tower: n}), kept, *asked[1:]) for n in (_BLOCKS, _BLOCKS + 1)
             )
             found += (depth - _BLOCKS) * (more - few)
     return found
 
 
-def _faked(model_config: Mapping[str, Any], mode: FakeTensorMode) -> models.CLIP:
+def _faked(
+    model_config: Mapping[str, Any], mode: FakeTensorMode, blocks: Blocks = "open_clip"
+) -> models.CLIP:
     """The model with fake tensors, inside ``mode``."""
     if "timm_model_name" not in model_config["vision_cfg"]:
-        return models.build(dict(model_config), 0)
+        return models.build(dict(model_config), 0, blocks)
     with unset_fake_temporarily():  # timm asks tensors for numbers while it builds a ConvNeXt
-        model = models.build(dict(model_config), 0)
+        model = models.build(dict(model_config), 0, blocks)
     for module in model.modules():
         for name, tensor in module._parameters.items():
             if tensor is not None:
@@ -90,7 +95,9 @@ def _few_blocks(model_config: Mapping[str, Any], blocks: Mapping[str, int] = Map
 
 
 @cache
-def _peak(model_config: str, kept_patches: int | None, checkpointing: Checkpointing, precision: str) -> float:
+def _peak(
+    model_config: str, kept_patches: int | None, checkpointing: Checkpointing, precision: str, blocks: Blocks
+) -> float:
     """Peak bytes of one pass, a sample, beside parameters and gradients."""
     config = json.loads(model_config)
     size, length = config["vision_cfg"]["image_size"], config["text_cfg"]["context_length"]
@@ -98,7 +105,7 @@ def _peak(model_config: str, kept_patches: int | None, checkpointing: Checkpoint
     config["vision_cfg"]["image_size"] = size
     autocast = nullcontext if precision == "fp32" else lambda: torch.autocast("cpu", torch.bfloat16)
     with FakeTensorMode() as mode:
-        towers = models.Towers(_faked(config, mode), Augmentation())
+        towers = models.Towers(_faked(config, mode, blocks), Augmentation())
         if checkpointing:
             apply_activation_checkpointing(towers.model, checkpointing)
         for parameter in towers.parameters():

@@ -21,7 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from clipa.config import Augmentation
+from clipa.blocks import pack
+from clipa.config import Augmentation, Blocks
 from clipa.cost import CONVNETS, ConvNet
 from clipa.files import naming, seal
 from clipa.resolved import WEIGHTS
@@ -33,8 +34,11 @@ _IMAGE_POSITIONS = "visual.positional_embedding"
 _TEXT_POSITIONS = "positional_embedding"
 
 
-def build(model_config: dict[str, Any], seed: int) -> CLIP:
-    """A freshly initialised model (open_clip's initialisation) from the named seed; the global one is untouched."""
+def build(model_config: dict[str, Any], seed: int, blocks: Blocks = "open_clip") -> CLIP:
+    """A freshly initialised model (open_clip's initialisation) from the named seed; the global one is untouched.
+
+    ``blocks``: open_clip's own, or those of :mod:`clipa.blocks`, with the same parameters.
+    """
     config = dict(model_config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -43,6 +47,8 @@ def build(model_config: dict[str, Any], seed: int) -> CLIP:
         model.visual, "patch_dropout"
     ):  # where open_clip drops patches: after the positions, before all blocks
         model.visual.patch_dropout = TokenMask()
+    if blocks == "packed":
+        pack(model)
     return model
 
 

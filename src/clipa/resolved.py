@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from clipa.config import (
     Augmentation,
+    Blocks,
     ConfigError,
     Data,
     Integrity,
@@ -146,6 +147,7 @@ class Content(Strict):
     order: Order
     parent: str | None = Field(description="fingerprint of the stage whose weights this one starts from")
     loader: Literal["stream", "resident"] = "stream"
+    blocks: Blocks = "open_clip"
     negatives: dict[str, Any] | None = None
 
     @property
@@ -170,6 +172,10 @@ class ResolvedStage(Strict):
     integrity: Integrity = Field(
         default="once", description="when the bytes of shards are compared with their digests"
     )
+    microbatch: int | None = Field(
+        default=None, gt=0, description="samples per forward pass and process; None: all in one"
+    )
+    activation_checkpointing: bool | Literal["selective"] = Field(default=False)
     checkpoint_every: int = Field(gt=0, description="steps")
     log_every: int = Field(gt=0, description="steps")
     content: Content

@@ -23,6 +23,10 @@ TRAINING_SETS = {"pretrain": "train", "finetune": "train", "negclip": "negclip"}
 """Folder of a kind of stage's training set, below its data."""
 
 
+EXECUTED = ("microbatch", "activation_checkpointing")
+"""Of a schedule: how its steps are executed on a machine. No part of a stage's identity."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """One training: of which run, by which stage of its recipe, from which parent, at which scale and seed."""
@@ -39,13 +43,8 @@ class Stage:
 
     @cached_property
     def schedule(self) -> Schedule:
-        """The scale's for this kind of stage, as recipe and model change it."""
-        schedule = self.recipe.schedule(getattr(self.scale, self.kind), self.data.lanes)
-        names = {"activation_checkpointing", "microbatch"}
-        own = self.scale.models[self.run.model].model_dump(include=names, exclude_none=True)
-        if "microbatch" in own:  # a model's pass may be larger than the whole batch of NegCLIP
-            own["microbatch"] = min(own["microbatch"], schedule.batch_size)
-        return schedule.model_copy(update=own) if own else schedule
+        """The scale's for this kind of stage, as the recipe changes it."""
+        return self.recipe.schedule(getattr(self.scale, self.kind), self.data.lanes)
 
     @property
     def sharded(self) -> bool:
@@ -157,8 +156,9 @@ class Stage:
     @cached_property
     def content(self) -> dict[str, Any]:
         """Everything that changes the weights: what the fingerprint covers."""
-        schedule = self.schedule.model_dump()
-        schedule["base_lr"] = self.base_lr
+        # How a step is cut into passes, and what backward computes again, changes the order of summation at most.
+        executed = {name: Schedule.model_fields[name].default for name in EXECUTED}
+        schedule = self.schedule.model_dump() | executed | {"base_lr": self.base_lr}
         image: dict[str, Any] = {"reduction": self.image_reduction}
         if self.kept_patches is not None:
             image["kept_patches"] = self.kept_patches
@@ -188,6 +188,8 @@ class Stage:
             "order": {"lanes": self.data.lanes, "shuffle_window": self.data.shuffle_window},
             "parent": self.parent.fingerprint if self.parent else None,
         }
+        if self.scale.blocks != "open_clip":
+            content["blocks"] = self.scale.blocks
         if self.resident:  # rounds pixels a little differently (clipa.data.resident)
             content["loader"] = "resident"
         if self.kind == "negclip":
@@ -297,8 +299,13 @@ def recorded_suite_path(stages: Sequence[Stage]) -> Path:
     return path.parent / "suite" / path.name
 
 
-def resolve(stage: Stage, project: Project) -> ResolvedStage:
-    """What the training of ``stage`` starts from (:mod:`clipa.resolved`), in the places of ``project``."""
+def resolve(stage: Stage, project: Project, **executed: Any) -> ResolvedStage:
+    """What the training of ``stage`` starts from (:mod:`clipa.resolved`), in the places of ``project``.
+
+    ``executed``: how its steps are, by :data:`EXECUTED`, where it is not the schedule's
+    (:func:`clipa.fits.resolve_fitting`).
+    """
+    executed = {name: getattr(stage.schedule, name) for name in EXECUTED} | executed
     runs, data = Path(project.runs_directory), Path(project.data_directory)
     return ResolvedStage(
         fingerprint=stage.fingerprint,
@@ -314,5 +321,6 @@ def resolve(stage: Stage, project: Project) -> ResolvedStage:
         integrity=stage.data.integrity,
         checkpoint_every=stage.scale.checkpoint_every,
         log_every=stage.scale.log_every,
+        **executed,
         content=stage.content,
     )

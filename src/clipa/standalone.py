@@ -27,10 +27,10 @@ from clipa.data.annotation import ENTRIES
 from clipa.data.annotation import MANIFEST as ANNOTATED
 from clipa.data.shards import tar_bytes
 from clipa.files import write_bytes_atomically
+from clipa.fits import resolve_fitting
 from clipa.plan import Job, Plan
 from clipa.records import read_records
 from clipa.resolved import write
-from clipa.stages import resolve
 from clipa.study import parse_run
 from clipa.train import INTERRUPTED, Interrupted, NonFinite, train_stage
 
@@ -147,7 +147,7 @@ def _train_all(plan: Plan, jobs: Sequence[Job], evaluations: _Evaluations, over:
                     raise Interrupted
                 if not plan.is_finished(stage):
                     _say(f"[{number + 1}/{len(jobs)}{left}] {job.name}: {stage.kind}")
-                    resolved = resolve(stage, plan.project)
+                    resolved = resolve_fitting(stage, plan.project)
                     write(resolved)
                     train_stage(resolved)
             evaluations.start(job)

@@ -120,17 +120,16 @@ def _update_until_done(stage: ResolvedStage, spec: StreamSpec, state: State) -> 
     # Of this process's samples in a batch: rank r holds every world_size-th lane.
     positions = torch.arange(rank, schedule.batch_size, world_size, device=device)
     progress = Progress(stage.directory, schedule.steps, schedule.batch_size, state.step, enabled=rank == 0)
-    began, seconds_before = time.monotonic(), state.seconds
+    began, seconds_before, finite = time.monotonic(), state.seconds, _Finite(state.optimizer, device)
 
     with _termination() as received:
         for step in range(state.step, schedule.steps):
-            images, tokens, replaced = next(stream)
-            batch = [torch.as_tensor(part).to(device, non_blocking=True) for part in (images, tokens)]
+            *batch, replaced = next(stream)
             if content.image.kept_patches is not None:
                 batch.append(kept_patches(stage, positions + step * schedule.batch_size))
-            loss = backward(state.towers, batch, schedule.microbatch, autocast(content))
+            loss = backward(state.towers, batch, stage.microbatch, autocast(content))
             rate = learning_rate(step, schedule.steps, schedule.warmup_steps, schedule.peak_lr)
-            _check_finite(state.model, loss, step, stage.directory)
+            finite.watch(step, loss, distributed.gradient_norm(state.model.parameters()))
             for group in state.optimizer.param_groups:
                 group["lr"] = rate
             state.optimizer.step()
@@ -143,11 +142,14 @@ def _update_until_done(stage: ResolvedStage, spec: StreamSpec, state: State) -> 
             state.seconds = seconds_before + time.monotonic() - began
             _check_replaced(schedule, state, spec)
             last = state.step == schedule.steps
-            if state.step % stage.log_every == 0 or last:
+            logged, saved = state.step % stage.log_every == 0, state.step % stage.checkpoint_every == 0
+            if logged or saved or stop or last or device.type == "cpu":
+                finite.check(stage.directory)
+            if logged or last:
                 scale = state.model.logit_scale.exp().item()
                 state.losses.append({"step": state.step, "loss": loss.item(), "lr": rate, "scale": scale})
             progress.update(state.step, loss)
-            if last or stop or state.step % stage.checkpoint_every == 0:
+            if last or stop or saved:
                 _save(stage, state)
             if stop and not last:
                 raise Interrupted(
@@ -167,14 +169,39 @@ def _termination() -> Iterator[list[int]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _batches(stage: ResolvedStage, spec: StreamSpec, first_step: int) -> Iterator[tuple[Any, Any, int]]:
-    """This process's (images, tokens, replaced) of every step from ``first_step`` on."""
+def _batches(stage: ResolvedStage, spec: StreamSpec, first_step: int) -> Iterator[tuple[Tensor, Tensor, Any]]:
+    """This process's (images, tokens, both on its device; replaced) of every step from ``first_step`` on."""
     asked = spec, first_step, stage.content.schedule.steps, distributed.rank(), distributed.world_size()
+    device = torch.device(stage.content.device)
     if stage.content.loader == "resident":
         from clipa.data import resident
 
-        return resident.batches(*asked, torch.device(stage.content.device))
-    return batches(*asked, stage.workers)
+        found = resident.batches(*asked, device)
+    else:
+        found = batches(*asked, stage.workers)
+    return _prefetched(found) if device.type == "cuda" else map(_tensors, found)
+
+
+def _tensors(batch: tuple[Any, Any, Any]) -> tuple[Tensor, Tensor, Any]:
+    images, tokens, replaced = batch
+    return torch.as_tensor(images), torch.as_tensor(tokens), replaced
+
+
+def _prefetched(found: Iterator[tuple[Any, Any, Any]]) -> Iterator[tuple[Tensor, Tensor, Any]]:
+    """Batches on the GPU, each copied from pinned memory while the step before it runs."""
+    copying, waiting = torch.cuda.Stream(), None
+    for batch in found:
+        *parts, replaced = _tensors(batch)
+        with torch.cuda.stream(copying):
+            moved = [p if p.is_cuda else p.pin_memory().to("cuda", non_blocking=True) for p in parts]
+        if waiting is not None:
+            yield waiting
+        torch.cuda.current_stream().wait_stream(copying)
+        for part in moved:
+            part.record_stream(torch.cuda.current_stream())
+        waiting = *moved, replaced
+    if waiting is not None:
+        yield waiting
 
 
 def learning_rate(step: int, steps: int, warmup_steps: int, peak: float) -> float:
@@ -207,7 +234,7 @@ def _start(stage: ResolvedStage, inputs: dict[str, str], adopt_commit: bool) -> 
     torch.use_deterministic_algorithms(True)
     # Filling memory that is about to be written anyway would double the number of small models' kernels.
     torch.utils.deterministic.fill_uninitialized_memory = False
-    model = models.build(content.model, content.seed)
+    model = models.build(content.model, content.seed, content.blocks)
     found = checkpoint.load_latest(stage.directory, stage.fingerprint)
     commits = resumed(stage, found[0], found[2], adopt_commit) if found else continued(stage, [], 0, False)
     if not found and distributed.rank() == 0:
@@ -235,13 +262,14 @@ def _start(stage: ResolvedStage, inputs: dict[str, str], adopt_commit: bool) -> 
 def _wrapped(towers: models.Towers, stage: ResolvedStage) -> nn.Module:
     """The towers as this process trains them: as they are, sharded, or in DistributedDataParallel."""
     content = stage.content
-    if content.schedule.activation_checkpointing:
-        distributed.apply_activation_checkpointing(towers.model, content.schedule.activation_checkpointing)
+    if stage.activation_checkpointing:
+        distributed.apply_activation_checkpointing(towers.model, stage.activation_checkpointing)
     if distributed.world_size() == 1:
         return towers
     if stage.sharded:
         return distributed.shard(towers, content.device, content.precision)
-    return nn.parallel.DistributedDataParallel(towers, broadcast_buffers=False)
+    # Not static_graph: it allows no passes whose gradients are summed over the processes later (gradient caching).
+    return nn.parallel.DistributedDataParallel(towers, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def _parent_weights(stage: ResolvedStage) -> dict[str, Tensor]:
@@ -369,15 +397,33 @@ def stream_spec(stage: ResolvedStage) -> tuple[StreamSpec, dict[str, str]]:
     return checked, inputs_of(stage, manifest, spec.needs_tags, spec.needs_entries)
 
 
-def _check_finite(model: nn.Module, loss: Tensor, step: int, directory: Path) -> None:
-    """Stop before the update if the loss or any gradient is not finite."""
-    norm = distributed.gradient_norm(model.parameters())
-    if not torch.isfinite(norm + loss):
-        what = "loss" if not torch.isfinite(loss) else "gradient"
-        raise NonFinite(
-            f"{directory}: the {what} of step {step} is not finite; stopped before the update, earlier checkpoints "
-            "are kept (a lower base_lr or a longer warm-up is the usual cure)"
-        )
+class _Finite:
+    """Makes no update from the first step on whose loss or gradients are not finite.
+
+    That is decided on the device, by the optimizer's own switch for it, so the host need not wait for each step: it
+    looks when it waits anyway, and the state is still that of before the step.
+    """
+
+    def __init__(self, optimizer: torch.optim.AdamW, device: torch.device) -> None:
+        self.optimizer = optimizer
+        self.found = torch.tensor([-1, 0], device=device)  # the step, and whether its loss was finite
+
+    def watch(self, step: int, loss: Tensor, gradient_norm: Tensor) -> None:
+        """Call before the update of every step; ``loss`` and ``gradient_norm`` are scalars."""
+        failed = ~torch.isfinite(gradient_norm + loss)
+        now = torch.stack([torch.full_like(self.found[0], step), torch.isfinite(loss).long()])
+        self.found = torch.where(failed & (self.found[0] < 0), now, self.found)
+        self.optimizer.found_inf = (self.found[0] >= 0).float()
+
+    def check(self, directory: Path) -> None:
+        """NonFinite, with the step, if there was one."""
+        step, loss_was_finite = self.found.tolist()
+        if step >= 0:
+            what = "gradient" if loss_was_finite else "loss"
+            raise NonFinite(
+                f"{directory}: the {what} of step {step} is not finite; stopped before the update, earlier checkpoints "
+                "are kept (a lower base_lr or a longer warm-up is the usual cure)"
+            )
 
 
 def _check_replaced(schedule: StageSchedule, state: State, spec: StreamSpec) -> None:

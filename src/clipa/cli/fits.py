@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from tabulate import tabulate
 
+from clipa.cli.planning import COLUMNS
+from clipa.config import ConfigError
+from clipa.cost import CARDS, stage_macs
 from clipa.data.shards import progress_bar
-from clipa.fits import CARDS, NAMES, USABLE, Counted, best, key, needed, read_table, write_table
+from clipa.estimate import short, throughput_of
+from clipa.fits import CPU, NAMES, USABLE, Counted, execution, key, read_table, write_table
 from clipa.plan import Plan
 from clipa.stages import Stage
 from clipa.study import model_order
@@ -22,44 +27,40 @@ HEAD = [
     "a pass",
     "checkpointing",
     "GB",
-    "configured",
-    "",
-    "GB",
+    "samples/s",
+    "MFU",
 ]
 
 
 def report(plan: Plan, target: str, card: str) -> tuple[str, int]:
-    """The table, a row for stages that are alike, and the exit code: 1 if a stage does not fit, however it is trained.
-
-    ``configured``: what the scale's file asks for, with the bytes that this needs.
-    """
-    stages = list(
-        {
-            (key(stage), stage.kind, stage.schedule.batch_size): stage for stage in plan.work(target).stages
-        }.values()
-    )
-    table = completed(stages)
-    rows, misfits, over = [], 0, 0
-    for stage in sorted(stages, key=lambda one: (model_order(one.run.model), one.kind, -one.image_size)):
-        fit = best(stage, card, table)
-        schedule = stage.schedule
-        share = schedule.batch_size // stage.scale.processes
-        samples = min(schedule.microbatch or share, share)
-        size = needed(stage, samples, schedule.activation_checkpointing, table[key(stage)])
-        misfits, over = misfits + (fit is None), over + (size > USABLE * CARDS[card] * 1e9)
-        how = (
-            (fit.samples, NAMES[fit.checkpointing], f"{fit.bytes / 1e9:.1f}")
-            if fit
-            else ("none fits", "", "")
-        )
-        asked = (samples, NAMES[schedule.activation_checkpointing], f"{size / 1e9:.1f}")
+    """The table, a row for stages that are alike, and the exit code: 1 if a stage does not fit as it is trained."""
+    alike = {(key(one), one.kind, one.schedule.batch_size): one for one in plan.work(target).stages}
+    stages = sorted(alike.values(), key=lambda one: (model_order(one.run.model), one.kind, -one.image_size))
+    table, speed = completed(stages), throughput_of(plan)
+    rows, misfits = [], []
+    for stage in stages:
         what = (stage.run.model, stage.kind, stage.image_size, stage.kept_patches, stage.text_tokens)
-        rows.append((*what, schedule.batch_size, *how, *asked))
+        try:
+            fit = execution(stage, card, table)
+        except ConfigError as error:
+            rows.append((*what, stage.schedule.batch_size, "", "does not fit", "", "", ""))
+            misfits.append(str(error))
+            continue
+        rate, mfu = speed.rate(stage), ""
+        if card != CPU:
+            mfu = f"{200 * stage_macs(stage) / stage.schedule.samples * rate / CARDS[card].flops:.0f} %"
+        size = f"{fit.bytes / 1e9:.1f}"
+        rows.append(
+            (*what, stage.schedule.batch_size, fit.samples, NAMES[fit.checkpointing], size, short(rate), mfu)
+        )
     head = (
-        f"{len(rows)} kinds of stages on {card} ({100 * USABLE:.0f} % of it for tensors), "
-        f"{plan.scale.processes} processes: {len(rows) - misfits} fit; as configured {len(rows) - over}"
+        f"{len(rows)} kinds of stages on {card}, {plan.scale.processes} processes: {len(rows) - len(misfits)} fit. "
+        f"GB: of a process, {100 * USABLE:.0f} % of the memory serve tensors. Samples a second: of one device, by "
+        f"{speed.about}. Samples a pass change the order of summation, and so the last bits of the weights; "
+        "checkpointing changes none"
     )
-    return head + "\n" + tabulate(rows, HEAD, "plain", missingval=""), int(misfits > 0)
+    lines = [*textwrap.wrap(head, COLUMNS), "", tabulate(rows, HEAD, "plain", missingval=""), *misfits]
+    return "\n".join(lines), int(bool(misfits))
 
 
 def completed(stages: Sequence[Stage]) -> dict[str, Counted]:

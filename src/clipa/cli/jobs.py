@@ -63,11 +63,11 @@ def _settings(words: list[str]) -> dict[str, Any]:
 
 
 def _resolve(chosen: argparse.Namespace) -> int:
+    from clipa.fits import resolve_fitting
     from clipa.resolved import write
-    from clipa.stages import resolve
 
     project, stages = _stages(chosen)
-    print(*(write(resolve(stage, project)) for stage in stages), sep="\n")
+    print(*(write(resolve_fitting(stage, project)) for stage in stages), sep="\n")
     return 0
 
 
@@ -177,15 +177,23 @@ def _plan_verb(verbs) -> None:
 
 def _fits(chosen: argparse.Namespace) -> int:
     from clipa.cli.fits import report
+    from clipa.fits import CPU
     from clipa.plan import load_plan
 
-    text, code = report(load_plan({**overrides(chosen), "seeds": [0]}), chosen.target, chosen.card)
+    other = {"card": chosen.card} if chosen.card not in (None, CPU) else {}
+    plan = load_plan({**overrides(chosen), "seeds": [0], **other})
+    on_cpu = chosen.card == CPU or plan.scale.device == "cpu"
+    card = CPU if on_cpu else plan.project.card or plan.scale.resources.card
+    if card is None:
+        raise ValueError(f"scale {plan.scale.name} names no card (resources.card): give --card")
+    text, code = report(plan, chosen.target, card)
     print(text)
     return code
 
 
 def _fits_verb(verbs) -> None:
-    from clipa.fits import CARDS
+    from clipa.cost import CARDS
+    from clipa.fits import CPU
 
     fits = add_verb(
         verbs,
@@ -195,7 +203,7 @@ def _fits_verb(verbs) -> None:
         "all --scale paper --card A100-80",
     )
     fits.add_argument("target", nargs="?", default="all", help="as of `clipa plan`")
-    fits.add_argument("--card", choices=tuple(CARDS), default="H100-80")
+    fits.add_argument("--card", choices=(*CARDS, CPU), help="default: the scale's (resources.card)")
 
 
 def _stage_verbs(verbs) -> None:
