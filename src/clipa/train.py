@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clipa import checkpoint, distributed, models
+from clipa.data.dealing import own_places
 from clipa.data.samples import REASONS, Reason, named
 from clipa.data.shards import ShardError, read_manifest
 from clipa.data.stream import StreamSpec, batches, mask_key
@@ -117,8 +118,8 @@ def _update_until_done(stage: ResolvedStage, spec: StreamSpec, state: State) -> 
     content, schedule, device = stage.content, stage.content.schedule, torch.device(stage.content.device)
     rank, world_size = distributed.rank(), distributed.world_size()
     stream = _batches(stage, spec, state.step)
-    # Of this process's samples in a batch: rank r holds every world_size-th lane.
-    positions = torch.arange(rank, schedule.batch_size, world_size, device=device)
+    places = own_places(spec.lanes, schedule.batch_size, rank, world_size)
+    positions = torch.as_tensor(places, device=device)  # of this process's samples in a batch
     progress = Progress(stage.directory, schedule.steps, schedule.batch_size, state.step, enabled=rank == 0)
     began, seconds_before = time.monotonic(), state.seconds
 
