@@ -31,6 +31,7 @@ from clipa.data.shards import ShardError, read_manifest
 from clipa.data.stream import StreamSpec, batches, mask_key
 from clipa.files import with_digest, write_json_atomically, write_text_atomically
 from clipa.inputs import check_start, continued, expected_of, inputs_of, resumed, warn_unnamed, weaker
+from clipa.launch import INTERRUPTED
 from clipa.losses import backward
 from clipa.progress import Progress
 from clipa.provenance import describe
@@ -47,9 +48,6 @@ from clipa.resolved import (
     read,
     sealed,
 )
-
-INTERRUPTED = 75
-"""Exit code after SIGTERM with a checkpoint saved: start the same command again to resume (EX_TEMPFAIL)."""
 
 BAD_SAMPLES_LIMIT = 0.01
 """Share of samples that may be bad before the stage stops: more means damaged data, not bad luck."""
@@ -151,6 +149,7 @@ def _update_until_done(stage: ResolvedStage, spec: StreamSpec, state: State) -> 
             if last or stop or state.step % stage.checkpoint_every == 0:
                 _save(stage, state)
             if stop and not last:
+                distributed.wait_for_all()  # where one process has ended the others are killed: the first is saving
                 raise Interrupted(
                     f"stopped after step {state.step} of {schedule.steps}; start again to resume"
                 )
@@ -241,7 +240,7 @@ def _wrapped(towers: models.Towers, stage: ResolvedStage) -> nn.Module:
     if distributed.world_size() == 1:
         return towers
     if stage.sharded:
-        return distributed.shard(towers, content.device, content.precision)
+        return distributed.shard(towers, content.device, content.precision, stage.nodes)
     return nn.parallel.DistributedDataParallel(towers, broadcast_buffers=False)
 
 
