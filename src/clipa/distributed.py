@@ -14,7 +14,7 @@ documentation and has not been run.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -123,6 +123,19 @@ def apply_activation_checkpointing(model: CLIP, which: Literal[True, "selective"
             preserve_rng_state=False,  # nothing in a block is random
             context_fn=partial(create_selective_checkpoint_contexts, MATRIX_PRODUCTS),
         )
+
+
+def replicate(towers: Towers, batch: Sequence[Tensor]) -> nn.parallel.DistributedDataParallel:
+    """``towers`` in every process; ``batch`` is a sample, of any values, of what they take.
+
+    DistributedDataParallel groups gradients into buckets, and groups them anew after the first backward pass, in the
+    order in which that made them. Other buckets are other orders of sums, from three processes on. So it gets its first
+    pass here, without an update, and a stage that resumes has the buckets of an undisturbed one.
+    """
+    replicated = nn.parallel.DistributedDataParallel(towers, broadcast_buffers=False)
+    sum(output.float().sum() for output in replicated(*batch)).backward()
+    replicated.zero_grad(set_to_none=True)
+    return replicated
 
 
 def shard(towers: Towers, device: str, precision: str, nodes: int = 1) -> Towers:

@@ -241,7 +241,14 @@ def _wrapped(towers: models.Towers, stage: ResolvedStage) -> nn.Module:
         return towers
     if stage.sharded:
         return distributed.shard(towers, content.device, content.precision, stage.nodes)
-    return nn.parallel.DistributedDataParallel(towers, broadcast_buffers=False)
+    size, place = stage.image_size, {"device": content.device}
+    batch = [
+        torch.zeros(1, 3, size, size, dtype=torch.uint8, **place),
+        torch.zeros(1, content.text.tokens, dtype=torch.int64, **place),
+    ]
+    if content.image.kept_patches is not None:
+        batch.append(kept_patches(stage, torch.zeros(1, dtype=torch.int64, **place)))
+    return distributed.replicate(towers, batch)
 
 
 def _parent_weights(stage: ResolvedStage) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ its own; number 30 chooses the negative, and 31 of the first row the neighbour.
 from __future__ import annotations
 
 import itertools
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ NOISE_PER_SAMPLE = 32
 NEGCLIP = "negclip"
 """The kind of stage whose positions are pairs of images."""
 _CROP_TRIES = 10
+_SECONDS_TO_SAVE = 120  # in which a training process that was asked to stop ends its workers
 _HUE_SHARE = 0.25  # SimCLR's jitter of strength s: brightness, contrast, saturation 0.8 s, hue 0.2 s
 _STREAMS = {"order": 1, "augmentation": 2, "image mask": 3, "text mask": 4, "neighbour": 5}
 _STAGES = {"pretrain": 0, "finetune": 1, NEGCLIP: 2}
@@ -455,4 +457,12 @@ def _parallel(spec: StreamSpec, first_step: int, steps: int, parts: list[np.ndar
             ) as error:  # raised, DataLoader would add a traceback to its text
                 yield error
 
-    return DataLoader(Parts(), batch_size=None, num_workers=len(parts), prefetch_factor=2)
+    asked = {"num_workers": len(parts), "prefetch_factor": 2, "worker_init_fn": _outlive_sigterm}
+    return DataLoader(Parts(), batch_size=None, **asked)
+
+
+def _outlive_sigterm(worker: int) -> None:
+    """SLURM and torchrun send SIGTERM to all processes of a job. The training process saves then, and would fail first
+    if its workers ended at once.
+    """
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_SECONDS_TO_SAVE))
