@@ -219,6 +219,14 @@ def test_a_file_that_cannot_be_read_is_named(
     [
         ({("data", "lanes"): 6}, r"pretrain\.batch_size: 32 is not a multiple of the 6 lanes"),
         ({("processes",): 3}, r"pretrain\.batch_size: 32 is not a multiple of the 3 processes"),
+        (
+            {("processes",): 2, ("resources", "nodes"): 3},
+            r"resources\.nodes: 2 processes are not a multiple of 3",
+        ),
+        (
+            {("processes",): 16, ("device",): "cuda", ("resources", "gpus"): 8},
+            r"resources\.gpus: 16 processes need a GPU each; 1 nodes with 8 have 8",
+        ),
         ({("data", "lanes"): 64}, r"data\.lanes: 64 lanes need as many shards; there are 40"),
         ({("device",): "cuda"}, r"resources\.gpus: a scale on the device cuda asks for none"),
         ({("kept_patches", 98): 65}, r"kept_patches\.98: 65 of 64 patches"),

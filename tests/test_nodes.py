@@ -6,6 +6,7 @@ Two "nodes" are two agents on this machine: started by hand, as without SLURM, a
 import json
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from clipa.config import Resources
@@ -219,3 +221,28 @@ def test_slurm_starts_both_nodes_and_the_same_bits_come_out(root: Path, slurm, s
     assert state == "COMPLETED", said
     assert losses(root, "slurm", spread) == losses(root, "spread", spread)
     assert torch.equal(made(root, "slurm", spread)[1], made(root, "spread", spread)[1])
+
+
+def test_snakemake_submits_a_job_of_two_nodes(root: Path, slurm, spread: Stage) -> None:
+    """The workflow, its profile and Snakemake's SLURM plugin, on the stage that was trained without them."""
+    if slurm is None:
+        return
+    tree = root / "tree"
+    copied = ("Snakefile", "workflow", "slurm", "profiles", "config", "envs", "src", "results/published")
+    for name in copied:
+        place = tree / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(TESTS.parent / name)
+    (tree / "config").unlink()
+    shutil.copytree(TESTS.parent / "config", tree / "config")
+    scale = spread.scale.model_dump(mode="json", exclude={"name", "config_directory"})
+    scale["experiments"] = ["table11"]
+    (tree / "config" / "scales" / "micro.yaml").write_text(yaml.safe_dump(scale), encoding="utf-8")
+    places = f"runs_directory={root}/workflow", f"data_directory={root}/data"
+    target = root / "workflow" / spread.directory / "stage.json"
+    options = ["--profile", "slurm", "--slurm-init-seconds-before-status-checks", "2"]
+    own = {name: value for name, value in slurm.environment.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-m", "snakemake", str(target), *options, "--config", "scale=micro", *places]
+    done = subprocess.run(command, cwd=tree, env=own, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert torch.equal(made(root, "workflow", spread)[1], made(root, "spread", spread)[1])
