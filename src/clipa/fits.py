@@ -180,7 +180,8 @@ def _state(stage: Stage, count: int) -> float:
     casts = 2 * count if stage.scale.precision == "bf16" else 0
     if stage.sharded:
         layers = stage.model_config["vision_cfg"]["layers"]
-        return STATE_BYTES * count / stage.scale.processes + 2 * 2 * casts / layers
+        shards = stage.scale.processes // stage.scale.resources.nodes  # a node has all of them
+        return STATE_BYTES * count / shards + 2 * 2 * casts / layers
     return STATE_BYTES * count + casts  # DistributedDataParallel sums gradients in place
 
 

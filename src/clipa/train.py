@@ -25,11 +25,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clipa import checkpoint, distributed, models
+from clipa.data.dealing import own_places
 from clipa.data.samples import REASONS, Reason, named
 from clipa.data.shards import ShardError, read_manifest
 from clipa.data.stream import StreamSpec, batches, mask_key
 from clipa.files import with_digest, write_json_atomically, write_text_atomically
 from clipa.inputs import check_start, continued, expected_of, inputs_of, resumed, warn_unnamed, weaker
+from clipa.launch import INTERRUPTED
 from clipa.losses import backward
 from clipa.progress import Progress
 from clipa.provenance import describe
@@ -46,9 +48,6 @@ from clipa.resolved import (
     read,
     sealed,
 )
-
-INTERRUPTED = 75
-"""Exit code after SIGTERM with a checkpoint saved: start the same command again to resume (EX_TEMPFAIL)."""
 
 BAD_SAMPLES_LIMIT = 0.01
 """Share of samples that may be bad before the stage stops: more means damaged data, not bad luck."""
@@ -117,8 +116,8 @@ def _update_until_done(stage: ResolvedStage, spec: StreamSpec, state: State) -> 
     content, schedule, device = stage.content, stage.content.schedule, torch.device(stage.content.device)
     rank, world_size = distributed.rank(), distributed.world_size()
     stream = _batches(stage, spec, state.step)
-    # Of this process's samples in a batch: rank r holds every world_size-th lane.
-    positions = torch.arange(rank, schedule.batch_size, world_size, device=device)
+    places = own_places(spec.lanes, schedule.batch_size, rank, world_size)
+    positions = torch.as_tensor(places, device=device)  # of this process's samples in a batch
     progress = Progress(stage.directory, schedule.steps, schedule.batch_size, state.step, enabled=rank == 0)
     began, seconds_before, finite = time.monotonic(), state.seconds, _Finite(state.optimizer, device)
 
@@ -152,6 +151,7 @@ def _update_until_done(stage: ResolvedStage, spec: StreamSpec, state: State) -> 
             if last or stop or saved:
                 _save(stage, state)
             if stop and not last:
+                distributed.wait_for_all()  # where one process has ended the others are killed: the first is saving
                 raise Interrupted(
                     f"stopped after step {state.step} of {schedule.steps}; start again to resume"
                 )
@@ -267,9 +267,15 @@ def _wrapped(towers: models.Towers, stage: ResolvedStage) -> nn.Module:
     if distributed.world_size() == 1:
         return towers
     if stage.sharded:
-        return distributed.shard(towers, content.device, content.precision)
-    # Not static_graph: it allows no passes whose gradients are summed over the processes later (gradient caching).
-    return nn.parallel.DistributedDataParallel(towers, broadcast_buffers=False, gradient_as_bucket_view=True)
+        return distributed.shard(towers, content.device, content.precision, stage.nodes)
+    size, place = stage.image_size, {"device": content.device}
+    batch = [
+        torch.zeros(1, 3, size, size, dtype=torch.uint8, **place),
+        torch.zeros(1, content.text.tokens, dtype=torch.int64, **place),
+    ]
+    if content.image.kept_patches is not None:
+        batch.append(kept_patches(stage, torch.zeros(1, dtype=torch.int64, **place)))
+    return distributed.replicate(towers, batch)
 
 
 def _parent_weights(stage: ResolvedStage) -> dict[str, Tensor]:
