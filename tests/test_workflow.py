@@ -154,6 +154,7 @@ def test_measuring_plans_every_stage_of_every_seed(tree):
     verbs = {parser().parse_args(command.split()).verb for command in commands}
     assert len(commands) >= 27 + 18 + 27 + 1
     assert verbs >= {"draw", "vocabulary", "train", "evaluate", "figure"}
+    assert "--requeue" not in said  # only in jobs of SLURM
 
 
 def test_recorded_cells_are_not_planned(tree):
@@ -237,6 +238,7 @@ def test_profiles():
     assert default and not placing & set(default)
     assert all(slurm.get(key, value) == value for key, value in default.items())
     assert slurm["slurm-status-command"] == "squeue"
+    assert slurm["slurm-requeue"] is True
     assert slurm["rerun-triggers"] == ["mtime", "params", "input"]
     assert "slurm_partition" in slurm["default-resources"]
     assert "scale=paper" in slurm["config"]

@@ -36,7 +36,7 @@ MATRIX_PRODUCTS = [torch.ops.aten.mm.default, torch.ops.aten.addmm.default]
 are recomputed, which saves a third of the memory and costs attention's share of a forward pass: 0.5 % at the 37 tokens
 of H/14's pre-training, 3 % at 257."""
 
-_GROUPS: list[Any] = []
+_GROUPS: list[Any] = []  # the last one joins CPUs
 # Process groups are never freed: the last to hold one (the towers) would join its threads under the interpreter's lock,
 # for which a thread that frees its last tensor may be waiting.
 
@@ -70,6 +70,8 @@ def process_group(expected: int, device: str) -> Iterator[int]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
     _GROUPS.append(dist.group.WORLD)
+    if device == "cuda":
+        _GROUPS.append(dist.new_group(backend="gloo"))
     try:
         yield dist.get_rank()
     finally:
@@ -80,18 +82,22 @@ def process_group(expected: int, device: str) -> Iterator[int]:
 def sole_writer(directory: Path, what: str) -> Iterator[None]:
     """The first process holds the lock of ``directory``; the others wait until it has it."""
     with directory_lock(directory, what) if rank() == 0 else nullcontext():
-        if world_size() > 1:
-            dist.barrier()
+        barrier()
         yield
 
 
+def barrier() -> None:
+    """Wait until all processes are here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
 def all_reduce(*values: int) -> list[int]:
-    """The sum of each value over all processes."""
+    """The sum of each value over all processes, by way of their CPUs: a GPU's queue of work is not waited for."""
     if world_size() == 1:
         return list(values)
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    summed = torch.tensor(values, dtype=torch.int64, device=device)
-    dist.all_reduce(summed)
+    summed = torch.tensor(values, dtype=torch.int64)
+    dist.all_reduce(summed, group=_GROUPS[-1])
     return summed.tolist()
 
 

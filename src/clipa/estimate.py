@@ -124,6 +124,12 @@ class Throughput:
             return each * (samples * devices_of(stage.scale) / 3600)
         return self.spread * ((self.line[0] * stage_macs(stage) + self.line[1] * samples) / 3600)
 
+    def jobs(self, stage: Stage) -> Spread:
+        """Jobs of the scheduler, each of the scale's `runtime_minutes`, that train a stage one after the other."""
+        resources = stage.scale.resources
+        needed = self.hours(stage) * (60 / (devices_of(stage.scale) * resources.runtime_minutes))
+        return Spread(*(max(1, math.ceil(end)) for end in (needed.mean, needed.low, needed.high)))
+
     def total(self, stages: Iterable[Stage]) -> Spread:
         """Device-hours of several stages."""
         return sum(map(self.hours, stages), NOTHING)

@@ -15,7 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from clipa import checkpoint, distributed, models
+from clipa import checkpoint, distributed, models, slurm
 from clipa.data.samples import REASONS, Reason, named
 from clipa.data.shards import ShardError, read_manifest
 from clipa.data.stream import StreamSpec, batches, mask_key
@@ -46,16 +46,13 @@ from clipa.resolved import (
     read,
     sealed,
 )
+from clipa.stopping import Interrupted, OutOfTime, Stop
 
 INTERRUPTED = 75
-"""Exit code after SIGTERM with a checkpoint saved: start the same command again to resume (EX_TEMPFAIL)."""
+"""Exit code when stopped with a checkpoint saved: start the same command again to resume (EX_TEMPFAIL)."""
 
 BAD_SAMPLES_LIMIT = 0.01
 """Share of samples that may be bad before the stage stops: more means damaged data, not bad luck."""
-
-
-class Interrupted(RuntimeError):
-    """SIGTERM arrived; the state is saved."""
 
 
 class NonFinite(RuntimeError):
@@ -82,89 +79,121 @@ class State:
     commits: list[Mapping[str, Any]] = field(default_factory=list)
     integrity: str = "once"
 
+    @property
+    def bytes(self) -> int:
+        """Of a checkpoint: parameters and both moments in fp32."""
+        return 12 * sum(parameter.numel() for parameter in self.model.parameters())
 
-def main(path: Path, adopt_commit: bool = False) -> int:
+
+def main(path: Path, adopt_commit: bool = False, requeue: bool = False) -> int:
     """``clipa train FILE``: exit code 0 when finished, 75 when interrupted with a checkpoint saved."""
     try:
-        print(f"finished: {train_stage(read(path), adopt_commit)}")
+        print(f"finished: {train_stage(read(path), adopt_commit, requeue)}")
     except Interrupted as error:
         print(error, file=sys.stderr)
         return INTERRUPTED
     return 0
 
 
-def train_stage(stage: ResolvedStage, adopt_commit: bool = False) -> Path:
+def train_stage(stage: ResolvedStage, adopt_commit: bool = False, requeue: bool = False) -> Path:
     """Train ``stage`` (or resume it, or find it finished) and return its ``stage.json``.
 
-    ``adopt_commit``: also where other code trained it so far. Raises :class:`Interrupted`, :class:`NonFinite`,
-    ``ShardError``, ``CheckpointMismatch``, ``OtherInputs``, ``OSError``.
+    ``adopt_commit``: also where other code trained it so far. ``requeue``: this is a job of SLURM; save before its time
+    is up, and have it started again. Raises :class:`Interrupted`, :class:`NonFinite`, ``ShardError``,
+    ``CheckpointMismatch``, ``OtherInputs``, ``SlurmError``, ``OSError``.
     """
     with (
         distributed.process_group(stage.processes, stage.content.device) as rank,
         distributed.sole_writer(stage.directory, stage.name),
     ):
+        job = slurm.own_job() if requeue and rank == 0 else None
         spec, inputs = stream_spec(stage)
         state = _start(stage, inputs, adopt_commit)
-        _update_until_done(stage, spec, state)
+        first = state.step
+        if job:
+            job.note(stage.directory, f"{distributed.world_size()} processes start after step {first}")
+        try:
+            _update_until_done(stage, spec, state, job)
+        except OutOfTime as reason:
+            if requeue:
+                _start_again(job, stage.directory, str(reason), state.step > first)
+            raise
         weights = distributed.full_tensors(state.model.state_dict())
         if rank == 0:
             return _finish(stage, state, weights)
     return stage.directory / "stage.json"
 
 
-def _update_until_done(stage: ResolvedStage, spec: StreamSpec, state: State) -> None:
+def _start_again(job: slurm.Job | None, directory: Path, reason: str, advanced: bool) -> None:
+    """Have the first process's ``job`` started again; all processes must call this. SlurmError where it must not be."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # SLURM sends it as soon as it has accepted; all is saved
+    distributed.barrier()
+    if job:
+        job.note(directory, reason)
+        if not advanced:
+            raise slurm.SlurmError(f"{directory}: no step ended within job {job.number}; give it more time")
+        job.start_again()
+    distributed.barrier()  # torchrun ends all processes as soon as one has ended
+
+
+def _update_until_done(stage: ResolvedStage, spec: StreamSpec, state: State, job: slurm.Job | None) -> None:
     """The training loop: one global batch, one update, until the schedule's end."""
-    content, schedule, device = stage.content, stage.content.schedule, torch.device(stage.content.device)
-    rank, world_size = distributed.rank(), distributed.world_size()
+    schedule, rank = stage.content.schedule, distributed.rank()
     stream = _batches(stage, spec, state.step)
-    # Of this process's samples in a batch: rank r holds every world_size-th lane.
-    positions = torch.arange(rank, schedule.batch_size, world_size, device=device)
     progress = Progress(stage.directory, schedule.steps, schedule.batch_size, state.step, enabled=rank == 0)
-    began, seconds_before = time.monotonic(), state.seconds
+    began, seconds_before, saved = time.monotonic(), state.seconds, state.step
 
-    with _termination() as received:
-        for step in range(state.step, schedule.steps):
-            images, tokens, replaced = next(stream)
-            batch = [torch.as_tensor(part).to(device, non_blocking=True) for part in (images, tokens)]
-            if content.image.kept_patches is not None:
-                batch.append(kept_patches(stage, positions + step * schedule.batch_size))
-            loss = backward(state.towers, batch, schedule.microbatch, autocast(content))
-            rate = learning_rate(step, schedule.steps, schedule.warmup_steps, schedule.peak_lr)
-            _check_finite(state.model, loss, step, stage.directory)
-            for group in state.optimizer.param_groups:
-                group["lr"] = rate
-            state.optimizer.step()
-            state.optimizer.zero_grad(set_to_none=True)
-            models.clamp_logit_scale(state.model)
-
-            # All processes must leave the loop at the same step, whichever of them was asked to stop.
-            stop, *replaced = distributed.all_reduce(bool(received), *replaced.tolist())
-            state.step, state.replaced = step + 1, state.replaced + _by_reason(replaced)
-            state.seconds = seconds_before + time.monotonic() - began
-            _check_replaced(schedule, state, spec)
-            last = state.step == schedule.steps
-            if state.step % stage.log_every == 0 or last:
-                scale = state.model.logit_scale.exp().item()
-                state.losses.append({"step": state.step, "loss": loss.item(), "lr": rate, "scale": scale})
-            progress.update(state.step, loss)
-            if last or stop or state.step % stage.checkpoint_every == 0:
+    with Stop(job and job.seconds_left(), state.bytes) as stop:
+        try:
+            for step in range(state.step, schedule.steps):
+                *batch, replaced = next(stream)
+                loss, rate = _update(stage, state, step, batch, stop)
+                # All processes must leave the loop at the same step, whichever of them was asked to stop.
+                replaced = stop.after_step(*replaced.tolist())
+                state.step, state.replaced = step + 1, state.replaced + _by_reason(replaced)
+                state.seconds = seconds_before + time.monotonic() - began
+                _check_replaced(schedule, state, spec)
+                last = state.step == schedule.steps
+                if state.step % stage.log_every == 0 or last:
+                    scale = state.model.logit_scale.exp().item()
+                    state.losses.append({"step": state.step, "loss": loss.item(), "lr": rate, "scale": scale})
+                progress.update(state.step, loss)
+                if last or state.step % stage.checkpoint_every == 0:
+                    with stop.saving():
+                        _save(stage, state)
+                    saved = state.step
+                if stop.reason and not last:
+                    raise stop.reason
+        except Interrupted as reason:
+            if state.step > saved:
                 _save(stage, state)
-            if stop and not last:
-                raise Interrupted(
-                    f"stopped after step {state.step} of {schedule.steps}; start again to resume"
-                )
+            told = f"stopped after step {state.step} of {schedule.steps}; start again to resume"
+            raise type(reason)(told) from None
     progress.close()
 
 
-@contextmanager
-def _termination() -> Iterator[list[int]]:
-    """A list that becomes non-empty when SIGTERM arrives (Slurm's time limit, a preemption)."""
-    received: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
-    try:
-        yield received
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _update(
+    stage: ResolvedStage, state: State, step: int, batch: list[Any], stop: Stop
+) -> tuple[Tensor, float]:
+    """One update on this process's images and tokens; the loss (scalar) and the learning rate.
+
+    Interrupted where all processes are asked to stop within it: then nothing was changed.
+    """
+    content, schedule, device = stage.content, stage.content.schedule, torch.device(stage.content.device)
+    batch = [torch.as_tensor(part).to(device, non_blocking=True) for part in batch]
+    if content.image.kept_patches is not None:
+        # Of this process's samples in a batch: rank r holds every world_size-th lane.
+        own = torch.arange(distributed.rank(), schedule.batch_size, distributed.world_size(), device=device)
+        batch.append(kept_patches(stage, own + step * schedule.batch_size))
+    loss = backward(state.towers, batch, schedule.microbatch, autocast(content), stop.between_passes)
+    rate = learning_rate(step, schedule.steps, schedule.warmup_steps, schedule.peak_lr)
+    _check_finite(state.model, loss, step, stage.directory)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    models.clamp_logit_scale(state.model)
+    return loss, rate
 
 
 def _batches(stage: ResolvedStage, spec: StreamSpec, first_step: int) -> Iterator[tuple[Any, Any, int]]:

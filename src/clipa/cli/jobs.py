@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -78,11 +79,12 @@ def _train(chosen: argparse.Namespace) -> int:
     if stage.processes > 1 and "WORLD_SIZE" not in os.environ:
         # Snakemake sets this to the cores of the whole job; the processes share them.
         os.environ["OMP_NUM_THREADS"] = str(max(1, stage.cpus // stage.processes))
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # SLURM's warning is for the trainers, not for torchrun
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(stage.processes)]
         os.execv(sys.executable, [sys.executable, *launcher, "-m", "clipa", *sys.argv[1:]])
     from clipa.train import main as train
 
-    return train(chosen.file, chosen.adopt_commit)
+    return train(chosen.file, chosen.adopt_commit, chosen.requeue)
 
 
 def _evaluate(chosen: argparse.Namespace) -> int:
@@ -222,6 +224,11 @@ def _stage_verbs(verbs) -> None:
         "--adopt-commit",
         action="store_true",
         help="resume with this code where other code trained so far; recorded",
+    )
+    train.add_argument(
+        "--requeue",
+        action="store_true",
+        help="in a job of SLURM: save before its time is up, and have SLURM start the job again",
     )
     evaluate = add_verb(
         verbs,
