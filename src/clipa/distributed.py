@@ -82,12 +82,12 @@ def process_group(expected: int, device: str) -> Iterator[int]:
 def sole_writer(directory: Path, what: str) -> Iterator[None]:
     """The first process holds the lock of ``directory``; the others wait until it has it."""
     with directory_lock(directory, what) if rank() == 0 else nullcontext():
-        barrier()
+        wait_for_all()
         yield
 
 
-def barrier() -> None:
-    """Wait until all processes are here."""
+def wait_for_all() -> None:
+    """Return when all processes have called this."""
     if world_size() > 1:
         dist.barrier()
 

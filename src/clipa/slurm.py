@@ -1,7 +1,7 @@
 """The SLURM job that a training runs in: how long it may run, and having SLURM start it again.
 
-A stage that outlasts its job's time limit is continued by the same job: ``scontrol requeue`` puts it back into the queue
-under its number, so whoever waits for it goes on waiting (Snakemake, which therefore spends none of its retries).
+A stage that outlasts its job's time limit is continued by the same job: ``scontrol requeue`` puts it back into the
+queue under its number, so whoever waits for it goes on waiting (Snakemake, which therefore spends none of its retries).
 SLURM starts it again two minutes later at the earliest. Tried with SLURM 22.05.
 """
 
@@ -44,7 +44,7 @@ class Job:
             log.write(f"{now} job {self.number} on {socket.gethostname()}: {what}\n")
 
     def start_again(self) -> None:
-        """Put this job back into the queue. SLURM then ends its processes, this one too. SlurmError where it does not."""
+        """Put this job back into the queue; SLURM then ends its processes. SlurmError where it does not."""
         _scontrol("requeue", self.number)
 
 
@@ -58,8 +58,8 @@ def own_job() -> Job:
         raise SlurmError(f"--requeue: job {number} is interactive: only batch jobs can be started again")
     if told.get("Requeue") != "1":
         raise SlurmError(
-            f"--requeue: job {number} was submitted without --requeue, so SLURM will not start it again (with Snakemake: "
-            "slurm-requeue: true in slurm/config.yaml)"
+            f"--requeue: job {number} was submitted without --requeue, so SLURM will not start it again (with "
+            "Snakemake: slurm-requeue: true in slurm/config.yaml)"
         )
     limit, run = seconds(told.get("TimeLimit", "")), seconds(told.get("RunTime", ""))
     return Job(number, None if limit is None else time.monotonic() + limit - (run or 0.0))

@@ -17,7 +17,7 @@ from types import TracebackType
 from clipa import distributed
 
 SLOW_DISK = 200e6
-"""Bytes a second: what the first save is assumed to take. Later ones are expected to take twice what the last one took."""
+"""Bytes a second at which the first save is expected to write. Later ones may take twice as long as the one before."""
 
 MARGIN = 60.0
 """Seconds that are always left for saving, at most a tenth of the job's time."""

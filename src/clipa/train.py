@@ -127,13 +127,13 @@ def train_stage(stage: ResolvedStage, adopt_commit: bool = False, requeue: bool 
 def _start_again(job: slurm.Job | None, directory: Path, reason: str, advanced: bool) -> None:
     """Have the first process's ``job`` started again; all processes must call this. SlurmError where it must not be."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # SLURM sends it as soon as it has accepted; all is saved
-    distributed.barrier()
+    distributed.wait_for_all()
     if job:
         job.note(directory, reason)
         if not advanced:
             raise slurm.SlurmError(f"{directory}: no step ended within job {job.number}; give it more time")
         job.start_again()
-    distributed.barrier()  # torchrun ends all processes as soon as one has ended
+    distributed.wait_for_all()  # torchrun ends all processes as soon as one has ended
 
 
 def _update_until_done(stage: ResolvedStage, spec: StreamSpec, state: State, job: slurm.Job | None) -> None:
@@ -167,6 +167,7 @@ def _update_until_done(stage: ResolvedStage, spec: StreamSpec, state: State, job
         except Interrupted as reason:
             if state.step > saved:
                 _save(stage, state)
+                distributed.wait_for_all()  # where one process has ended the others are killed: the first is saving
             told = f"stopped after step {state.step} of {schedule.steps}; start again to resume"
             raise type(reason)(told) from None
     progress.close()
