@@ -122,7 +122,7 @@ def ours(stage: Stage, operations: Operations | None) -> Clock:
         towers = train._wrapped(models.Towers(model, content.augmentation).to(content.device), resolved)
         state = train.State(model, towers, train.optimizer_of(model, content.schedule))
         train._save = lambda *_: None
-        train._update_until_done(resolved, SimpleNamespace(directory=Path(folder), lanes=1), state)
+        train._update_until_done(resolved, SimpleNamespace(directory=Path(folder), lanes=1), state, None)
     return clock
 
 

@@ -66,6 +66,18 @@ def die(scenario: dict) -> None:
             return rate(step, *others)
 
         train.learning_rate = deadly_rate
+    elif scenario["die"] == "pass":  # in the step-th pass through the towers
+        from clipa.models import Towers
+
+        forward, begun = Towers.forward, []
+
+        def deadly_forward(*parts: object) -> object:
+            begun.append(1)
+            if len(begun) == scenario["step"]:
+                now()
+            return forward(*parts)
+
+        Towers.forward = deadly_forward
     elif scenario["die"] == "rename":  # before the step-th rename of any file
         rename, renamed = os.replace, []
 

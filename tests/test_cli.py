@@ -111,7 +111,7 @@ def test_resolve_writes_what_train_starts_from(monkeypatch, tmp_path, capsys):
     import clipa.train
 
     seen = []
-    monkeypatch.setattr(clipa.train, "main", lambda path, adopt: seen.append(path) or 75)
+    monkeypatch.setattr(clipa.train, "main", lambda path, *_: seen.append(path) or 75)
     stages = stages_of(parse_run(RUN), load_scale("ci"), 3)
     arguments = ["--scale", "ci", "--seed", "3", "--runs-directory", str(tmp_path / "runs")]
     assert main(["resolve", RUN, *arguments]) == 0

@@ -330,6 +330,26 @@ def test_the_json_adds_up(capsys, monkeypatch):
     assert sum(group["samples"] for group in groups) == 45 * 2_560_000_000 + 42 * 131_072_000
 
 
+def test_a_training_of_more_than_one_job_is_told(capsys, monkeypatch, tree):
+    """G/14 pre-trains for 71,400 GPU-hours over three seeds: 124 days on 8 GPUs, in jobs of two days."""
+    monkeypatch.chdir(tree)
+    jobs = {
+        (group["model"], group["kind"]): group["jobs"]["mean"]
+        for group in json.loads(asked(capsys, "all", "--scale", "paper", "--json"))["groups"]
+    }
+    assert (
+        jobs["G/14", "pretrain"] == 62 and jobs["H/14", "pretrain"] == 22 and jobs["L/16", "pretrain"] == 11
+    )
+    assert jobs["S/16", "finetune"] == 1
+    said = " ".join(asked(capsys, "all", "--scale", "paper").split())
+    assert "jobs of 48.0 h" in said and "G/14 pre-training 62" in said and "S/16 fine-tuning" not in said
+    assert "SLURM starts it again" in said and "WARNING" not in said
+    (tree / "slurm").unlink()
+    said = " ".join(asked(capsys, "all", "--scale", "paper").split())
+    assert "WARNING: nothing starts them again: slurm/config.yaml has no `slurm-requeue: true`" in said
+    assert "\njobs" not in asked(capsys, "measure_table11", "--scale", "micro")
+
+
 @pytest.mark.parametrize(
     "words", [("all", "--scale", "paper"), ("all", "--config", "reuse_recorded=false"), ("figures",)]
 )

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -64,7 +65,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def codes(world: Path) -> dict[str, list[int]]:
+def codes(world: Path) -> dict[str, Any]:
     """Exit codes by folder of all stages of this file: one process, two, and one that resumes after two."""
     wild = scenario("wild", 2)
     rate = {"base_lr": {"S/16": 1e30}, "warmup_steps": 0}
@@ -80,6 +81,11 @@ def codes(world: Path) -> dict[str, list[int]]:
                 scenario("killed", 2),
                 scenario("term", 2, **die(4, 15, rank=1)),
                 scenario("term", 2),
+                *(
+                    scenario(f"pass-{number}", 2, **others)
+                    for number in (17, 18, 19)
+                    for others in (die(number, 15, moment="pass", rank=1), {})
+                ),
                 scenario("two-one", 2, **die(7, rank=0)),
                 scenario("one-two", 2),
                 wild,
@@ -87,10 +93,11 @@ def codes(world: Path) -> dict[str, list[int]]:
         ),
         ((), [scenario("two-one", 1)]),
     ]
-    found: dict[str, list[int]] = {}
+    found: dict[str, Any] = {}
     for launcher, scenarios in launches:
         made, said = run(world, *scenarios, launcher=launcher)
         print(said)
+        found["said"] = found.get("said", "") + said
         for each, code in zip(scenarios, made, strict=True):
             found.setdefault(each["runs"], []).append(code)
     return found
@@ -128,6 +135,13 @@ def test_killed_and_started_again_two_processes_end_with_the_same_bits(world, co
     """The first killed in a save, the second before an update (the first then fails); the second asked to stop."""
     assert codes[runs] == [*deaths, 0]
     assert outcome(world, runs, STAGES[0]) == outcome(world, "two", STAGES[0])
+
+
+@pytest.mark.parametrize("passes", [17, 18, 19])
+def test_one_process_is_asked_to_stop_within_a_step(world: Path, codes, passes: int) -> None:
+    """Of four passes a step: two without gradients, two with them. Both processes leave after the same pass."""
+    assert codes[f"pass-{passes}"] == [75, 0] and codes["said"].count("stopped after step 4 of 12") == 2 * 3
+    assert outcome(world, f"pass-{passes}", STAGES[0]) == outcome(world, "two", STAGES[0])
 
 
 @pytest.mark.parametrize(("runs", "processes"), [("two-one", [2, 1]), ("one-two", [1, 2])])

@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +86,21 @@ def test_sigterm_saves_and_says_so(world: Path, undisturbed: dict) -> None:
     assert codes == [75] and "stopped after step 5 of 12" in said
     codes, _ = run(world, {"runs": "term"})
     assert codes == [0] and outcome(world, "term") == undisturbed
+
+
+def test_a_signal_is_heard_within_a_step(world: Path) -> None:
+    """Eight passes a step. What was computed of it is dropped; in the last pass the step is finished first."""
+    stage = {"schedule": {"microbatch": 4}}
+    dying = [(1, signal.SIGTERM), (26, signal.SIGTERM), (31, signal.SIGUSR1), (32, signal.SIGTERM)]
+    scenarios = [{"runs": "in-passes", "stage": stage}]
+    for passes, number in dying:
+        resumed = {"runs": f"in-passes-{passes}", "stage": stage}
+        scenarios += [resumed | {"die": "pass", "step": passes, "signal": number}, resumed]
+    codes, said = run(world, *scenarios)
+    assert codes == [0, *[75, 0] * len(dying)], said
+    assert re.findall(r"stopped after step (\d+) of 12", said) == ["0", "3", "3", "4"]
+    undisturbed, *others = (outcome(world, each["runs"], tiny_stages(**stage)[0]) for each in scenarios)
+    assert all(other == undisturbed for other in others)
 
 
 def test_a_finished_stage_is_not_trained_again(world: Path, undisturbed: dict) -> None:

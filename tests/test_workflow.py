@@ -151,7 +151,9 @@ def test_measuring_plans_every_stage_of_every_seed(tree):
     jobs, said = plan(tree, "measure_figure4", "-n", "-p", "--config", "scale=micro", "reuse_recorded=false")
     assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"]) == (27, 18, 27)
     commands = re.findall(r"python -m clipa (.*?)(?: > \S+ 2>&1)?$", said, re.M)
-    verbs = {parser().parse_args(command.split()).verb for command in commands}
+    verbs = {
+        parser().parse_args(command.replace("$REQUEUE", "--requeue").split()).verb for command in commands
+    }
     assert len(commands) >= 27 + 18 + 27 + 1
     assert verbs >= {"draw", "vocabulary", "train", "evaluate", "figure"}
 
@@ -237,6 +239,7 @@ def test_profiles():
     assert default and not placing & set(default)
     assert all(slurm.get(key, value) == value for key, value in default.items())
     assert slurm["slurm-status-command"] == "squeue"
+    assert slurm["slurm-requeue"] is True
     assert slurm["rerun-triggers"] == ["mtime", "params", "input"]
     assert "slurm_partition" in slurm["default-resources"]
     assert "scale=paper" in slurm["config"]

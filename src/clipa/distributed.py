@@ -93,7 +93,7 @@ def wait_for_all() -> None:
 
 
 def all_reduce(*values: int) -> list[int]:
-    """The sum of each value over all processes."""
+    """The sum of each value over all processes, by way of their CPUs: a GPU's queue of work is not waited for."""
     if world_size() == 1:
         return list(values)
     summed = torch.tensor(values, dtype=torch.int64)  # on the host: no process waits for its GPU

@@ -131,6 +131,12 @@ class Throughput:
         """Samples a second of one device."""
         return stage.schedule.samples / (3600 * self.hours(stage).mean)
 
+    def jobs(self, stage: Stage) -> Spread:
+        """Jobs of the scheduler, each of the scale's `runtime_minutes`, that train a stage one after the other."""
+        resources = stage.scale.resources
+        needed = self.hours(stage) * (60 / (devices_of(stage.scale) * resources.runtime_minutes))
+        return Spread(*(max(1, math.ceil(end)) for end in (needed.mean, needed.low, needed.high)))
+
     def total(self, stages: Iterable[Stage]) -> Spread:
         """Device-hours of several stages."""
         return sum(map(self.hours, stages), NOTHING)

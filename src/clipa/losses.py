@@ -157,12 +157,14 @@ def backward(
     batch: Sequence[Tensor],
     microbatch: int | None = None,
     autocast: Callable = nullcontext,
+    between: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Add the gradients of the global batch's loss to the towers' parameters; returns the loss (scalar, detached).
 
     ``batch`` is this process's share of what the towers take: images, tokens and, if patches are masked, the kept ones,
     each with the samples as its first dimension. ``microbatch`` counts images a pass; None: all in one. A part may be a
-    multiple of the images in length (NegCLIP's texts: twice); ValueError otherwise.
+    multiple of the images in length (NegCLIP's texts: twice); ValueError otherwise. ``between`` is called before every
+    pass but the first; what it raises leaves a part of the gradients behind.
 
     Every process differentiates the global loss with respect to its own features only, so a parameter's gradient is the
     sum over processes. DistributedDataParallel and FSDP average instead, so the features' gradients are multiplied by
@@ -171,8 +173,12 @@ def backward(
     sizes = _sizes(batch, microbatch or len(batch[0]))
     passes = list(zip(*(part.split(size) for part, size in zip(batch, sizes, strict=True)), strict=True))
     single = len(passes) == 1
+    outputs = []
     with autocast(), nullcontext() if single else torch.no_grad():
-        outputs = [towers(*part) for part in passes]
+        for part in passes:
+            if outputs:
+                between()
+            outputs.append(towers(*part))
     cached = [torch.cat([output[i] for output in outputs]).detach().float() for i in (0, 1)]
     value, image_gradient, text_gradient, scale_gradient = _differentiated(
         *cached, outputs[0][2].detach().float()
@@ -188,6 +194,7 @@ def backward(
             if single:
                 features = outputs[0]
             else:
+                between()
                 with autocast():
                     features = towers(*part)
             # The logit scale is one parameter of the whole batch: its gradient is added once.

@@ -15,7 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from clipa import checkpoint, distributed, models
+from clipa import checkpoint, distributed, models, slurm
 from clipa.data.dealing import own_places
 from clipa.data.samples import REASONS, Reason, named
 from clipa.data.shards import ShardError, read_manifest
@@ -48,13 +48,10 @@ from clipa.resolved import (
     read,
     sealed,
 )
+from clipa.stopping import Interrupted, OutOfTime, Stop
 
 BAD_SAMPLES_LIMIT = 0.01
 """Share of samples that may be bad before the stage stops: more means damaged data, not bad luck."""
-
-
-class Interrupted(RuntimeError):
-    """SIGTERM arrived; the state is saved."""
 
 
 class NonFinite(RuntimeError):
@@ -81,92 +78,132 @@ class State:
     commits: list[Mapping[str, Any]] = field(default_factory=list)
     integrity: str = "once"
 
+    @property
+    def bytes(self) -> int:
+        """Of a checkpoint: parameters and both moments in fp32."""
+        return 12 * sum(parameter.numel() for parameter in self.model.parameters())
 
-def main(path: Path, adopt_commit: bool = False) -> int:
+
+def main(path: Path, adopt_commit: bool = False, requeue: bool = False) -> int:
     """``clipa train FILE``: exit code 0 when finished, 75 when interrupted with a checkpoint saved."""
     try:
-        print(f"finished: {train_stage(read(path), adopt_commit)}")
+        print(f"finished: {train_stage(read(path), adopt_commit, requeue)}")
     except Interrupted as error:
         print(error, file=sys.stderr)
         return INTERRUPTED
     return 0
 
 
-def train_stage(stage: ResolvedStage, adopt_commit: bool = False) -> Path:
+def train_stage(stage: ResolvedStage, adopt_commit: bool = False, requeue: bool = False) -> Path:
     """Train ``stage`` (or resume it, or find it finished) and return its ``stage.json``.
 
-    ``adopt_commit``: also where other code trained it so far. Raises :class:`Interrupted`, :class:`NonFinite`,
-    ``ShardError``, ``CheckpointMismatch``, ``OtherInputs``, ``OSError``.
+    ``adopt_commit``: also where other code trained it so far. ``requeue``: this is a job of SLURM; save before its time
+    is up, and have it started again. Raises :class:`Interrupted`, :class:`NonFinite`, ``ShardError``,
+    ``CheckpointMismatch``, ``OtherInputs``, ``SlurmError``, ``OSError``.
     """
     with (
         distributed.process_group(stage.processes, stage.content.device) as rank,
         distributed.sole_writer(stage.directory, stage.name),
     ):
+        job = slurm.own_job() if requeue and rank == 0 else None
         spec, inputs = stream_spec(stage)
         state = _start(stage, inputs, adopt_commit)
-        _update_until_done(stage, spec, state)
+        first = state.step
+        if job:
+            job.note(stage.directory, f"{distributed.world_size()} processes start after step {first}")
+        try:
+            _update_until_done(stage, spec, state, job)
+        except OutOfTime as reason:
+            if requeue:
+                _start_again(job, stage.directory, str(reason), state.step > first)
+            raise
         weights = distributed.full_tensors(state.model.state_dict())
         if rank == 0:
             return _finish(stage, state, weights)
     return stage.directory / "stage.json"
 
 
-def _update_until_done(stage: ResolvedStage, spec: StreamSpec, state: State) -> None:
+def _start_again(job: slurm.Job | None, directory: Path, reason: str, advanced: bool) -> None:
+    """Have the first process's ``job`` started again; all processes must call this. SlurmError where it must not be."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # SLURM sends it as soon as it has accepted; all is saved
+    distributed.wait_for_all()
+    if job:
+        job.note(directory, reason)
+        if not advanced:
+            raise slurm.SlurmError(f"{directory}: no step ended within job {job.number}; give it more time")
+        job.start_again()
+    distributed.wait_for_all()  # torchrun ends all processes as soon as one has ended
+
+
+def _update_until_done(stage: ResolvedStage, spec: StreamSpec, state: State, job: slurm.Job | None) -> None:
     """The training loop: one global batch, one update, until the schedule's end."""
-    content, schedule, device = stage.content, stage.content.schedule, torch.device(stage.content.device)
-    rank, world_size = distributed.rank(), distributed.world_size()
+    schedule, rank = stage.content.schedule, distributed.rank()
     stream = _batches(stage, spec, state.step)
-    places = own_places(spec.lanes, schedule.batch_size, rank, world_size)
-    positions = torch.as_tensor(places, device=device)  # of this process's samples in a batch
+    # Of this process's samples in a batch.
+    places = torch.as_tensor(own_places(spec.lanes, schedule.batch_size, rank, distributed.world_size()))
     progress = Progress(stage.directory, schedule.steps, schedule.batch_size, state.step, enabled=rank == 0)
-    began, seconds_before, finite = time.monotonic(), state.seconds, _Finite(state.optimizer, device)
+    began, seconds_before, saved = time.monotonic(), state.seconds, state.step
+    finite = _Finite(state.optimizer, torch.device(stage.content.device), stage.directory)
 
-    with _termination() as received:
-        for step in range(state.step, schedule.steps):
-            *batch, replaced = next(stream)
-            if content.image.kept_patches is not None:
-                batch.append(kept_patches(stage, positions + step * schedule.batch_size))
-            loss = backward(state.towers, batch, stage.microbatch, autocast(content))
-            rate = learning_rate(step, schedule.steps, schedule.warmup_steps, schedule.peak_lr)
-            finite.watch(step, loss, distributed.gradient_norm(state.model.parameters()))
-            for group in state.optimizer.param_groups:
-                group["lr"] = rate
-            state.optimizer.step()
-            state.optimizer.zero_grad(set_to_none=True)
-            models.clamp_logit_scale(state.model)
-
-            # All processes must leave the loop at the same step, whichever of them was asked to stop.
-            stop, *replaced = distributed.all_reduce(bool(received), *replaced.tolist())
-            state.step, state.replaced = step + 1, state.replaced + _by_reason(replaced)
-            state.seconds = seconds_before + time.monotonic() - began
-            _check_replaced(schedule, state, spec)
-            last = state.step == schedule.steps
-            logged, saved = state.step % stage.log_every == 0, state.step % stage.checkpoint_every == 0
-            if logged or saved or stop or last or device.type == "cpu":
-                finite.check(stage.directory)
-            if logged or last:
-                scale = state.model.logit_scale.exp().item()
-                state.losses.append({"step": state.step, "loss": loss.item(), "lr": rate, "scale": scale})
-            progress.update(state.step, loss)
-            if last or stop or saved:
+    with Stop(job and job.seconds_left(), state.bytes) as stop:
+        try:
+            for step in range(state.step, schedule.steps):
+                *batch, replaced = next(stream)
+                loss, rate = _update(stage, state, step, batch, places, finite, stop)
+                # All processes must leave the loop at the same step, whichever of them was asked to stop.
+                replaced = stop.after_step(*replaced.tolist())
+                state.step, state.replaced = step + 1, state.replaced + _by_reason(replaced)
+                state.seconds = seconds_before + time.monotonic() - began
+                _check_replaced(schedule, state, spec)
+                last = state.step == schedule.steps
+                if state.step % stage.log_every == 0 or last:
+                    finite.check()
+                    scale = state.model.logit_scale.exp().item()
+                    state.losses.append({"step": state.step, "loss": loss.item(), "lr": rate, "scale": scale})
+                progress.update(state.step, loss)
+                if last or state.step % stage.checkpoint_every == 0:
+                    finite.check()
+                    with stop.saving():
+                        _save(stage, state)
+                    saved = state.step
+                if stop.reason and not last:
+                    raise stop.reason
+        except Interrupted as reason:
+            if state.step > saved:
+                finite.check()
                 _save(stage, state)
-            if stop and not last:
                 distributed.wait_for_all()  # where one process has ended the others are killed: the first is saving
-                raise Interrupted(
-                    f"stopped after step {state.step} of {schedule.steps}; start again to resume"
-                )
+            told = f"stopped after step {state.step} of {schedule.steps}; start again to resume"
+            raise type(reason)(told) from None
     progress.close()
 
 
-@contextmanager
-def _termination() -> Iterator[list[int]]:
-    """A list that becomes non-empty when SIGTERM arrives (Slurm's time limit, a preemption)."""
-    received: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
-    try:
-        yield received
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _update(
+    stage: ResolvedStage,
+    state: State,
+    step: int,
+    batch: list[Tensor],
+    places: Tensor,
+    finite: _Finite,
+    stop: Stop,
+) -> tuple[Tensor, float]:
+    """One update on this process's images and tokens, at ``places`` of the batch; loss (scalar) and learning rate.
+
+    Interrupted where all processes are asked to stop within it: then nothing was changed.
+    """
+    content, schedule = stage.content, stage.content.schedule
+    if content.image.kept_patches is not None:
+        positions = places.to(content.device) + step * schedule.batch_size
+        batch = [*batch, kept_patches(stage, positions)]
+    loss = backward(state.towers, batch, stage.microbatch, autocast(content), stop.between_passes)
+    rate = learning_rate(step, schedule.steps, schedule.warmup_steps, schedule.peak_lr)
+    finite.watch(step, loss, distributed.gradient_norm(state.model.parameters()))
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    models.clamp_logit_scale(state.model)
+    return loss, rate
 
 
 def _batches(stage: ResolvedStage, spec: StreamSpec, first_step: int) -> Iterator[tuple[Tensor, Tensor, Any]]:
@@ -410,8 +447,8 @@ class _Finite:
     looks when it waits anyway, and the state is still that of before the step.
     """
 
-    def __init__(self, optimizer: torch.optim.AdamW, device: torch.device) -> None:
-        self.optimizer = optimizer
+    def __init__(self, optimizer: torch.optim.AdamW, device: torch.device, directory: Path) -> None:
+        self.optimizer, self.directory = optimizer, directory
         self.found = torch.tensor([-1, 0], device=device)  # the step, and whether its loss was finite
 
     def watch(self, step: int, loss: Tensor, gradient_norm: Tensor) -> None:
@@ -420,15 +457,17 @@ class _Finite:
         now = torch.stack([torch.full_like(self.found[0], step), torch.isfinite(loss).long()])
         self.found = torch.where(failed & (self.found[0] < 0), now, self.found)
         self.optimizer.found_inf = (self.found[0] >= 0).float()
+        if self.found.device.type == "cpu":
+            self.check()
 
-    def check(self, directory: Path) -> None:
-        """NonFinite, with the step, if there was one."""
+    def check(self) -> None:
+        """NonFinite, with the step, if there was one. Before a log or a checkpoint says that steps were made."""
         step, loss_was_finite = self.found.tolist()
         if step >= 0:
             what = "gradient" if loss_was_finite else "loss"
             raise NonFinite(
-                f"{directory}: the {what} of step {step} is not finite; stopped before the update, earlier checkpoints "
-                "are kept (a lower base_lr or a longer warm-up is the usual cure)"
+                f"{self.directory}: the {what} of step {step} is not finite; stopped before the update, earlier "
+                "checkpoints are kept (a lower base_lr or a longer warm-up is the usual cure)"
             )
 
 

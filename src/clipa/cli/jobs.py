@@ -79,7 +79,7 @@ def _train(chosen: argparse.Namespace) -> int:
         return code
     from clipa.train import main as train
 
-    return train(chosen.file, chosen.adopt_commit)
+    return train(chosen.file, chosen.adopt_commit, chosen.requeue)
 
 
 def _evaluate(chosen: argparse.Namespace) -> int:
@@ -227,6 +227,11 @@ def _stage_verbs(verbs) -> None:
         "--adopt-commit",
         action="store_true",
         help="resume with this code where other code trained so far; recorded",
+    )
+    train.add_argument(
+        "--requeue",
+        action="store_true",
+        help="in a job of SLURM: save before its time is up, and have SLURM start the job again",
     )
     evaluate = add_verb(
         verbs,

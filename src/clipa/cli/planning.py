@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import textwrap
+from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
 from clipa.cli.assumptions import ASSUMPTIONS
+from clipa.config import read_yaml
 from clipa.cost import stage_macs
 from clipa.estimate import (
+    NOTHING,
     Spread,
     Throughput,
     device_name,
@@ -24,6 +27,7 @@ from clipa.plan import Plan, Work
 from clipa.study import model_order, order_of
 
 COLUMNS = 100
+PROFILE = "slurm/config.yaml"
 ENDS = ("mean", "low", "high")
 STATES = ("recorded", "finished", "pending")
 KINDS = {"pretrain": "pre-training", "finetune": "fine-tuning", "negclip": "NegCLIP stage"}
@@ -66,6 +70,8 @@ def cost_of(plan: Plan, target: str, gpus: int | None, given: dict[str, Any]) ->
         "device_hours": _spread(hours),
         "wall_clock_hours": {end: ends[end][0] for end in ends},
         "longest_chain_hours": {end: ends[end][1] for end in ends},
+        "job_minutes": plan.scale.resources.runtime_minutes,
+        "jobs_chain": _jobs_chain(plan.root),
         "disk_bytes": disk(plan, work.pending),
         "dollars": _spread(hours * price),
         "kwh": _spread(hours * energy),
@@ -75,6 +81,11 @@ def cost_of(plan: Plan, target: str, gpus: int | None, given: dict[str, Any]) ->
         "budget_gpu_hours": budget,
         "within_budget": budget is None or hours.mean <= budget,
     }
+
+
+def _jobs_chain(root: Path) -> bool:
+    """Whether the cluster's profile lets SLURM start the job of an unfinished training again."""
+    return (root / PROFILE).is_file() and read_yaml(root / PROFILE).get("slurm-requeue") is True
 
 
 def _spread(spread: Spread) -> dict[str, float]:
@@ -102,6 +113,7 @@ def _groups(work: Work, speed: Throughput) -> list[dict[str, Any]]:
                 "samples": sum(stage.schedule.samples for stage in pending),
                 "multiply_adds": sum(map(stage_macs, pending)),
                 "device_hours": _spread(speed.total(pending)),
+                "jobs": _spread(max(map(speed.jobs, pending), key=lambda jobs: jobs.mean, default=NOTHING)),
             }
         )
     return groups
@@ -168,6 +180,7 @@ def _notes(costs: dict[str, Any]) -> list[str]:
         "wall-clock": f"{_clock(costs['wall_clock_hours'])} on {_counted(costs['devices'], device)}, "
         f"{_counted(jobs, 'stage')} at once, each on {_counted(costs['devices_per_stage'], device)}; never less than "
         f"{_time(chain)}, the longest stage with those before it",
+        **_jobs(costs),
         "disk": f"{_bytes(sum(disk.values()))}: "
         + ", ".join(f"{name} {_bytes(size)}" for name, size in disk.items())
         + " (2 checkpoints a stage with AdamW's moments, fp32; exported weights)",
@@ -184,6 +197,23 @@ def _notes(costs: dict[str, Any]) -> list[str]:
         "backward pass, nothing computed twice",
     }
     return [line for name, text in notes.items() for line in _wrapped(name, text)]
+
+
+def _jobs(costs: dict[str, Any]) -> dict[str, str]:
+    """What to say where a training needs more than one job."""
+    longest = [group for group in costs["groups"] if group["jobs"]["mean"] > 1]
+    if not longest:
+        return {}
+    counts = [f"{group['model']} {KINDS[group['kind']]} {group['jobs']['mean']:.0f}" for group in longest]
+    continued = (
+        "each saves before its time is up, and SLURM starts it again"
+        if costs["jobs_chain"]
+        else f"WARNING: nothing starts them again: {PROFILE} has no `slurm-requeue: true`"
+    )
+    return {
+        "jobs": f"of {_time(costs['job_minutes'] / 60)}, as many as the longest training needs: {_listed(counts)}; "
+        + continued
+    }
 
 
 def _wrapped(name: str, text: str) -> list[str]:
