@@ -127,6 +127,9 @@ class Stage:
 
     @property
     def augmentation(self) -> Augmentation:
+        """The scale's (or the model's) with the recipe's colours; NegCLIP's own where the scale gives one."""
+        if self.kind == "negclip" and self.scale.negatives.augmentation is not None:
+            return self.scale.negatives.augmentation
         return self.recipe.augmentation(
             self.scale.models[self.run.model].augmentation or self.scale.augmentation
         )
