@@ -42,7 +42,7 @@ SENSIBLE = {
         "null": "the scale's, or none"
     },
     r"[A-Za-z0-9.-]+\.(batch_size|samples|mask|pooling|color_jitter|grayscale_probability|warmup_steps|data|"
-    r"text_recipe|image_size)": {
+    r"text_recipe|image_size|gelu|positions)": {
         "null": "as if the key were not there: as in the stage before, or the study"
     },
     r".*\.workers": {"zero": "the training process reads for itself"},

@@ -145,6 +145,7 @@ class Content(Strict):
     data: dict[str, Any]
     order: Order
     parent: str | None = Field(description="fingerprint of the stage whose weights this one starts from")
+    positions: Literal["moco-v3"] | None = Field(default=None, description="of image patches; None: MAE's")
     loader: Literal["stream", "resident"] = "stream"
     negatives: dict[str, Any] | None = None
 

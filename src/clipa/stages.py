@@ -155,7 +155,15 @@ class Stage:
         if self.recipe.pooling == "average":  # of the patches, then the norm (§5; open_clip's CLIPA models)
             config["vision_cfg"] |= {"pool_type": "avg", "final_ln_after_pool": True}
         config["text_cfg"]["context_length"] = self.text_tokens
+        if self.recipe.gelu is not None:
+            for tower in ("vision_cfg", "text_cfg"):
+                config[tower]["act_kwargs"] = {"approximate": self.recipe.gelu}
         return config
+
+    @property
+    def positions(self) -> str | None:
+        """Whose frequencies the fixed image positions have (:func:`clipa.models.build`); None: MAE's, the default."""
+        return self.recipe.positions
 
     @cached_property
     def content(self) -> dict[str, Any]:
@@ -191,6 +199,8 @@ class Stage:
             "order": {"lanes": self.data.lanes, "shuffle_window": self.data.shuffle_window},
             "parent": self.parent.fingerprint if self.parent else None,
         }
+        if self.positions is not None:
+            content["positions"] = self.positions
         if self.resident:  # rounds pixels a little differently (clipa.data.resident)
             content["loader"] = "resident"
         if self.kind == "negclip":
@@ -258,6 +268,9 @@ def _check_buildable(run: Run, scale: Scale, recipes: Sequence[Recipe]) -> None:
     masked = run.kept_patches is not None or any(recipe.mask for recipe in recipes)
     if masked and run.patches is None:
         raise ConfigError(f"{run.slug}: a ConvNeXt has no patches to mask; §4.3 resizes its images")
+    for key in ("gelu", "positions"):
+        if run.patches is None and any(getattr(recipe, key) for recipe in recipes):
+            raise ConfigError(f"{run.slug}: {key}: a choice of ViT towers; the run has a ConvNeXt")
     for recipe in recipes:
         whole = recipe.mask and (recipe.image_size // patch_size(run.model)) ** 2
         if whole and recipe.mask.kept_patches > whole:
