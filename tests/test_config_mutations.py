@@ -37,11 +37,12 @@ SENSIBLE = {
     r"threads|experiments|negatives\.rows": {"null": "as torch has it; those of the scale; all"},
     r".*\.(warmup_steps|color_jitter|grayscale_probability)": {"zero": "none"},
     r"models\..*\.augmentation": {"null": "the scale's"},
+    r"negatives\.augmentation": {"null": "that of the fine-tuning before"},
     r".*\.microbatch|models\..*\.(patch_size|activation_checkpointing|sharded)": {
         "null": "the scale's, or none"
     },
     r"[A-Za-z0-9.-]+\.(batch_size|samples|mask|pooling|color_jitter|grayscale_probability|warmup_steps|data|"
-    r"text_recipe|image_size)": {
+    r"text_recipe|image_size|gelu|positions)": {
         "null": "as if the key were not there: as in the stage before, or the study"
     },
     r".*\.workers": {"zero": "the training process reads for itself"},
@@ -240,6 +241,14 @@ def test_a_file_that_cannot_be_read_is_named(
             r"evaluation\.suite\.imagenetv2: 'order' is no test set",
         ),
         ({("negatives", "source"): "COCO-2014"}, r"negatives\.source: there is no data source 'COCO-2014'"),
+        (
+            {("negatives", "augmentation"): {"std": [0.5, 0.5, 0.5]}},
+            r"negatives\.augmentation: mean and std are not the scale's",
+        ),
+        (
+            {("models", "L/16", "augmentation"): {"mean": [0.5, 0.5, 0.5]}},
+            r"models\.L/16\.augmentation: mean and std are not the scale's",
+        ),
         ({("pretrain", "microbatch"): 64}, r"pretrain: microbatch 64 exceeds batch_size 32"),
         (
             {("data", "resident"): True, ("augmentation", "color_jitter"): 0.3},

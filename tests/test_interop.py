@@ -7,7 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+from clipa.config import Project
+from clipa.models import build
 from clipa.resolved import data_slug
 from clipa.stages import stages_of
 from clipa.study import parse_run
@@ -58,6 +62,14 @@ try:
 except ImportError:
     print("loaded without clipa at", model.visual.image_size)
 """
+FEATURES = """
+import open_clip, sys, torch
+from safetensors.torch import load_file, save_file
+model = open_clip.create_model(f"local-dir:{sys.argv[1]}").eval()
+with torch.no_grad():
+    image, text, _ = model(**load_file(sys.argv[2]))
+save_file({"image": image, "text": text}, sys.argv[3])
+"""
 
 
 def test_an_exported_model_loads_in_open_clip_without_our_code(world):
@@ -71,6 +83,34 @@ def test_an_exported_model_loads_in_open_clip_without_our_code(world):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == "loaded without clipa at (12, 12)"
+
+
+@pytest.mark.parametrize("recipe", ["tanh", "moco-v3"])
+def test_open_clip_computes_the_same_features_of_variants(world, tmp_path, recipe):
+    """open_clip's own switch chooses the GELU; positions that it has no formula for come with the weights."""
+    train, _ = world
+    project = Project(data_directory=str(train.parents[1]), runs_directory=str(tmp_path / "runs"))
+    scale = small_scale(training_images=256, images_per_shard=64)
+    stage = stages_of(parse_run(f"S16-resize64-truncation32-{recipe}"), scale, seed=0)[0]
+    export = finish_untrained(stage, project)
+    drawn = torch.Generator().manual_seed(0)
+    asked = {
+        "image": torch.randn(4, 3, stage.image_size, stage.image_size, generator=drawn),
+        "text": torch.randint(0, 700, (4, 32), generator=drawn),
+    }
+    save_file(asked, tmp_path / "asked.safetensors")
+    places = [
+        str(place) for place in (export, tmp_path / "asked.safetensors", tmp_path / "found.safetensors")
+    ]
+    subprocess.run([sys.executable, "-c", FEATURES, *places], env=ENVIRONMENT, check=True, timeout=120)
+    found = load_file(tmp_path / "found.safetensors")
+    model = build(stage.model_config, stage.seed, stage.positions).eval()
+    with torch.no_grad():
+        expected = model.encode_image(asked["image"], normalize=True)
+        assert torch.allclose(found["image"], expected, atol=1e-6)
+        assert torch.allclose(found["text"], model.encode_text(asked["text"], normalize=True), atol=1e-6)
+        plain = build(stages_of(parse_run("S16-resize64-truncation32"), scale, 0)[0].model_config, 0).eval()
+        assert not torch.allclose(plain.encode_image(asked["image"], normalize=True), expected, atol=1e-6)
 
 
 def test_open_clips_own_trainer_trains_an_epoch_on_our_shards(world, tmp_path):

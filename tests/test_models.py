@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy
 import open_clip
 import pytest
 import torch
@@ -11,8 +12,11 @@ from open_clip.model import CLIP
 from torch.utils.flop_counter import FlopCounterMode
 
 from clipa import models
+from clipa.config import ConfigError, load_scale
 from clipa.cost import CONFIGURATIONS, CONVNETS, forward_macs
 from clipa.records import published_records
+from clipa.stages import stages_of
+from clipa.study import parse_run
 from small_training import tiny_stages
 
 CONFIGS = Path(models.__file__).parent / "model_configs"
@@ -148,6 +152,64 @@ def test_image_positions_are_computed_anew_for_each_size() -> None:
     assert torch.equal(child.visual.positional_embedding, fixed)
     assert not child.visual.positional_embedding.requires_grad
     assert torch.equal(child.visual.conv1.weight, parent.visual.conv1.weight)
+
+
+@pytest.mark.parametrize(("recipe", "last"), [("", 95 / 96), ("-moco-v3", 1.0)])
+def test_image_positions_are_the_formulas(recipe: str, last: float) -> None:
+    """Sine and cosine of the column, then of the row, times 10000^(-e) with e from 0 to ``last``; zeros for the class
+    token. The default is MAE's formula, the variant MoCo v3's, which the released JAX code has.
+    """
+    stage = stages_of(parse_run(f"S16-none-truncation32{recipe}"), load_scale("paper"), 0)[0]
+    found = models.build(stage.model_config, 0, stage.positions).visual.positional_embedding
+    row, column = numpy.divmod(numpy.arange(14 * 14), 14)
+    frequencies = 10_000.0 ** -numpy.linspace(0, last, 384 // 4)
+    angles = [numpy.outer(place, frequencies) for place in (column, row)]
+    expected = numpy.concatenate([wave(angle) for angle in angles for wave in (numpy.sin, numpy.cos)], axis=1)
+    assert not found.requires_grad and not found[0].any()
+    assert numpy.abs(found[1:].numpy() - expected).max() < 1e-6
+
+
+def test_the_two_formulas_differ_and_all_else_is_the_same() -> None:
+    one, other = tiny_stages("S16-resize64-truncation32"), tiny_stages("S16-resize64-truncation32-moco-v3")
+    for mae, moco in zip(one, other, strict=True):
+        assert moco.content == {**mae.content, "positions": "moco-v3", "parent": moco.content["parent"]}
+        assert (moco.content["parent"] == mae.content["parent"]) == (moco.kind == "pretrain")
+        first, second = (models.build(s.model_config, 0, s.positions).state_dict() for s in (mae, moco))
+        differing = {name for name in first if not torch.equal(first[name], second[name])}
+        assert differing == {"visual.positional_embedding"}
+
+
+def activation(mlp: torch.nn.Module, x: numpy.ndarray) -> numpy.ndarray:
+    """What stands between the two layers of an MLP: its output where both layers are the identity."""
+    with torch.no_grad():
+        for layer in (mlp.c_fc, mlp.c_proj):
+            torch.nn.init.eye_(layer.weight)
+            layer.bias.zero_()
+        values = torch.from_numpy(x).float()
+        return mlp(values[:, None].expand(-1, layer.weight.shape[0]))[:, 0].double().numpy()
+
+
+@pytest.mark.parametrize("recipe", ["", "-tanh"])
+def test_gelu_is_exact_or_the_tanh_approximation(recipe: str) -> None:
+    """In every block of both towers. The released JAX code has the approximation, at most 0.0005 away."""
+    stage = tiny_stages(f"S16-none-truncation32{recipe}")[0]
+    model = models.build(stage.model_config, 0)
+    x = numpy.linspace(-6, 6, 1001)
+    exact = x / 2 * (1 + numpy.array([math.erf(one / math.sqrt(2)) for one in x]))
+    tanh = x / 2 * (1 + numpy.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    assert 4e-4 < numpy.abs(exact - tanh).max() < 5e-4
+    blocks = [*model.visual.transformer.resblocks, *model.transformer.resblocks]
+    assert len(blocks) == 5
+    for block in blocks:
+        expected, other = (tanh, exact) if recipe else (exact, tanh)
+        found = activation(block.mlp, x)
+        assert numpy.abs(found - expected).max() < 5e-6 < numpy.abs(found - other).max()
+
+
+@pytest.mark.parametrize("recipe", ["tanh", "moco-v3"])
+def test_a_convnext_has_neither(recipe: str) -> None:
+    with pytest.raises(ConfigError, match=rf"ConvNeXt-T-resize64-truncation32-{recipe}: .* a ConvNeXt"):
+        stages_of(parse_run(f"ConvNeXt-T-resize64-truncation32-{recipe}"), load_scale("micro"), 0)
 
 
 def test_text_positions_are_stretched() -> None:

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import numpy
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from clipa.data.annotation import annotate
 from clipa.data.negclip import write_negatives
+from clipa.models import moco_v3_positions
 from clipa.resolved import data_slug
 from small_training import BATCH, STEPS, TORCHRUN, losses, tiny_scale, tiny_stages
 from small_world import draw_small_world
@@ -88,6 +91,17 @@ def test_every_pre_training_learns(world: Path, slug: str, samples: int, rate: f
     found = losses(world, "learning", stage)
     assert len(found) == stage.schedule.steps
     assert numpy.mean(found[-10:]) < math.log(stage.schedule.batch_size) - 0.1
+
+
+def test_trained_models_have_their_variants_positions(world: Path) -> None:
+    """Computed for each image size, and never trained."""
+    asked = {"run": "S16-resize64-truncation32-moco-v3"}
+    codes, said = run(world, {"runs": "positions", "stage": asked, "both": True})
+    assert codes == [0], said
+    for stage, side in zip(tiny_stages(**asked), (2, 8), strict=True):
+        export = world / "positions" / stage.directory / "open_clip"
+        found = load_file(export / "open_clip_model.safetensors")["visual.positional_embedding"]
+        assert torch.equal(found, moco_v3_positions((side, side), 24))
 
 
 def test_later_stages_start_from_what_was_learnt(world: Path) -> None:

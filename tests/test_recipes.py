@@ -9,11 +9,13 @@ from clipa.config import ConfigError, load_scale
 from clipa.plan import filling, load_plan
 from clipa.recipes import STUDY_IN_THE_PAPER, chain, load_recipes
 from clipa.records import published_records
-from clipa.stages import Stage, measured_stages, stages_of
+from clipa.stages import Stage, measured_stages, recorded_suite_path, stages_of
 from clipa.study import parse_run
 
 PAPER, MICRO = load_scale("paper"), load_scale("micro")
+ROOT = Path(__file__).parents[1]
 TREES = (1, 2, 3, 6, 7, 8, 9, 10, 14)
+NEGCLIP = "B16-resize112-truncation16-negclip"
 DATA = {"LAION-400M": "laion-400m", "LAION-2B": "laion-2b", "DataComp-1B": "datacomp-1b"}
 
 
@@ -101,8 +103,8 @@ def _check_factors(record: dict, stages: list[Stage]) -> None:
         assert pooled == {"gap": "avg", "cls": "tok"}[said["pooling"]]
         assert bool(first.augmentation.color_jitter) == said["color_jitter"]
     if said.get("recipe") == "CLIPA":
-        assert all(stage.augmentation.color_jitter == 0.32 for stage in stages)
-        assert all(stage.augmentation.grayscale_probability == 0.2 for stage in stages)
+        coloured = [stage.augmentation for stage in stages if stage.kind != "negclip"]
+        assert {(one.color_jitter, one.grayscale_probability) for one in coloured} == {(0.32, 0.2)}
         assert all(stage.model_config["vision_cfg"]["pool_type"] == "avg" for stage in stages)
 
 
@@ -160,6 +162,31 @@ def test_small_batches_warm_up_for_as_many_samples() -> None:
         steps[schedule.batch_size] = schedule.warmup_steps
         assert schedule.samples == pytest.approx(131_072_000, rel=1e-4)
     assert steps == {32768: 800, 8192: 3200, 7168: 3657, 2048: 12_800}
+
+
+def test_negclip_keeps_its_colours() -> None:
+    """Its negatives exchange colour adjectives. The crops are those of vinid/neg_clip, which changes no colours."""
+    tuned, negclip = paper(NEGCLIP)[-2:]
+    assert (tuned.augmentation.crop_area, tuned.augmentation.color_jitter) == ((0.4, 1.0), 0.32)
+    content = negclip.content["augmentation"]
+    assert content["crop_area"] == (0.9, 1.0)
+    assert not {"color_jitter", "grayscale_probability"} & content.keys()
+    assert (content["mean"], content["std"]) == (tuned.augmentation.mean, tuned.augmentation.std)
+
+
+def test_negclip_sees_cocos_images_five_times() -> None:
+    """Yuksekgonul et al. (2023): five epochs, 256 rows a batch, 1e-6, 50 steps of warm-up."""
+    schedule = paper(NEGCLIP)[-1].schedule
+    assert 0 <= 5 * 82_783 - schedule.samples < schedule.batch_size
+    assert (schedule.batch_size, schedule.steps, schedule.warmup_steps) == (256, 1616, 50)
+    assert paper(NEGCLIP)[-1].peak_lr == pytest.approx(1e-6)
+
+
+def test_at_micro_negclip_is_what_was_recorded() -> None:
+    """With the augmentation of the fine-tuning before it."""
+    stages = stages_of(parse_run(NEGCLIP), MICRO, 0)
+    assert stages[-1].augmentation == stages[-2].augmentation
+    assert (ROOT / "results" / "recorded" / recorded_suite_path(stages)).is_file()
 
 
 def test_runs_of_several_recipes_share_their_stages() -> None:

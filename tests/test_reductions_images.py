@@ -246,6 +246,23 @@ def test_masks_that_reach_everywhere_favour_no_place_too_much(reading):
 # --------------------------------------------------------------------------------------------------------------- others
 
 
+def test_fixed_places_leave_positions_out_and_drawn_ones_do_not():
+    """docs/method.md: a fixed grid misses three of four positions, each beside a seen one; a fixed block the border."""
+
+    def seen(mask, reading):
+        return as_pictures(keep(mask, noise_of(1, 4000, PAPER), PAPER, 49, reading), PAPER).any(0)
+
+    for mask, reading in ALL_READINGS:
+        fixed = (mask, reading) in {("grid", "diagonal"), ("grid", "row"), ("block", "keep-centre")}
+        assert seen(mask, reading).sum() == (49 if fixed else 196), (mask, reading)
+    grid, block = numpy.pad(seen("grid", None), 1), seen("block", "keep-centre")
+    shifts = [numpy.roll(grid, (down, right), (0, 1)) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+    assert numpy.logical_or.reduce(shifts)[1:-1, 1:-1].all()
+    assert not block[[0, -1]].any() and not block[:, [0, -1]].any()
+    assert numpy.array_equal(seen("grid", None), seen("grid", "diagonal"))
+    assert numpy.array_equal(seen("block", None), seen("block", "keep-one"))
+
+
 @pytest.mark.parametrize("reduction", ["none", "resize"])
 def test_whole_pictures_keep_all_patches(reduction):
     assert (keep(reduction, noise_of(0, 3, (7, 7)), (7, 7), 49) == numpy.arange(49)).all()

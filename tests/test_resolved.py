@@ -39,6 +39,7 @@ def read_by_training(stage: ResolvedStage) -> list:
         *(content.augmentation.crop_area, content.augmentation.crop_ratio, content.augmentation.color_jitter),
         *(content.augmentation.grayscale_probability, content.augmentation.mean, content.augmentation.std),
         *(content.order.lanes, content.order.shuffle_window, content.loader == "resident", stage.sharded),
+        content.positions,
     ]
 
 
@@ -54,11 +55,12 @@ def read_by_training_from(stage: Stage) -> list:
         *(colours.crop_area, colours.crop_ratio, colours.color_jitter),
         *(colours.grayscale_probability, colours.mean, colours.std),
         *(stage.data.lanes, stage.data.shuffle_window, stage.resident, stage.sharded),
+        stage.positions,
     ]
 
 
 def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
-    for stage in tiny_stages("S16-resize112-truncation16-negclip"):
+    for stage in (*tiny_stages("S16-resize112-truncation16-negclip"), *tiny_stages(f"{RUN}-moco-v3")):
         path = write(resolved(stage, tmp_path))
         assert path == tmp_path / "runs" / stage.directory / "stage.resolved.json"
         assert read(path) == resolved(stage, tmp_path)

@@ -253,7 +253,7 @@ class Download(Strict):
 
 
 class Negatives(Strict):
-    """What NegCLIP's training set is made of (Table 14): rows with hard-negative captions and neighbour images."""
+    """NegCLIP's training set (Table 14): rows with hard-negative captions and neighbour images; and its crops."""
 
     source: str | None = Field(default=None, description="data source, by name; none: the scale's")
     neighbours: str = Field(
@@ -261,6 +261,9 @@ class Negatives(Strict):
         description="how they are found: `pixels`, or an open_clip model/pretrained tag",
     )
     rows: Count | None = Field(default=None, ge=4, description="at most so many; none: all")
+    augmentation: Augmentation | None = Field(
+        default=None, description="of the stage; none: that of the fine-tuning before it"
+    )
 
 
 class ScaleModel(Strict):

@@ -21,6 +21,7 @@ _ORDER_KINDS = ("relation", "attribute", "order")
 def check(scale: Scale) -> None:
     """All checks that need the scale alone; what is downloaded: :func:`clipa.downloads.check`."""
     _models(scale)
+    _augmentations(scale)
     _images(scale)
     _data(scale)
     _schedules(scale)
@@ -53,6 +54,15 @@ def _models(scale: Scale) -> None:
             raise ValueError(
                 f"models.{name}.config: {path.name} has patches of {built}, patch_size is {asked}"
             )
+
+
+def _augmentations(scale: Scale) -> None:
+    """A model is evaluated with the scale's mean and deviation, and inherits weights that were trained with them."""
+    own = {f"models.{name}": model.augmentation for name, model in scale.models.items()}
+    own["negatives"] = scale.negatives and scale.negatives.augmentation
+    for key, found in own.items():
+        if found and (found.mean, found.std) != (scale.augmentation.mean, scale.augmentation.std):
+            raise ValueError(f"{key}.augmentation: mean and std are not the scale's")
 
 
 def _images(scale: Scale) -> None:

@@ -34,10 +34,13 @@ _IMAGE_POSITIONS = "visual.positional_embedding"
 _TEXT_POSITIONS = "positional_embedding"
 
 
-def build(model_config: dict[str, Any], seed: int, blocks: Blocks = "open_clip") -> CLIP:
+def build(
+    model_config: dict[str, Any], seed: int, blocks: Blocks = "open_clip", positions: str | None = None
+) -> CLIP:
     """A freshly initialised model (open_clip's initialisation) from the named seed; the global one is untouched.
 
-    ``blocks``: open_clip's own, or those of :mod:`clipa.blocks`, with the same parameters.
+    ``blocks``: open_clip's own, or those of :mod:`clipa.blocks`, with the same parameters. ``positions`` of image
+    patches: None are open_clip's (MAE's formula), "moco-v3" :func:`moco_v3_positions`.
     """
     config = dict(model_config)
     with torch.random.fork_rng(devices=[]):
@@ -49,7 +52,23 @@ def build(model_config: dict[str, Any], seed: int, blocks: Blocks = "open_clip")
         model.visual.patch_dropout = TokenMask()
     if blocks == "packed":
         pack(model)
+    if positions == "moco-v3":
+        table = model.visual.positional_embedding
+        table.data = moco_v3_positions(model.visual.grid_size, table.shape[1])
     return model
+
+
+def moco_v3_positions(grid: tuple[int, int], width: int) -> Tensor:
+    """Fixed 2-D sine-cosine positions by MoCo v3's formula, as in the released JAX code: [1 + patches, width] float32.
+
+    A row has sin and cos of its patch's column, then of its row, times width/4 frequencies 10000^(-k / (width/4 - 1));
+    MAE's formula, which open_clip has, divides k by width/4. The class token, first, has zeros.
+    """
+    frequencies = 10_000.0 ** -torch.linspace(0, 1, width // 4, dtype=torch.float64)
+    row, column = torch.meshgrid(*(torch.arange(side) for side in grid), indexing="ij")
+    angles = [place.reshape(-1, 1) * frequencies for place in (column, row)]
+    table = torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], dim=1)
+    return torch.cat([torch.zeros(1, width), table.float()])
 
 
 def _register_small_convnets() -> None:

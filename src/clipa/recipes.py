@@ -70,6 +70,12 @@ class Recipe(Strict):
     text_recipe: Literal["released"] | None = Field(
         default=None, description="the released code's text masks"
     )
+    gelu: Literal["tanh"] | None = Field(
+        default=None, description="of both ViT towers: tanh approximation; none: exact (open_clip)"
+    )
+    positions: Literal["moco-v3"] | None = Field(
+        default=None, description="whose frequencies image positions have; none: MAE's (open_clip)"
+    )
     data: str | None = Field(default=None, description="data source, by the paper's name; none: the scale's")
 
     @model_validator(mode="after")
@@ -128,7 +134,7 @@ class Recipe(Strict):
         )
 
 
-_INHERITED = ("pooling", "color_jitter", "grayscale_probability", "text_recipe", "data")
+_INHERITED = ("pooling", "color_jitter", "grayscale_probability", "text_recipe", "gelu", "positions", "data")
 
 
 def chain(name: str, directory: Path = CONFIG_DIRECTORY) -> tuple[Recipe, ...]:

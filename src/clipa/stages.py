@@ -126,6 +126,9 @@ class Stage:
 
     @property
     def augmentation(self) -> Augmentation:
+        """The scale's (or the model's) with the recipe's colours; NegCLIP's own where the scale gives one."""
+        if self.kind == "negclip" and self.scale.negatives.augmentation is not None:
+            return self.scale.negatives.augmentation
         return self.recipe.augmentation(
             self.scale.models[self.run.model].augmentation or self.scale.augmentation
         )
@@ -151,7 +154,15 @@ class Stage:
         if self.recipe.pooling == "average":  # of the patches, then the norm (§5; open_clip's CLIPA models)
             config["vision_cfg"] |= {"pool_type": "avg", "final_ln_after_pool": True}
         config["text_cfg"]["context_length"] = self.text_tokens
+        if self.recipe.gelu is not None:
+            for tower in ("vision_cfg", "text_cfg"):
+                config[tower]["act_kwargs"] = {"approximate": self.recipe.gelu}
         return config
+
+    @property
+    def positions(self) -> str | None:
+        """Whose frequencies the fixed image positions have (:func:`clipa.models.build`); None: MAE's, the default."""
+        return self.recipe.positions
 
     @cached_property
     def content(self) -> dict[str, Any]:
@@ -192,6 +203,8 @@ class Stage:
             content["blocks"] = self.scale.blocks
         if self.sharded:  # in bf16 blocks pass bfloat16 on
             content["sharded"] = True
+        if self.positions is not None:
+            content["positions"] = self.positions
         if self.resident:  # rounds pixels a little differently (clipa.data.resident)
             content["loader"] = "resident"
         if self.kind == "negclip":
@@ -264,6 +277,9 @@ def _check_buildable(run: Run, scale: Scale, recipes: Sequence[Recipe]) -> None:
     masked = run.kept_patches is not None or any(recipe.mask for recipe in recipes)
     if masked and run.patches is None:
         raise ConfigError(f"{run.slug}: a ConvNeXt has no patches to mask; §4.3 resizes its images")
+    for key in ("gelu", "positions"):
+        if run.patches is None and any(getattr(recipe, key) for recipe in recipes):
+            raise ConfigError(f"{run.slug}: {key}: a choice of ViT towers; the run has a ConvNeXt")
     for recipe in recipes:
         whole = recipe.mask and (recipe.image_size // patch_size(run.model)) ** 2
         if whole and recipe.mask.kept_patches > whole:

@@ -271,7 +271,7 @@ def _start(stage: ResolvedStage, inputs: dict[str, str], adopt_commit: bool) -> 
     torch.use_deterministic_algorithms(True)
     # Filling memory that is about to be written anyway would double the number of small models' kernels.
     torch.utils.deterministic.fill_uninitialized_memory = False
-    model = models.build(content.model, content.seed, content.blocks)
+    model = models.build(content.model, content.seed, content.blocks, content.positions)
     found = checkpoint.load_latest(stage.directory, stage.fingerprint)
     commits = resumed(stage, found[0], found[2], adopt_commit) if found else continued(stage, [], 0, False)
     if not found and distributed.rank() == 0:

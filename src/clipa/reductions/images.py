@@ -74,8 +74,10 @@ def grid(noise: Array, shape: Shape, kept: int, reading: str | None = "diagonal"
     `shifted`: as `diagonal`, from a corner that is drawn for each sample and the same in all its windows.
     `drawn`: drawn for each window by itself.
 
-    The default keeps a fixed corner because the paper's Figure 2 shows one, and MAE's grid is a regular one; the random
-    crop before it moves the image under the grid anyway. Two patches per window (Table 11's 98 of 196) are nowhere
+    The default keeps a fixed corner because the paper's Figure 2 shows one, and MAE's grid is a regular one. One image
+    cannot show whether the corner is fixed: `shifted` and `drawn` are the other answers. With the default, the tower
+    sees a quarter of all positions before fine-tuning (at 50 %: half), but every other one has a neighbour among them.
+    The random crop before it moves the image under the grid. Two patches per window (Table 11's 98 of 196) are nowhere
     described; on the diagonal they are evenly spread in both directions, as the single one is.
     """
     arrays, (rows, columns) = arrays_of(noise), shape
@@ -110,8 +112,9 @@ def block(noise: Array, shape: Shape, kept: int, reading: str | None = "keep-one
     The paper writes that block masking "removes large blocks", which alone would mean the last reading, MAE's. But its
     Figure 2 keeps one contiguous block and removes all around it; §3.2 says that such masks "preserve more structured
     patterns"; and before fine-tuning S/16 falls to 28.4 % with 16 patches against 36.4 % for random ones (Table 11), as
-    can be expected if one piece of 64×64 pixels is all it sees. The figure's block lies in the middle; if it always
-    did, the outer positions would never be trained, so the default draws the place, as other masks draw theirs.
+    can be expected if one piece of 64×64 pixels is all it sees. The figure's block lies in the middle, but one image
+    cannot show whether it always does. If it did, the tower would see none of the border before fine-tuning, so the
+    default draws the place, as random masking does; grid masking's default keeps the figure's corner (see `grid`).
     """
     arrays, (rows, columns) = arrays_of(noise), shape
     if reading == "remove-several":
