@@ -212,6 +212,11 @@ class Data(Strict):
         "(manifest) its size, and the bytes of one shard in 64; weights do not depend on it",
     )
     download: Download | None = Field(default=None, description="webdataset: where its links are")
+    decode: Literal["full", "scaled"] = Field(
+        default="full",
+        description="scaled: JPEGs at 1/2, 1/4 or 1/8 of their size where a crop keeps its target's pixels "
+        "(docs/data.md says how much pixels differ); full: as they are stored",
+    )
     resident: bool = Field(
         default=False,
         description="all images stay on the device, which crops and resizes them; pixels may differ by 1 of 255",
@@ -227,6 +232,8 @@ class Data(Strict):
             raise ValueError(f"name: data of kind pictograms is {WORLD}, and has no `download`")
         if self.kind == "webdataset" and self.resident:
             raise ValueError("`resident` is for data of kind pictograms: all images are kept on the device")
+        if self.resident and self.decode != "full":
+            raise ValueError("`decode: scaled` is not for `resident` data, whose images are kept as stored")
         if self.kind == "pictograms" and self.manifest is not None:
             raise ValueError(
                 "`manifest` belongs to downloaded data; a drawn world is known from its parameters"

@@ -146,6 +146,9 @@ class Content(Strict):
     order: Order
     parent: str | None = Field(description="fingerprint of the stage whose weights this one starts from")
     loader: Literal["stream", "resident"] = "stream"
+    decode: Literal["full", "scaled"] = Field(
+        default="full", description="scaled: JPEGs no finer than crops need"
+    )
     negatives: dict[str, Any] | None = None
 
     @property

@@ -190,6 +190,8 @@ class Stage:
         }
         if self.resident:  # rounds pixels a little differently (clipa.data.resident)
             content["loader"] = "resident"
+        if self.data.decode != "full":
+            content["decode"] = self.data.decode
         if self.kind == "negclip":
             content["negatives"] = self.scale.negatives.model_dump(include={"neighbours", "rows"})
             content["negatives"]["tagger"] = self.scale.tagger

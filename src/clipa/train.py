@@ -364,6 +364,7 @@ def stream_spec(stage: ResolvedStage) -> tuple[StreamSpec, dict[str, str]]:
         vocabulary=stage.vocabulary,
         text_reduction=content.text.reduction,
         text_recipe=content.text.recipe,
+        decode=content.decode,
     )
     checked = replace(spec, expected=expected_of(stage, manifest, spec.needs_tags))
     return checked, inputs_of(stage, manifest, spec.needs_tags, spec.needs_entries)

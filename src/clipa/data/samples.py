@@ -13,8 +13,8 @@ import re
 import tarfile
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -118,6 +118,14 @@ class RawSample:
                 return ending
         raise BadSample(Reason.NO_IMAGE)
 
+    def image(self, ending: str | None = None) -> bytes:
+        """The bytes of the sample's image, or of the member ``ending``. Raises BadSample without it."""
+        ending = ending or self.image_ending()
+        self.check()
+        if ending not in self.members:
+            raise BadSample(Reason.NO_IMAGE, ending)
+        return self.members[ending]
+
     def check(self) -> None:
         """Raises BadSample if reading the shard has found the sample at fault."""
         if self.fault:
@@ -127,23 +135,57 @@ class RawSample:
 # ------------------------------------------------------------------------------------------------ typed members
 
 
-def image_of(sample: RawSample, ending: str | None = None) -> Image.Image:
-    """The sample's image, RGB; with ``ending`` that member. Raises BadSample."""
-    ending = ending or sample.image_ending()
-    sample.check()
-    if ending not in sample.members:
-        raise BadSample(Reason.NO_IMAGE, ending)
-    return decoded(sample.members[ending])
+Box = tuple[float, float, float, float]
+"""Left, upper, right and lower edge, in pixels."""
+
+
+def image_of(sample: RawSample) -> Image.Image:
+    """The sample's image, RGB. Raises BadSample."""
+    return decoded(sample.image())
 
 
 def decoded(content: bytes) -> Image.Image:
     """The image in a JPEG, PNG or WebP, RGB. Its size is checked before any pixel is decoded. Raises BadSample."""
+    with _opened(content) as image:
+        return image.convert("RGB")
+
+
+def decoded_for(
+    content: bytes, crop: Callable[[int, int], Box], target: int | None = None
+) -> tuple[Image.Image, Box]:
+    """As :func:`decoded`, with the box in it that ``crop(width, height)`` chooses in the image as it is stored.
+
+    ``target``: the box will be resized to so many pixels; then a JPEG is decoded at a half, a quarter or an eighth of
+    its size (:func:`reduction_for`), from the low frequencies of its 8 × 8 blocks, and the box is in pixels of that.
+    None, and all other formats: as stored. Raises BadSample.
+    """
+    with _opened(content) as image:
+        width, height = image.size
+        box = crop(width, height)
+        if target is not None and image.format == "JPEG" and (by := reduction_for(box, target)) > 1:
+            image.draft(
+                None, (width // by, height // by)
+            )  # takes the largest of 1, 2, 4, 8 that leaves as much
+            box = tuple(edge / by for edge in box)
+        image.load()
+        return image if image.mode == "RGB" else image.convert("RGB"), box
+
+
+def reduction_for(box: Box, target: int) -> int:
+    """The largest of 1, 2, 4 and 8 by which a ``box`` can be reduced and keep ``target`` pixels in both directions."""
+    side = min(box[2] - box[0], box[3] - box[1])
+    return next((by for by in (8, 4, 2) if side >= by * target), 1)
+
+
+@contextmanager
+def _opened(content: bytes) -> Iterator[Image.Image]:
+    """A JPEG, PNG or WebP of allowed size, not yet decoded. What goes wrong with it inside raises BadSample."""
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             short, long = sorted(image.size)
             if long * short > PIXELS or long > NARROWEST * short:
                 raise BadSample(Reason.SIZE, f"{image.width} × {image.height}")
-            return image.convert("RGB")
+            yield image
     except (
         BadSample,
         MemoryError,

@@ -19,10 +19,11 @@ its own; number 30 chooses the negative, and 31 of the first row the neighbour.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,12 @@ from clipa.data.annotation import load_entry_parts
 from clipa.data.samples import (
     REASONS,
     BadSample,
+    Box,
     RawSample,
     Reason,
     ShardReader,
     captions_of,
-    image_of,
+    decoded_for,
     metadata_of,
     named,
     tagged_captions_of,
@@ -53,6 +55,7 @@ NOISE_PER_SAMPLE = 32
 """Uniform draws that every image of a sample owns, by position."""
 NEGCLIP = "negclip"
 """The kind of stage whose positions are pairs of images."""
+_BLOCKS = NOISE_PER_SAMPLE // 4  # Philox makes four numbers per step of its counter
 _CROP_TRIES = 10
 _HUE_SHARE = 0.25  # SimCLR's jitter of strength s: brightness, contrast, saturation 0.8 s, hue 0.2 s
 _STREAMS = {"order": 1, "augmentation": 2, "image mask": 3, "text mask": 4, "neighbour": 5}
@@ -80,6 +83,7 @@ class StreamSpec:
     vocabulary: Path
     text_reduction: str = "truncation"
     text_recipe: str = "paper"
+    decode: str = "full"  # or scaled: JPEGs no finer than their crops need
     expected: tuple[Expected, ...] = ()  # of each shard; empty: bytes are not checked
 
     def __post_init__(self) -> None:
@@ -124,10 +128,22 @@ def sample_noise(seed: int, kind: str, first: int, count: int, stream: str = "au
 
     ``stream`` "neighbour": the draws of the second image that NegCLIP's samples have.
     """
+    return _noise_from(seed, kind, first, stream).random((count, NOISE_PER_SAMPLE))
+
+
+def noise_rows(
+    seed: int, kind: str, first: int, stride: int, stream: str = "augmentation"
+) -> Iterator[np.ndarray]:
+    """The rows of :func:`sample_noise` at positions ``first``, ``first + stride``, …, one by one: float64 [32]."""
+    numbers = _noise_from(seed, kind, first, stream)
+    while True:
+        yield numbers.random(NOISE_PER_SAMPLE)
+        numbers.bit_generator.advance((stride - 1) * _BLOCKS)
+
+
+def _noise_from(seed: int, kind: str, first: int, stream: str) -> np.random.Generator:
     key = np.random.SeedSequence([seed, _STREAMS[stream], _STAGES[kind]]).generate_state(2, np.uint64)
-    blocks = NOISE_PER_SAMPLE // 4  # Philox makes four numbers per step of its counter
-    bits = np.random.Philox(key=key, counter=[first * blocks, 0, 0, 0])
-    return np.random.Generator(bits).random((count, NOISE_PER_SAMPLE))
+    return np.random.Generator(np.random.Philox(key=key, counter=[first * _BLOCKS, 0, 0, 0]))
 
 
 def mask_key(seed: int, kind: str, stream: str) -> int:
@@ -173,6 +189,10 @@ class Lane:
 
     def __init__(self, spec: StreamSpec, lane: int, start: int) -> None:
         self.spec, self.lane, self.position = spec, lane, start
+        # NegCLIP's second image has a row of noise of its own.
+        streams = ("augmentation", "neighbour") if spec.kind == NEGCLIP else ("augmentation",)
+        position = start * spec.lanes + lane
+        self._noise = [noise_rows(spec.seed, spec.kind, position, spec.lanes, stream) for stream in streams]
 
     def __iter__(self) -> Iterator[Sample]:
         before, opened = 0, None
@@ -198,19 +218,16 @@ class Lane:
     def _sample(self, window: list[RawSample], order: np.ndarray, place: int) -> Sample:
         """The sample at ``place`` of the permuted window; a bad one is replaced by the next good one."""
         position = self.position * self.spec.lanes + self.lane
-        # NegCLIP's second image has a row of noise of its own.
-        streams = ("augmentation", "neighbour") if self.spec.kind == NEGCLIP else ("augmentation",)
-        seed, kind = self.spec.seed, self.spec.kind
-        noise = np.concatenate([sample_noise(seed, kind, position, 1, stream) for stream in streams])
+        noise = [next(rows) for rows in self._noise]
         wrong: list[Reason] = []
         for step in range(len(order)):
             raw = window[order[(place + step) % len(order)]]
             try:
                 if self.spec.kind == NEGCLIP:
-                    images, said = pair_of(raw, self.spec.image_size, self.spec.augmentation, noise)
+                    images, said = pair_of(raw, self.spec, noise)
                     return Sample(images, said[0], None, position, next(iter(wrong), None), said[1:])
-                image = augmented(image_of(raw), self.spec.image_size, self.spec.augmentation, noise[0])
-                return Sample(image, *_caption(raw, noise[0, 0]), position, next(iter(wrong), None))
+                image = augmented(raw.image(), self.spec, noise[0])
+                return Sample(image, *_caption(raw, noise[0][0]), position, next(iter(wrong), None))
             except BadSample as error:
                 wrong.append(error.reason)
         raise nothing_good(self.spec.directory, wrong)
@@ -234,37 +251,44 @@ def _caption(raw: RawSample, draw: float) -> tuple[str, list[str] | None]:
 # ------------------------------------------------------------------------------------------- images and captions
 
 
-def augmented(image: Image.Image, size: int, augmentation: Augmentation, noise: np.ndarray) -> np.ndarray:
-    """Random resized crop of an RGB image (§3.1), bilinear with anti-aliasing (§3.2): uint8 [3, size, size].
+def augmented(content: bytes, spec: StreamSpec, noise: np.ndarray) -> np.ndarray:
+    """Random resized crop of an image file (§3.1), bilinear with anti-aliasing (§3.2): uint8 [3, size, size].
 
     The crop is sampled as torchvision's RandomResizedCrop does: up to ten tries of area and log-uniform ratio,
     then a centred crop within the ratio bounds. Resizing straight from the crop to the reduced size *is* the
-    ``resize`` reduction. Colours are changed after it.
+    ``resize`` reduction. Colours are changed after it. Raises BadSample.
     """
-    box = crop_box(image.width, image.height, augmentation, noise)
+    size, augmentation = spec.image_size, spec.augmentation
+    target = size if spec.decode == "scaled" else None
+    image, box = decoded_for(content, lambda *whole: crop_box(*whole, augmentation, noise), target)
     resized = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
     return np.asarray(recoloured(resized, augmentation, noise)).transpose(2, 0, 1)
 
 
-def crop_box(
-    width: int, height: int, augmentation: Augmentation, noise: np.ndarray
-) -> tuple[int, int, int, int]:
-    """Left, upper, right, lower of the crop, in pixels; ``noise`` is the sample's row of :func:`sample_noise`."""
-    low, high = np.log(augmentation.crop_ratio)
+def crop_box(width: int, height: int, augmentation: Augmentation, noise: np.ndarray) -> Box:
+    """The crop of an image, in whole pixels; ``noise`` is the sample's row of :func:`sample_noise`."""
+    low, high = _log(augmentation.crop_ratio)
     area_low, area_high = augmentation.crop_area
-    areas = width * height * (area_low + (area_high - area_low) * noise[1 : 1 + _CROP_TRIES])
-    ratios = np.exp(low + (high - low) * noise[1 + _CROP_TRIES : 1 + 2 * _CROP_TRIES])
-    widths = np.rint(np.sqrt(areas * ratios)).astype(int)
-    heights = np.rint(np.sqrt(areas / ratios)).astype(int)
-    fits = np.flatnonzero((widths > 0) & (widths <= width) & (heights > 0) & (heights <= height))
-    if len(fits):
-        w, h = int(widths[fits[0]]), int(heights[fits[0]])
-        left, upper = int(noise[21] * (width - w + 1)), int(noise[22] * (height - h + 1))
+    areas, places = noise[1 : 1 + _CROP_TRIES].tolist(), noise[21:23].tolist()
+    # NumPy's exponential, since the C library's may differ in the last bit; all else is exact in either.
+    ratios = np.exp(low + (high - low) * noise[1 + _CROP_TRIES : 1 + 2 * _CROP_TRIES]).tolist()
+    for draw, ratio in zip(areas, ratios, strict=True):
+        area = width * height * (area_low + (area_high - area_low) * draw)
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, upper = int(places[0] * (width - w + 1)), int(places[1] * (height - h + 1))
+            break
     else:
         w = min(width, round(height * augmentation.crop_ratio[1]))
         h = min(height, round(width / augmentation.crop_ratio[0]))
         left, upper = (width - w) // 2, (height - h) // 2
     return left, upper, left + w, upper + h
+
+
+@lru_cache
+def _log(bounds: tuple[float, float]) -> tuple[float, float]:
+    low, high = np.log(bounds)
+    return low, high
 
 
 def crop_boxes(width: int, height: int, augmentation: Augmentation, noise: np.ndarray) -> np.ndarray:
@@ -316,7 +340,7 @@ def _hue_shifted(image: Image.Image, shift: int) -> Image.Image:
 
 
 def pair_of(
-    raw: RawSample, size: int, augmentation: Augmentation, noise: np.ndarray
+    raw: RawSample, spec: StreamSpec, noise: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Images uint8 [2, 3, size, size] and the four texts of a raw sample; ``noise`` [2, 32]: own, neighbour's.
 
@@ -326,9 +350,9 @@ def pair_of(
     neighbours = facts.get("neighbours")
     if not isinstance(neighbours, list) or not neighbours:
         raise BadSample(Reason.METADATA, "no neighbours")
-    chosen = int(noise[0, 31] * len(neighbours))
+    chosen = int(noise[0][31] * len(neighbours))
     images = [
-        augmented(image_of(raw, ending), size, augmentation, row)
+        augmented(raw.image(ending), spec, row)
         for ending, row in zip(("jpg", f"neighbour{chosen}.jpg"), noise, strict=True)
     ]
     (own, own_negative), (other, other_negative) = (
