@@ -22,10 +22,11 @@ from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
+from webdataset import TarWriter
 
 from clipa.config import Augmentation
 from clipa.data.download import index_training
-from clipa.data.shards import Expected, read_manifest, tar_bytes
+from clipa.data.shards import Expected, read_manifest
 from clipa.data.stream import StreamSpec, augmented, batches, sample_noise
 from clipa.data.vocabulary import train_vocabulary
 
@@ -84,16 +85,17 @@ def write_data(directory: Path, images: int, samples: int) -> None:
     content = [jpeg(picture(256, 256, seed), 95) for seed in range(images)]
     draw = np.random.default_rng(0)
     for shard in range(LANES):
-        members = []
-        for number in range(samples):
-            key, caption = f"{shard:05d}{number:04d}", " ".join(draw.choice(WORDS, draw.integers(6, 20)))
-            facts = f'{{"caption": "{caption}", "url": "https://example.org/{key}.jpg", "key": "{key}", "width": 256}}'
-            members += [
-                (f"{key}.jpg", content[(shard + number * 7) % images]),
-                (f"{key}.json", facts.encode()),
-            ]
-            members.append((f"{key}.txt", caption.encode()))
-        (train / f"{shard:05d}.tar").write_bytes(tar_bytes(members))
+        with TarWriter(f"{train}/{shard:05d}.tar") as tar:
+            for number in range(samples):
+                key, caption = f"{shard:05d}{number:04d}", " ".join(draw.choice(WORDS, draw.integers(6, 20)))
+                facts = {
+                    "caption": caption,
+                    "url": f"https://example.org/{key}.jpg",
+                    "key": key,
+                    "width": 256,
+                }
+                image = content[(shard + number * 7) % images]
+                tar.write({"__key__": key, "jpg": image, "json": facts, "txt": caption})
     index_training(train)
     train_vocabulary(directory, 400)
 
@@ -179,10 +181,10 @@ def print_differences(spec: StreamSpec, images: int) -> None:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--images", type=int, default=128, help="different images (default: 128)")
-    options.add_argument("--samples", type=int, default=500, help="of each shard (default: 500)")
+    options.add_argument("--samples", type=int, default=128, help="of each shard (default: 128)")
     options.add_argument("--rounds", type=int, default=5, help="of each measurement (default: 5)")
     options.add_argument(
-        "--steps", type=int, default=3, help="batches of each loader in a round (default: 3)"
+        "--steps", type=int, default=4, help="batches of each loader in a round (default: 4)"
     )
     chosen = options.parse_args()
     import torch

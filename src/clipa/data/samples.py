@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import re
-import tarfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +23,7 @@ from typing import Any
 from PIL import Image
 
 from clipa.data.shards import Entry, Expected, ShardError, check_bytes, read_manifest
+from clipa.data.tars import Member, members
 from clipa.files import parsed
 
 PIXELS = 1 << 26
@@ -48,7 +48,6 @@ TAGS = frozenset((*_UNIVERSAL.split(), "CONJ", "EOL", "SPACE"))
 """Universal POS, and the last three that only spaCy has."""
 ANNOTATION = "annotation.json"
 
-_END = 2 * tarfile.BLOCKSIZE  # zeros that end a whole archive
 _BUFFER = 1 << 20
 _META = re.compile(r"__[^/]*__($|/)")  # webdataset's own members, never a sample's
 _NAME = re.compile(r"((?:.*/|)[^.]+)\.([^/]*)")
@@ -323,12 +322,11 @@ def samples_of(path: Path, endings: tuple[str, ...] = IMAGES + TEXTS) -> Iterato
     try:
         with (
             open(path, "rb", buffering=_BUFFER) as file,
-            closing(_open(file)) as archive,
+            closing(members(file)) as found,
         ):
-            while (member := archive.next()) is not None:
-                archive.members.clear()  # it would keep a whole shard's
+            for member in found:
                 parts = _NAME.fullmatch(member.name)
-                if not member.isreg() or member.issparse() or not parts or _META.match(member.name):
+                if not member.plain or not parts or _META.match(member.name):
                     continue
                 key, ending = parts[1], parts[2].lower()
                 if sample is None or sample.key != key:
@@ -336,10 +334,9 @@ def samples_of(path: Path, endings: tuple[str, ...] = IMAGES + TEXTS) -> Iterato
                         yield sample
                     sample, read = RawSample(key), read + 1
                 _add(sample, member, ending, file, endings)
-            _check_end(file, archive.offset)
     except (ShardError, MemoryError):
         raise
-    except Exception as error:  # of tarfile: TarError, OSError, ValueError, RecursionError
+    except Exception as error:  # of a tar: TarError, EOFError, OSError, ValueError, RecursionError
         raise ShardError(
             f"{path}: not a whole tar file: unreadable after {read} samples ({_line(error)}); draw or download it again"
         ) from None
@@ -347,18 +344,11 @@ def samples_of(path: Path, endings: tuple[str, ...] = IMAGES + TEXTS) -> Iterato
         yield sample
 
 
-def _open(file: Any) -> tarfile.TarFile:
-    """An open tar; a name that is no UTF-8 must still be one that can be written down."""
-    return tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="replace")
-
-
 def _line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _add(
-    sample: RawSample, member: tarfile.TarInfo, ending: str, file: Any, endings: tuple[str, ...]
-) -> None:
+def _add(sample: RawSample, member: Member, ending: str, file: Any, endings: tuple[str, ...]) -> None:
     """Read a member of ``sample`` if it is one of ``endings``, within all limits; else say what is wrong with it."""
     sample.count += 1
     kind = ending.rpartition(".")[2]
@@ -369,23 +359,12 @@ def _add(
     if member.size > (IMAGE_BYTES if kind in IMAGES else TEXT_BYTES):
         sample.fault = Reason.BYTES
         return
-    sample.places[ending] = member.offset_data, member.size
-    file.seek(member.offset_data)
+    sample.places[ending] = member.place, member.size
+    file.seek(member.place)
     content = file.read(member.size)
     if len(content) != member.size:
         raise EOFError(f"{member.name} is cut short")
     sample.members[ending] = content
-
-
-def _check_end(file: Any, offset: int) -> None:
-    """Raise EOFError unless the file has, from ``offset`` on, its end mark and nothing after it."""
-    file.seek(offset)
-    block = file.read(_END)
-    if len(block) < _END or any(block):
-        raise EOFError(f"no end mark at byte {offset}, but a damaged header or a cut")
-    while block := file.read(_BUFFER):
-        if any(block):
-            raise EOFError(f"more after the end mark at byte {offset}")
 
 
 class ShardReader:
