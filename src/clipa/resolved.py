@@ -16,6 +16,7 @@ from clipa.config import (
     ConfigError,
     Data,
     Integrity,
+    Prepared,
     Rate,
     Schedule,
     Strict,
@@ -149,6 +150,7 @@ class Content(Strict):
     decode: Literal["full", "scaled"] = Field(
         default="full", description="scaled: JPEGs no finer than crops need"
     )
+    prepared: Prepared | None = Field(default=None, description="the copy of its training set that it reads")
     negatives: dict[str, Any] | None = None
 
     @property
@@ -212,6 +214,11 @@ class ResolvedStage(Strict):
     def sharded(self) -> bool:
         """Whether parameters and optimizer are split over the processes."""
         return self.content.processes == "any"
+
+    @property
+    def sidecars(self) -> Path:
+        """The folder with the parts of speech of its training data; a prepared copy has its original's."""
+        return self.training_data.parent / "train" if self.content.prepared else self.training_data
 
     @property
     def image_size(self) -> int:

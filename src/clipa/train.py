@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clipa import checkpoint, distributed, models
+from clipa.data.prepared import check_vocabulary
 from clipa.data.samples import REASONS, Reason, named
 from clipa.data.shards import ShardError, read_manifest
 from clipa.data.stream import StreamSpec, batches, mask_key
@@ -350,6 +351,8 @@ def stream_spec(stage: ResolvedStage) -> tuple[StreamSpec, dict[str, str]]:
     """What the stage reads, and the digests of its inputs. ShardError where data is missing."""
     content = stage.content
     manifest = read_manifest(stage.training_data)
+    if content.prepared is not None:
+        check_vocabulary(stage.training_data, manifest, stage.vocabulary)
     spec = StreamSpec(
         directory=stage.training_data,
         shards=tuple((shard["name"], shard["samples"]) for shard in manifest["shards"]),
@@ -365,6 +368,8 @@ def stream_spec(stage: ResolvedStage) -> tuple[StreamSpec, dict[str, str]]:
         text_reduction=content.text.reduction,
         text_recipe=content.text.recipe,
         decode=content.decode,
+        prepared=content.prepared is not None,
+        sidecars=stage.sidecars,
     )
     checked = replace(spec, expected=expected_of(stage, manifest, spec.needs_tags))
     return checked, inputs_of(stage, manifest, spec.needs_tags, spec.needs_entries)

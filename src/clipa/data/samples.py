@@ -371,17 +371,24 @@ class ShardReader:
     """Sequential reader of one shard that returns windows of raw samples.
 
     ``samples``: how many the manifest says; ``tagged``: each gets its captions' words and parts of speech;
-    ``expected``: compared with the bytes before they are read (None: the bytes are trusted).
+    ``expected``: compared with the bytes before they are read (None: the bytes are trusted); ``sidecars``: the folder
+    with the parts of speech, where it is not the shard's.
     """
 
     def __init__(
-        self, directory: Path, name: str, samples: int, tagged: bool, expected: Expected | None = None
+        self,
+        directory: Path,
+        name: str,
+        samples: int,
+        tagged: bool,
+        expected: Expected | None = None,
+        sidecars: Path | None = None,
     ) -> None:
         self.path, self.samples, self.next = directory / name, samples, 0
         if expected is not None:
             expected.check(self.path)
         found = samples_of(self.path)
-        self._samples = with_tags(found, self.path, expected) if tagged else found
+        self._samples = with_tags(found, self.path, expected, sidecars) if tagged else found
 
     def window(self, first: int, size: int) -> list[RawSample]:
         """``size`` samples from the ``first`` on, which must not have been read. ShardError if they cannot be read."""
@@ -404,14 +411,17 @@ class ShardReader:
 
 
 def with_tags(
-    samples: Iterator[RawSample], shard: Path, expected: Expected | None = None
+    samples: Iterator[RawSample],
+    shard: Path,
+    expected: Expected | None = None,
+    folder: Path | None = None,
 ) -> Iterator[RawSample]:
-    """Every sample with its captions' words and tags, from the sidecar beside ``shard``.
+    """Every sample with its captions' words and tags, from the sidecar beside ``shard``, or in ``folder``.
 
     Raises ShardError where there is no sidecar, it is not of the digest that is ``expected`` (without one, that
     annotation.json names), or not of these samples.
     """
-    sidecar = shard.with_suffix(".pos.jsonl")
+    sidecar = (folder or shard.parent) / f"{shard.stem}.pos.jsonl"
     sha256, again = (expected.sidecar, expected.again) if expected else (None, False)
     if sha256 is None and (sha256 := sidecar_digests(sidecar.parent).get(sidecar.name)) is None:
         raise ShardError(f"{sidecar.parent / ANNOTATION}: names no {sidecar.name}: tag the captions again")

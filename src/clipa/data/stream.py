@@ -47,7 +47,7 @@ from clipa.data.samples import (
     texts,
 )
 from clipa.data.shards import Expected, ShardError
-from clipa.data.vocabulary import encode, encode_reduced, load_tokenizer
+from clipa.data.vocabulary import Caption, Pieces, encode, encode_reduced, load_tokenizer
 from clipa.reductions.noise import uniform
 from clipa.reductions.texts import RECIPES
 
@@ -84,6 +84,8 @@ class StreamSpec:
     text_reduction: str = "truncation"
     text_recipe: str = "paper"
     decode: str = "full"  # or scaled: JPEGs no finer than their crops need
+    prepared: bool = False  # whether captions are cut already (clipa.data.prepared)
+    sidecars: Path | None = None  # where parts of speech are; None: beside the shards
     expected: tuple[Expected, ...] = ()  # of each shard; empty: bytes are not checked
 
     def __post_init__(self) -> None:
@@ -177,7 +179,7 @@ class Sample:
     """
 
     image: np.ndarray
-    caption: str
+    caption: Caption
     tags: list[str] | None
     position: int
     replaced: Reason | None
@@ -207,6 +209,7 @@ class Lane:
                     *self.spec.shards[shard],
                     self.spec.needs_tags,
                     self.spec.expects(shard),
+                    self.spec.sidecars,
                 )
                 opened = shard
             window = reader.window(first, len(order))
@@ -227,7 +230,8 @@ class Lane:
                     images, said = pair_of(raw, self.spec, noise)
                     return Sample(images, said[0], None, position, next(iter(wrong), None), said[1:])
                 image = augmented(raw.image(), self.spec, noise[0])
-                return Sample(image, *_caption(raw, noise[0][0]), position, next(iter(wrong), None))
+                caption = _caption(raw, noise[0][0], self.spec.prepared)
+                return Sample(image, *caption, position, next(iter(wrong), None))
             except BadSample as error:
                 wrong.append(error.reason)
         raise nothing_good(self.spec.directory, wrong)
@@ -238,14 +242,24 @@ def nothing_good(directory: Path, wrong: list[Reason]) -> ShardError:
     return ShardError(f"{directory}: no good sample in a window of {len(wrong)}: {named(Counter(wrong))}")
 
 
-def _caption(raw: RawSample, draw: float) -> tuple[str, list[str] | None]:
+def _caption(raw: RawSample, draw: float, prepared: bool) -> tuple[Caption, list[str] | None]:
     """The caption that ``draw`` in [0, 1) chooses among a sample's, and its words' tags if there are any."""
     if raw.tagged is None:
-        captions = captions_of(raw)
-        return captions[int(draw * len(captions))], None
-    captions, tags = tagged_captions_of(raw)
+        captions, tags = (_cut_captions(raw) if prepared else captions_of(raw)), None
+    else:
+        captions, tags = tagged_captions_of(raw)
+        captions = _cut_captions(raw) if prepared else captions
     chosen = int(draw * len(captions))
-    return captions[chosen], tags[chosen]
+    return captions[chosen], tags and tags[chosen]
+
+
+def _cut_captions(raw: RawSample) -> list[Pieces]:
+    """The captions of a sample of a prepared copy. Raises BadSample where it is none."""
+    facts = metadata_of(raw)
+    try:
+        return [Pieces(*one) for one in zip(facts["pieces"], facts["words"], strict=True)]
+    except (TypeError, LookupError, ValueError):
+        raise BadSample(Reason.METADATA, "no word pieces") from None
 
 
 # ------------------------------------------------------------------------------------------- images and captions
