@@ -14,8 +14,9 @@ import argparse
 import io
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
@@ -24,10 +25,12 @@ import numpy as np
 from PIL import Image
 from webdataset import TarWriter
 
-from clipa.config import Augmentation
+from clipa.config import Augmentation, Prepared
 from clipa.data.download import index_training
+from clipa.data.prepared import prepare, reduced
+from clipa.data.samples import Box, decoded, decoded_for
 from clipa.data.shards import Expected, read_manifest
-from clipa.data.stream import StreamSpec, augmented, batches, sample_noise
+from clipa.data.stream import StreamSpec, batches, crop_box, sample_noise
 from clipa.data.vocabulary import train_vocabulary
 
 LANES, BATCH, TOKENS = 8, 256, 32
@@ -147,35 +150,53 @@ def rates(loaders: dict[str, Iterator], rounds: int, steps: int) -> dict[str, li
 # ------------------------------------------------------------------------------------------------------- difference
 
 
-def differences(spec: StreamSpec, content: list[bytes], crops: int) -> tuple[float, float, int, float]:
-    """What scaled decoding changes, in grey levels of 255: mean, 99.9th percentile and largest; and its share of crops.
-
-    Each image is cropped ``crops`` times. Crops that are decoded whole either way count as the others do.
-    """
+def differences(
+    content: list[bytes], target: int, made: Callable[[bytes, Box], tuple[Image.Image, Box]]
+) -> list:
+    """What ``made`` changes, in grey levels of 255: of each crop the absolute differences, four crops an image."""
     changed = []
     for number, image in enumerate(content):
-        for row in sample_noise(0, "pretrain", number * crops, crops):
-            full, scaled = (
-                augmented(image, replace(spec, decode=how), row).astype(int) for how in ("full", "scaled")
+        for row in sample_noise(0, "pretrain", number * 4, 4):
+            whole = decoded(image)
+            box = crop_box(*whole.size, Augmentation(), row)
+            full, other = (
+                np.asarray(one.resize((target, target), Image.Resampling.BILINEAR, box=part)).astype(int)
+                for one, part in ((whole, box), made(image, box))
             )
-            changed.append(np.abs(full - scaled))
-    values = np.stack(changed)
-    share = float(np.mean([one.any() for one in changed]))
-    return float(values.mean()), float(np.percentile(values, 99.9)), int(values.max()), share
+            changed.append(np.abs(full - other))
+    return changed
 
 
-def print_differences(spec: StreamSpec, images: int) -> None:
-    print("\n  stored  quality  target  crops that change  mean  99.9 %  max   (grey levels of 255)")
+def print_differences(images: int, short_sides: list[int], quality: int) -> None:
+    """The same part of the same picture, decoded in full and otherwise."""
+    print("\nstored       quality  target  other           crops that change  mean  99.9 %  max")
     for height, width in ((256, 256), (256, 384), (512, 768)):
         pictures = [picture(width, height, 1000 + seed) for seed in range(images)]
-        for quality in (75, 85, 95):
-            content = [jpeg(one, quality) for one in pictures]
+        for stored in (75, 85, 95):
+            content = [jpeg(one, stored) for one in pictures]
             for target in (64, 112):
-                mean, most, largest, share = differences(replace(spec, image_size=target), content, 4)
-                print(
-                    f"{width}×{height}  {quality:7}  {target:6}  {share:17.0%}  {mean:4.2f}  {most:6.1f}  {largest:3}",
-                    flush=True,
-                )
+                others = {"scaled": partial(scaled, target)}
+                for side in short_sides if target == 64 else ():
+                    asked = Prepared(short_side=side, quality=quality)
+                    others[asked.folder] = partial(prepared, asked)
+                for name, made in others.items():
+                    changed = differences(content, target, made)
+                    share, values = np.mean([one.any() for one in changed]), np.stack(changed)
+                    print(
+                        f"{width}×{height:3}  {stored:10}  {target:6}  {name:14}  {share:17.0%}  {values.mean():4.2f}"
+                        f"  {np.percentile(values, 99.9):6.0f}  {values.max():3}",
+                        flush=True,
+                    )
+
+
+def scaled(target: int, content: bytes, box: Box) -> tuple[Image.Image, Box]:
+    return decoded_for(content, lambda *_: box, target)
+
+
+def prepared(asked: Prepared, content: bytes, box: Box) -> tuple[Image.Image, Box]:
+    """The prepared image, and the same box in it."""
+    by = min(decoded(content).size) / asked.short_side
+    return decoded(reduced(content, asked)), tuple(edge / by for edge in box)
 
 
 def main() -> None:
@@ -186,6 +207,10 @@ def main() -> None:
     options.add_argument(
         "--steps", type=int, default=4, help="batches of each loader in a round (default: 4)"
     )
+    options.add_argument(
+        "--short-sides", type=int, nargs="+", default=[112, 96, 80], help="of prepared images"
+    )
+    options.add_argument("--quality", type=int, default=90, help="of prepared images (default: 90)")
     chosen = options.parse_args()
     import torch
 
@@ -193,13 +218,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_data(root, chosen.images, chosen.samples)
-        print("pixels  loader        images/s of a core  × open_clip", flush=True)
+        for side in chosen.short_sides:
+            prepare(root, Prepared(short_side=side, quality=chosen.quality), root / "vocabulary")
+        print("\npixels  loader              images/s of a core  × open_clip", flush=True)
         for size in (64, 112, 224):
-            loaders = {"open_clip": theirs(root / "train", size), "full": ours(root / "train", size)}
+            loaders = {"open_clip": theirs(root / "train", size)}
+            for how in ("full", "scaled"):
+                loaders[how] = ours(root / "train", size, decode=how)
+            for side in chosen.short_sides if size == 64 else ():
+                folder = Prepared(short_side=side, quality=chosen.quality).folder
+                loaders[folder] = ours(root / folder, size, prepared=True)
             found = rates(loaders, chosen.rounds, chosen.steps)
             for name, values in found.items():
                 ratio = median(a / b for a, b in zip(values, found["open_clip"], strict=True))
-                print(f"{size:6}  {name:12}  {median(values):18.0f}  {ratio:11.2f}", flush=True)
+                print(f"{size:6}  {name:18}  {median(values):18.0f}  {ratio:11.2f}", flush=True)
+    print_differences(chosen.images // 8, chosen.short_sides, chosen.quality)
 
 
 if __name__ == "__main__":

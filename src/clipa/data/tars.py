@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any, NamedTuple
@@ -20,7 +21,8 @@ _BUFFER = 1 << 20
 _FIELDS = re.compile(rb"(?:[0-7]{7}\0){3}([0-7]{11})\0[0-7]{11}\0([0-7]{6})\0 ([0x])\0")
 _DEVICE = re.compile(rb"(?:[0-7]{7}\0|\0{8}){2}\0")  # then no prefix of the name
 _NAME = re.compile(rb"[\x01-\x7f]+")
-_TIME = re.compile(rb"(\d{1,3}) mtime=[0-9.]+\n\0*")
+_TIME = re.compile(rb"((\d{1,3}) mtime=[0-9.]+\n)\0*")
+_ZEROS = bytes(_BLOCK)
 
 
 class Member(NamedTuple):
@@ -56,31 +58,33 @@ def members(file: Any) -> Iterator[Member]:
 
 def _plain_file(file: Any, offset: int) -> Member | None:
     """The plain file whose header is at ``offset``, or after a pax record of a time; None: ask tarfile."""
-    found = _header(file, offset)
+    file.seek(offset)
+    blocks = file.read(3 * _BLOCK)
+    found = _header(blocks[:_BLOCK])
     if found is not None and found[1] == b"x":
-        record = _TIME.fullmatch(file.read(_BLOCK)) if found[2] <= _BLOCK else None
-        if record is None or not int(record[1]) == found[2] == len(record[0].rstrip(b"\0")):
+        record = _TIME.fullmatch(blocks, _BLOCK, 2 * _BLOCK)
+        if record is None or not int(record[2]) == found[2] == record.end(1) - _BLOCK:
             return None
         offset += 2 * _BLOCK
-        found = _header(file, offset)
+        found = _header(blocks[2 * _BLOCK :])
     if found is None or found[1] != b"0":
         return None
     return Member(found[0].decode("ascii"), True, offset + _BLOCK, found[2])
 
 
-def _header(file: Any, offset: int) -> tuple[bytes, bytes, int] | None:
+def _header(block: bytes) -> tuple[bytes, bytes, int] | None:
     """Name, type and size in a header of a plain file or a pax record; None for any other block."""
-    file.seek(offset)
-    block = file.read(_BLOCK)
     fields, name = _FIELDS.match(block, 100), _NAME.match(block, 0, 100)
     if fields is None or name is None or _DEVICE.match(block, 329) is None:
         return None
     if len(name[0]) < 100 and block[len(name[0])] != 0:
         return None
-    # The checksum counts its own eight bytes as spaces.
-    if sum(block) - sum(block[148:156]) + 8 * ord(" ") != int(fields[2], 8):
+    # Adler-32 begins with one plus the sum of all bytes. The sum must be below 65,521, hence the zeros.
+    if block[157:257] != _ZEROS[:100] or block[345:] != _ZEROS[:167]:
         return None
-    return name[0], fields[3], int(fields[1], 8)
+    # The checksum counts its own eight bytes as spaces.
+    total = (zlib.adler32(block) & 0xFFFF) - 1 - sum(block[148:156]) + 8 * ord(" ")
+    return (name[0], fields[3], int(fields[1], 8)) if total == int(fields[2], 8) else None
 
 
 def _check_end(file: Any, offset: int) -> None:
