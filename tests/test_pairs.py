@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from clipa.data import resident
-from clipa.data.samples import decoded
 from clipa.data.shards import ShardError, tar_bytes
 from clipa.data.stream import Lane, StreamSpec, augmented, batches, by_role, sample_noise
 from clipa.data.vocabulary import encode, load_tokenizer
@@ -113,8 +112,8 @@ def test_each_draw_is_the_sample_s_own(spec: StreamSpec, data: Path) -> None:
                 negatives[1][int(other[30] * len(negatives[1]))],
             )
             images = [
-                augmented(decoded(raw[key]["jpg"]), SIZE, spec.augmentation, own),
-                augmented(decoded(raw[key][f"neighbour{which}.jpg"]), SIZE, spec.augmentation, other),
+                augmented(raw[key]["jpg"], spec, own),
+                augmented(raw[key][f"neighbour{which}.jpg"], spec, other),
             ]
             matches += (sample.caption, *sample.more) == expected and np.array_equal(sample.image, images)
         assert matches == 1

@@ -10,7 +10,6 @@ import difflib
 import posixpath
 import re
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +24,7 @@ from pydantic import (
 )
 
 from clipa import cost, crosschecks, study
+from clipa.files import unique_keys
 
 CONFIG_DIRECTORY = Path("config")
 
@@ -195,6 +195,18 @@ class WorldParameters(Strict):
         return self.test_images_plain if name == "plain" else self.test_images
 
 
+class Prepared(Strict):
+    """A copy of a training set with small images and cut captions (``clipa prepare``, :mod:`clipa.data.prepared`)."""
+
+    short_side: Count = Field(ge=16, le=4096, description="pixels; images that are smaller stay as they are")
+    quality: Count = Field(ge=50, le=100, description="of JPEG")
+
+    @property
+    def folder(self) -> str:
+        """Beside ``train``."""
+        return f"prepared-{self.short_side}-q{self.quality}"
+
+
 class Data(Strict):
     """Where samples come from, and how they are ordered (docs/design.md, "Order of samples")."""
 
@@ -216,6 +228,15 @@ class Data(Strict):
         "(manifest) its size, and the bytes of one shard in 64; weights do not depend on it",
     )
     download: Download | None = Field(default=None, description="webdataset: where its links are")
+    decode: Literal["full", "scaled"] = Field(
+        default="full",
+        description="scaled: JPEGs at 1/2, 1/4 or 1/8 of their size where a crop keeps its target's pixels "
+        "(docs/data.md says how much pixels differ); full: as they are stored",
+    )
+    prepared: Prepared | None = Field(
+        default=None,
+        description="webdataset: stages whose smallest crops keep their target's pixels in it read this copy",
+    )
     resident: bool = Field(
         default=False,
         description="all images stay on the device, which crops and resizes them; pixels may differ by 1 of 255",
@@ -229,8 +250,14 @@ class Data(Strict):
             raise ValueError("`shards` belongs to, and only to, data of kind webdataset")
         if self.kind == "pictograms" and (self.name != WORLD or self.download is not None):
             raise ValueError(f"name: data of kind pictograms is {WORLD}, and has no `download`")
+        if self.kind == "pictograms" and self.prepared is not None:
+            raise ValueError(
+                "`prepared` is for data of kind webdataset: a world is drawn at the size it needs"
+            )
         if self.kind == "webdataset" and self.resident:
             raise ValueError("`resident` is for data of kind pictograms: all images are kept on the device")
+        if self.resident and self.decode != "full":
+            raise ValueError("`decode: scaled` is not for `resident` data, whose images are kept as stored")
         if self.kind == "pictograms" and self.manifest is not None:
             raise ValueError(
                 "`manifest` belongs to downloaded data; a drawn world is known from its parameters"
@@ -530,7 +557,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_unique_keys())
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=unique_keys())
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
@@ -543,30 +570,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected keys and values, found {type(values).__name__}")
     return values
-
-
-@cache
-def _unique_keys() -> Any:
-    """PyYAML's safe loader, with a key that occurs twice as an error: it would silently take the last."""
-    import yaml
-
-    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            seen = set()
-            for key, _ in node.value:
-                if not isinstance(key, yaml.ScalarNode):
-                    raise yaml.constructor.ConstructorError(
-                        None, None, "a key must be a word or a number", key.start_mark
-                    )
-                name = self.construct_object(key, deep=deep)
-                if name in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {name!r} occurs twice", key.start_mark
-                    )
-                seen.add(name)
-            return super().construct_mapping(node, deep)
-
-    return Loader
 
 
 def validated(model: type[Any], values: dict[str, Any], path: Path, within: str = "") -> Any:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,30 @@ def parsed(content: str | bytes) -> Any:
 def read_json(path: str | Path) -> Any:
     """What a JSON file says. Raises OSError, or ValueError for what is no JSON."""
     return parsed(Path(path).read_bytes())
+
+
+@cache
+def unique_keys() -> Any:
+    """PyYAML's safe loader (a class), with a key that occurs twice as an error: it would silently take the last."""
+    import yaml
+
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            seen = set()
+            for key, _ in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    raise yaml.constructor.ConstructorError(
+                        None, None, "a key must be a word or a number", key.start_mark
+                    )
+                name = self.construct_object(key, deep=deep)
+                if name in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {name!r} occurs twice", key.start_mark
+                    )
+                seen.add(name)
+            return super().construct_mapping(node, deep)
+
+    return Loader
 
 
 def digest(content: Any) -> str:

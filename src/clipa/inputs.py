@@ -46,8 +46,9 @@ class OtherInputs(RuntimeError):
 def inputs_of(stage: ResolvedStage, manifest: Mapping[str, Any], tags: bool, entries: bool) -> dict[str, str]:
     """The digest of everything that ``stage`` reads, by name; ``tags``, ``entries``: whether it reads these.
 
-    ``data`` is that of the ``manifest``, which names every shard's bytes; ``train``, of NegCLIP's, the first digits of
-    the digest of the training set that it was made from. Raises ShardError or UnfinishedStage for what is missing.
+    ``data`` is that of the ``manifest``, which names every shard's bytes; ``train``, of NegCLIP's set and of a prepared
+    copy, the digest (its first digits) of the training set that it was made from. Raises ShardError or UnfinishedStage
+    for what is missing.
     """
     others = ["vocabulary", *["parts_of_speech"] * tags, *["entries"] * entries]
     others += ["parent"] * (stage.parent is not None)
@@ -62,7 +63,7 @@ def _place(stage: ResolvedStage, name: str) -> Path:
     return {
         "data": stage.training_data / "manifest.json",
         "vocabulary": stage.vocabulary / "tokenizer.json",
-        "parts_of_speech": stage.training_data / ANNOTATED,
+        "parts_of_speech": stage.sidecars / ANNOTATED,
         "entries": stage.vocabulary / ENTRIES,
         "parent": (stage.parent or stage.directory) / "stage.json",
     }[name]
@@ -85,8 +86,8 @@ def _digest(stage: ResolvedStage, name: str) -> str:
 def expected_of(stage: ResolvedStage, manifest: Mapping[str, Any], tags: bool) -> tuple[Expected, ...]:
     """What each shard of the training data must be by its ``manifest``; ``tags``: and its sidecar."""
     sidecars = {}
-    if tags or (stage.content.loader == "resident" and (stage.training_data / ANNOTATED).is_file()):
-        entries = read_manifest(stage.training_data, ANNOTATED)["sidecars"]
+    if tags or (stage.content.loader == "resident" and (stage.sidecars / ANNOTATED).is_file()):
+        entries = read_manifest(stage.sidecars, ANNOTATED)["sidecars"]
         sidecars = {entry["name"]: entry["sha256"] for entry in entries}
     expected = []
     for shard in manifest["shards"]:

@@ -17,6 +17,7 @@ from clipa.config import (
     ConfigError,
     Data,
     Integrity,
+    Prepared,
     Rate,
     Schedule,
     Strict,
@@ -150,6 +151,10 @@ class Content(Strict):
     loader: Literal["stream", "resident"] = "stream"
     blocks: Blocks = "open_clip"
     sharded: bool = Field(default=False, description="parameters and optimizer, over the processes of a node")
+    decode: Literal["full", "scaled"] = Field(
+        default="full", description="scaled: JPEGs no finer than crops need"
+    )
+    prepared: Prepared | None = Field(default=None, description="the copy of its training set that it reads")
     negatives: dict[str, Any] | None = None
 
     @property
@@ -220,6 +225,11 @@ class ResolvedStage(Strict):
     def sharded(self) -> bool:
         """Whether parameters and optimizer are split over the processes."""
         return self.content.sharded
+
+    @property
+    def sidecars(self) -> Path:
+        """The folder with the parts of speech of its training data; a prepared copy has its original's."""
+        return self.training_data.parent / "train" if self.content.prepared else self.training_data
 
     @property
     def image_size(self) -> int:

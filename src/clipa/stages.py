@@ -14,13 +14,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from clipa.config import MODEL_CONFIG_DIRECTORY, Augmentation, ConfigError, Data, Project, Scale, Schedule
+from clipa.config import (
+    MODEL_CONFIG_DIRECTORY,
+    Augmentation,
+    ConfigError,
+    Data,
+    Prepared,
+    Project,
+    Scale,
+    Schedule,
+)
 from clipa.recipes import Recipe, chain
 from clipa.resolved import SEMANTICS, ResolvedStage, data_content, data_slug, fingerprint
 from clipa.study import FULL_TEXT_TOKENS, STUDY, TEXT_REDUCTIONS, Run, patch_size
-
-TRAINING_SETS = {"pretrain": "train", "finetune": "train", "negclip": "negclip"}
-"""Folder of a kind of stage's training set, below its data."""
 
 
 EXECUTED = ("microbatch", "activation_checkpointing")
@@ -66,6 +72,24 @@ class Stage:
     def resident(self) -> bool:
         """Whether all images stay on the device; NegCLIP's rows have several each, and are always streamed."""
         return self.data.resident and self.kind != "negclip"
+
+    @property
+    def prepared(self) -> Prepared | None:
+        """The copy with small images that it reads, if the data has one and a square crop of the smallest area still
+        has as many pixels there as the target.
+        """
+        made = self.data.prepared
+        if made is None or self.kind == "negclip":
+            return None
+        crop = made.short_side * self.augmentation.crop_area[0] ** 0.5
+        return made if crop >= self.image_size else None
+
+    @property
+    def training_set(self) -> str:
+        """Folder of its training set, below its data."""
+        if self.kind == "negclip":
+            return "negclip"
+        return self.prepared.folder if self.prepared else "train"
 
     @property
     def image_size(self) -> int:
@@ -207,6 +231,10 @@ class Stage:
             content["positions"] = self.positions
         if self.resident:  # rounds pixels a little differently (clipa.data.resident)
             content["loader"] = "resident"
+        if self.data.decode != "full":
+            content["decode"] = self.data.decode
+        if self.prepared is not None:
+            content["prepared"] = self.prepared.model_dump()
         if self.kind == "negclip":
             content["negatives"] = self.scale.negatives.model_dump(include={"neighbours", "rows"})
             content["negatives"]["tagger"] = self.scale.tagger
@@ -335,7 +363,7 @@ def resolve(stage: Stage, project: Project, **executed: Any) -> ResolvedStage:
         scale=stage.scale.name,
         run=stage.run.coordinates,
         directory=runs / stage.directory,
-        training_data=data / data_slug(stage.data) / TRAINING_SETS[stage.kind],
+        training_data=data / data_slug(stage.data) / stage.training_set,
         vocabulary=data / data_slug(stage.scale.data) / "vocabulary",  # one for all data of a scale
         parent=runs / stage.parent.directory if stage.parent else None,
         processes=stage.scale.processes,

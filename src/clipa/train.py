@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from clipa import checkpoint, distributed, models, slurm
 from clipa.data.dealing import own_places
+from clipa.data.prepared import check_vocabulary
 from clipa.data.samples import REASONS, Reason, named
 from clipa.data.shards import ShardError, read_manifest
 from clipa.data.stream import StreamSpec, batches, mask_key
@@ -421,6 +422,8 @@ def stream_spec(stage: ResolvedStage) -> tuple[StreamSpec, dict[str, str]]:
     """What the stage reads, and the digests of its inputs. ShardError where data is missing."""
     content = stage.content
     manifest = read_manifest(stage.training_data)
+    if content.prepared is not None:
+        check_vocabulary(stage.training_data, manifest, stage.vocabulary)
     spec = StreamSpec(
         directory=stage.training_data,
         shards=tuple((shard["name"], shard["samples"]) for shard in manifest["shards"]),
@@ -435,6 +438,9 @@ def stream_spec(stage: ResolvedStage) -> tuple[StreamSpec, dict[str, str]]:
         vocabulary=stage.vocabulary,
         text_reduction=content.text.reduction,
         text_recipe=content.text.recipe,
+        decode=content.decode,
+        prepared=content.prepared is not None,
+        sidecars=stage.sidecars,
     )
     checked = replace(spec, expected=expected_of(stage, manifest, spec.needs_tags))
     return checked, inputs_of(stage, manifest, spec.needs_tags, spec.needs_entries)

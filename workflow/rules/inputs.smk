@@ -3,7 +3,6 @@
 from clipa.cost import stage_macs
 from clipa.launch import job_resources
 from clipa.plan import takes_suite
-from clipa.stages import TRAINING_SETS
 from clipa.study import TEXT_REDUCTIONS
 
 LONGEST = max(map(stage_macs, PLAN.stages.values()))
@@ -48,7 +47,7 @@ def training_data(wildcards):
     """Shards and vocabulary; parts of speech where the run masks by syntax (§3.3)."""
     one = stage(wildcards)
     place = PLAN.data_of(one.data)
-    needed = [place / TRAINING_SETS[one.kind] / "manifest.json"]
+    needed = [place / one.training_set / "manifest.json"]
     if TEXT_REDUCTIONS[one.text_reduction].tags:
         needed.append(place / "train" / "annotation.json")
     # Not ancient(): with it, a vocabulary that is to be made again hides every training behind it from the plan. Data

@@ -1,4 +1,4 @@
-"""Data made from the captions: the vocabulary, parts of speech beside the shards, and NegCLIP's training set."""
+"""Data made from the captions: the vocabulary, parts of speech beside the shards, the prepared copy, and NegCLIP's set."""
 
 
 rule vocabulary:
@@ -46,6 +46,30 @@ rule annotate:
         "Tagging parts of speech in the captions and the vocabulary"
     shell:
         "python -m clipa annotate {params.asked} --processes {threads} > {log} 2>&1"
+
+
+rule prepare:
+    input:
+        f"{DATA_ROOT}/{{data}}/train/manifest.json",
+        f"{DATA}/vocabulary/vocabulary.json",
+    output:
+        f"{DATA_ROOT}/{{data}}/prepared-{{size}}/manifest.json",
+    log:
+        f"{LOGS}/data/{{data}}/prepare-{{size}}.log",
+    benchmark:
+        f"{BENCHMARKS}/data/{{data}}/prepare-{{size}}.tsv"
+    conda:
+        "../../envs/train.yaml"
+    threads: 32
+    resources:
+        mem_mb=64000,
+        runtime=3 * 24 * 60,
+    params:
+        asked=asked_of_data,
+    message:
+        "Making small images and cut captions of {wildcards.data}"
+    shell:
+        "python -m clipa prepare {params.asked} --processes {threads} > {log} 2>&1"
 
 
 rule negatives:

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import io
 import re
-import tarfile
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -24,6 +23,7 @@ from typing import Any
 from PIL import Image
 
 from clipa.data.shards import Entry, Expected, ShardError, check_bytes, read_manifest
+from clipa.data.tars import Member, members
 from clipa.files import parsed
 
 PIXELS = 1 << 26
@@ -48,7 +48,6 @@ TAGS = frozenset((*_UNIVERSAL.split(), "CONJ", "EOL", "SPACE"))
 """Universal POS, and the last three that only spaCy has."""
 ANNOTATION = "annotation.json"
 
-_END = 2 * tarfile.BLOCKSIZE  # zeros that end a whole archive
 _BUFFER = 1 << 20
 _META = re.compile(r"__[^/]*__($|/)")  # webdataset's own members, never a sample's
 _NAME = re.compile(r"((?:.*/|)[^.]+)\.([^/]*)")
@@ -118,6 +117,14 @@ class RawSample:
                 return ending
         raise BadSample(Reason.NO_IMAGE)
 
+    def image(self, ending: str | None = None) -> bytes:
+        """The bytes of the sample's image, or of the member ``ending``. Raises BadSample without it."""
+        ending = ending or self.image_ending()
+        self.check()
+        if ending not in self.members:
+            raise BadSample(Reason.NO_IMAGE, ending)
+        return self.members[ending]
+
     def check(self) -> None:
         """Raises BadSample if reading the shard has found the sample at fault."""
         if self.fault:
@@ -127,23 +134,57 @@ class RawSample:
 # ------------------------------------------------------------------------------------------------ typed members
 
 
-def image_of(sample: RawSample, ending: str | None = None) -> Image.Image:
-    """The sample's image, RGB; with ``ending`` that member. Raises BadSample."""
-    ending = ending or sample.image_ending()
-    sample.check()
-    if ending not in sample.members:
-        raise BadSample(Reason.NO_IMAGE, ending)
-    return decoded(sample.members[ending])
+Box = tuple[float, float, float, float]
+"""Left, upper, right and lower edge, in pixels."""
+
+
+def image_of(sample: RawSample) -> Image.Image:
+    """The sample's image, RGB. Raises BadSample."""
+    return decoded(sample.image())
 
 
 def decoded(content: bytes) -> Image.Image:
     """The image in a JPEG, PNG or WebP, RGB. Its size is checked before any pixel is decoded. Raises BadSample."""
+    with _opened(content) as image:
+        return image.convert("RGB")
+
+
+def decoded_for(
+    content: bytes, crop: Callable[[int, int], Box], target: int | None = None
+) -> tuple[Image.Image, Box]:
+    """As :func:`decoded`, with the box in it that ``crop(width, height)`` chooses in the image as it is stored.
+
+    ``target``: the box will be resized to so many pixels; then a JPEG is decoded at a half, a quarter or an eighth of
+    its size (:func:`reduction_for`), from the low frequencies of its 8 × 8 blocks, and the box is in pixels of that.
+    None, and all other formats: as stored. Raises BadSample.
+    """
+    with _opened(content) as image:
+        width, height = image.size
+        box = crop(width, height)
+        if target is not None and image.format == "JPEG" and (by := reduction_for(box, target)) > 1:
+            image.draft(
+                None, (width // by, height // by)
+            )  # takes the largest of 1, 2, 4, 8 that leaves as much
+            box = tuple(edge / by for edge in box)
+        image.load()
+        return image if image.mode == "RGB" else image.convert("RGB"), box
+
+
+def reduction_for(box: Box, target: int) -> int:
+    """The largest of 1, 2, 4 and 8 by which a ``box`` can be reduced and keep ``target`` pixels in both directions."""
+    side = min(box[2] - box[0], box[3] - box[1])
+    return next((by for by in (8, 4, 2) if side >= by * target), 1)
+
+
+@contextmanager
+def _opened(content: bytes) -> Iterator[Image.Image]:
+    """A JPEG, PNG or WebP of allowed size, not yet decoded. What goes wrong with it inside raises BadSample."""
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             short, long = sorted(image.size)
             if long * short > PIXELS or long > NARROWEST * short:
                 raise BadSample(Reason.SIZE, f"{image.width} × {image.height}")
-            return image.convert("RGB")
+            yield image
     except (
         BadSample,
         MemoryError,
@@ -281,12 +322,11 @@ def samples_of(path: Path, endings: tuple[str, ...] = IMAGES + TEXTS) -> Iterato
     try:
         with (
             open(path, "rb", buffering=_BUFFER) as file,
-            closing(_open(file)) as archive,
+            closing(members(file)) as found,
         ):
-            while (member := archive.next()) is not None:
-                archive.members.clear()  # it would keep a whole shard's
+            for member in found:
                 parts = _NAME.fullmatch(member.name)
-                if not member.isreg() or member.issparse() or not parts or _META.match(member.name):
+                if not member.plain or not parts or _META.match(member.name):
                     continue
                 key, ending = parts[1], parts[2].lower()
                 if sample is None or sample.key != key:
@@ -294,10 +334,9 @@ def samples_of(path: Path, endings: tuple[str, ...] = IMAGES + TEXTS) -> Iterato
                         yield sample
                     sample, read = RawSample(key), read + 1
                 _add(sample, member, ending, file, endings)
-            _check_end(file, archive.offset)
     except (ShardError, MemoryError):
         raise
-    except Exception as error:  # of tarfile: TarError, OSError, ValueError, RecursionError
+    except Exception as error:  # of a tar: TarError, EOFError, OSError, ValueError, RecursionError
         raise ShardError(
             f"{path}: not a whole tar file: unreadable after {read} samples ({_line(error)}); draw or download it again"
         ) from None
@@ -305,18 +344,11 @@ def samples_of(path: Path, endings: tuple[str, ...] = IMAGES + TEXTS) -> Iterato
         yield sample
 
 
-def _open(file: Any) -> tarfile.TarFile:
-    """An open tar; a name that is no UTF-8 must still be one that can be written down."""
-    return tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="replace")
-
-
 def _line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _add(
-    sample: RawSample, member: tarfile.TarInfo, ending: str, file: Any, endings: tuple[str, ...]
-) -> None:
+def _add(sample: RawSample, member: Member, ending: str, file: Any, endings: tuple[str, ...]) -> None:
     """Read a member of ``sample`` if it is one of ``endings``, within all limits; else say what is wrong with it."""
     sample.count += 1
     kind = ending.rpartition(".")[2]
@@ -327,40 +359,36 @@ def _add(
     if member.size > (IMAGE_BYTES if kind in IMAGES else TEXT_BYTES):
         sample.fault = Reason.BYTES
         return
-    sample.places[ending] = member.offset_data, member.size
-    file.seek(member.offset_data)
+    sample.places[ending] = member.place, member.size
+    file.seek(member.place)
     content = file.read(member.size)
     if len(content) != member.size:
         raise EOFError(f"{member.name} is cut short")
     sample.members[ending] = content
 
 
-def _check_end(file: Any, offset: int) -> None:
-    """Raise EOFError unless the file has, from ``offset`` on, its end mark and nothing after it."""
-    file.seek(offset)
-    block = file.read(_END)
-    if len(block) < _END or any(block):
-        raise EOFError(f"no end mark at byte {offset}, but a damaged header or a cut")
-    while block := file.read(_BUFFER):
-        if any(block):
-            raise EOFError(f"more after the end mark at byte {offset}")
-
-
 class ShardReader:
     """Sequential reader of one shard that returns windows of raw samples.
 
     ``samples``: how many the manifest says; ``tagged``: each gets its captions' words and parts of speech;
-    ``expected``: compared with the bytes before they are read (None: the bytes are trusted).
+    ``expected``: compared with the bytes before they are read (None: the bytes are trusted); ``sidecars``: the folder
+    with the parts of speech, where it is not the shard's.
     """
 
     def __init__(
-        self, directory: Path, name: str, samples: int, tagged: bool, expected: Expected | None = None
+        self,
+        directory: Path,
+        name: str,
+        samples: int,
+        tagged: bool,
+        expected: Expected | None = None,
+        sidecars: Path | None = None,
     ) -> None:
         self.path, self.samples, self.next = directory / name, samples, 0
         if expected is not None:
             expected.check(self.path)
         found = samples_of(self.path)
-        self._samples = with_tags(found, self.path, expected) if tagged else found
+        self._samples = with_tags(found, self.path, expected, sidecars) if tagged else found
 
     def window(self, first: int, size: int) -> list[RawSample]:
         """``size`` samples from the ``first`` on, which must not have been read. ShardError if they cannot be read."""
@@ -383,14 +411,17 @@ class ShardReader:
 
 
 def with_tags(
-    samples: Iterator[RawSample], shard: Path, expected: Expected | None = None
+    samples: Iterator[RawSample],
+    shard: Path,
+    expected: Expected | None = None,
+    folder: Path | None = None,
 ) -> Iterator[RawSample]:
-    """Every sample with its captions' words and tags, from the sidecar beside ``shard``.
+    """Every sample with its captions' words and tags, from the sidecar beside ``shard``, or in ``folder``.
 
     Raises ShardError where there is no sidecar, it is not of the digest that is ``expected`` (without one, that
     annotation.json names), or not of these samples.
     """
-    sidecar = shard.with_suffix(".pos.jsonl")
+    sidecar = (folder or shard.parent) / f"{shard.stem}.pos.jsonl"
     sha256, again = (expected.sidecar, expected.again) if expected else (None, False)
     if sha256 is None and (sha256 := sidecar_digests(sidecar.parent).get(sidecar.name)) is None:
         raise ShardError(f"{sidecar.parent / ANNOTATION}: names no {sidecar.name}: tag the captions again")

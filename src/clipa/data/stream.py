@@ -19,11 +19,12 @@ its own; number 30 chooses the negative, and 31 of the first row the neighbour.
 from __future__ import annotations
 
 import itertools
+import math
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +37,19 @@ from clipa.data.dealing import own_places, places_of_workers, rows_by_lane
 from clipa.data.samples import (
     REASONS,
     BadSample,
+    Box,
     RawSample,
     Reason,
     ShardReader,
     captions_of,
-    image_of,
+    decoded_for,
     metadata_of,
     named,
     tagged_captions_of,
     texts,
 )
 from clipa.data.shards import Expected, ShardError
-from clipa.data.vocabulary import encode, encode_reduced, load_tokenizer
+from clipa.data.vocabulary import Caption, Pieces, encode, encode_reduced, load_tokenizer
 from clipa.reductions.noise import uniform
 from clipa.reductions.texts import RECIPES
 
@@ -55,6 +57,7 @@ NOISE_PER_SAMPLE = 32
 """Uniform draws that every image of a sample owns, by position."""
 NEGCLIP = "negclip"
 """The kind of stage whose positions are pairs of images."""
+_BLOCKS = NOISE_PER_SAMPLE // 4  # Philox makes four numbers per step of its counter
 _CROP_TRIES = 10
 _SECONDS_TO_SAVE = 120  # in which a training process that was asked to stop ends its workers
 _HUE_SHARE = 0.25  # SimCLR's jitter of strength s: brightness, contrast, saturation 0.8 s, hue 0.2 s
@@ -83,6 +86,9 @@ class StreamSpec:
     vocabulary: Path
     text_reduction: str = "truncation"
     text_recipe: str = "paper"
+    decode: str = "full"  # or scaled: JPEGs no finer than their crops need
+    prepared: bool = False  # whether captions are cut already (clipa.data.prepared)
+    sidecars: Path | None = None  # where parts of speech are; None: beside the shards
     expected: tuple[Expected, ...] = ()  # of each shard; empty: bytes are not checked
 
     def __post_init__(self) -> None:
@@ -127,10 +133,22 @@ def sample_noise(seed: int, kind: str, first: int, count: int, stream: str = "au
 
     ``stream`` "neighbour": the draws of the second image that NegCLIP's samples have.
     """
+    return _noise_from(seed, kind, first, stream).random((count, NOISE_PER_SAMPLE))
+
+
+def noise_rows(
+    seed: int, kind: str, first: int, stride: int, stream: str = "augmentation"
+) -> Iterator[np.ndarray]:
+    """The rows of :func:`sample_noise` at positions ``first``, ``first + stride``, …, one by one: float64 [32]."""
+    numbers = _noise_from(seed, kind, first, stream)
+    while True:
+        yield numbers.random(NOISE_PER_SAMPLE)
+        numbers.bit_generator.advance((stride - 1) * _BLOCKS)
+
+
+def _noise_from(seed: int, kind: str, first: int, stream: str) -> np.random.Generator:
     key = np.random.SeedSequence([seed, _STREAMS[stream], _STAGES[kind]]).generate_state(2, np.uint64)
-    blocks = NOISE_PER_SAMPLE // 4  # Philox makes four numbers per step of its counter
-    bits = np.random.Philox(key=key, counter=[first * blocks, 0, 0, 0])
-    return np.random.Generator(bits).random((count, NOISE_PER_SAMPLE))
+    return np.random.Generator(np.random.Philox(key=key, counter=[first * _BLOCKS, 0, 0, 0]))
 
 
 def mask_key(seed: int, kind: str, stream: str) -> int:
@@ -164,7 +182,7 @@ class Sample:
     """
 
     image: np.ndarray
-    caption: str
+    caption: Caption
     tags: list[str] | None
     position: int
     replaced: Reason | None
@@ -178,6 +196,10 @@ class Lane:
         self.spec, self.lane, self.position = spec, lane, start
         self.rows = spec.batch_size // spec.lanes
         self.own = range(self.rows) if own is None else own
+        # NegCLIP's second image has a row of noise of its own.
+        streams = ("augmentation", "neighbour") if spec.kind == NEGCLIP else ("augmentation",)
+        position = start * spec.lanes + lane
+        self._noise = [noise_rows(spec.seed, spec.kind, position, spec.lanes, stream) for stream in streams]
 
     def __iter__(self) -> Iterator[Sample]:
         before, opened = 0, None
@@ -192,31 +214,32 @@ class Lane:
                     *self.spec.shards[shard],
                     self.spec.needs_tags,
                     self.spec.expects(shard),
+                    self.spec.sidecars,
                 )
                 opened = shard
             window = reader.window(first, len(order))
             for place in range(self.position - before, len(order)):
+                noise = [next(rows) for rows in self._noise]
                 if self.position % self.rows in self.own:
-                    yield self._sample(window, order, place)
+                    yield self._sample(window, order, place, noise)
                 self.position += 1
             before += len(order)
 
-    def _sample(self, window: list[RawSample], order: np.ndarray, place: int) -> Sample:
+    def _sample(
+        self, window: list[RawSample], order: np.ndarray, place: int, noise: list[np.ndarray]
+    ) -> Sample:
         """The sample at ``place`` of the permuted window; a bad one is replaced by the next good one."""
         position = self.position * self.spec.lanes + self.lane
-        # NegCLIP's second image has a row of noise of its own.
-        streams = ("augmentation", "neighbour") if self.spec.kind == NEGCLIP else ("augmentation",)
-        seed, kind = self.spec.seed, self.spec.kind
-        noise = np.concatenate([sample_noise(seed, kind, position, 1, stream) for stream in streams])
         wrong: list[Reason] = []
         for step in range(len(order)):
             raw = window[order[(place + step) % len(order)]]
             try:
                 if self.spec.kind == NEGCLIP:
-                    images, said = pair_of(raw, self.spec.image_size, self.spec.augmentation, noise)
+                    images, said = pair_of(raw, self.spec, noise)
                     return Sample(images, said[0], None, position, next(iter(wrong), None), said[1:])
-                image = augmented(image_of(raw), self.spec.image_size, self.spec.augmentation, noise[0])
-                return Sample(image, *_caption(raw, noise[0, 0]), position, next(iter(wrong), None))
+                image = augmented(raw.image(), self.spec, noise[0])
+                caption = _caption(raw, noise[0][0], self.spec.prepared)
+                return Sample(image, *caption, position, next(iter(wrong), None))
             except BadSample as error:
                 wrong.append(error.reason)
         raise nothing_good(self.spec.directory, wrong)
@@ -227,50 +250,67 @@ def nothing_good(directory: Path, wrong: list[Reason]) -> ShardError:
     return ShardError(f"{directory}: no good sample in a window of {len(wrong)}: {named(Counter(wrong))}")
 
 
-def _caption(raw: RawSample, draw: float) -> tuple[str, list[str] | None]:
+def _caption(raw: RawSample, draw: float, prepared: bool) -> tuple[Caption, list[str] | None]:
     """The caption that ``draw`` in [0, 1) chooses among a sample's, and its words' tags if there are any."""
     if raw.tagged is None:
-        captions = captions_of(raw)
-        return captions[int(draw * len(captions))], None
-    captions, tags = tagged_captions_of(raw)
+        captions, tags = (_cut_captions(raw) if prepared else captions_of(raw)), None
+    else:
+        captions, tags = tagged_captions_of(raw)
+        captions = _cut_captions(raw) if prepared else captions
     chosen = int(draw * len(captions))
-    return captions[chosen], tags[chosen]
+    return captions[chosen], tags and tags[chosen]
+
+
+def _cut_captions(raw: RawSample) -> list[Pieces]:
+    """The captions of a sample of a prepared copy. Raises BadSample where it is none."""
+    facts = metadata_of(raw)
+    try:
+        return [Pieces(*one) for one in zip(facts["pieces"], facts["words"], strict=True)]
+    except (TypeError, LookupError, ValueError):
+        raise BadSample(Reason.METADATA, "no word pieces") from None
 
 
 # ------------------------------------------------------------------------------------------- images and captions
 
 
-def augmented(image: Image.Image, size: int, augmentation: Augmentation, noise: np.ndarray) -> np.ndarray:
-    """Random resized crop of an RGB image (§3.1), bilinear with anti-aliasing (§3.2): uint8 [3, size, size].
+def augmented(content: bytes, spec: StreamSpec, noise: np.ndarray) -> np.ndarray:
+    """Random resized crop of an image file (§3.1), bilinear with anti-aliasing (§3.2): uint8 [3, size, size].
 
     The crop is sampled as torchvision's RandomResizedCrop does: up to ten tries of area and log-uniform ratio,
     then a centred crop within the ratio bounds. Resizing straight from the crop to the reduced size *is* the
-    ``resize`` reduction. Colours are changed after it.
+    ``resize`` reduction. Colours are changed after it. Raises BadSample.
     """
-    box = crop_box(image.width, image.height, augmentation, noise)
+    size, augmentation = spec.image_size, spec.augmentation
+    target = size if spec.decode == "scaled" else None
+    image, box = decoded_for(content, lambda *whole: crop_box(*whole, augmentation, noise), target)
     resized = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
     return np.asarray(recoloured(resized, augmentation, noise)).transpose(2, 0, 1)
 
 
-def crop_box(
-    width: int, height: int, augmentation: Augmentation, noise: np.ndarray
-) -> tuple[int, int, int, int]:
-    """Left, upper, right, lower of the crop, in pixels; ``noise`` is the sample's row of :func:`sample_noise`."""
-    low, high = np.log(augmentation.crop_ratio)
+def crop_box(width: int, height: int, augmentation: Augmentation, noise: np.ndarray) -> Box:
+    """The crop of an image, in whole pixels; ``noise`` is the sample's row of :func:`sample_noise`."""
+    low, high = _log(augmentation.crop_ratio)
     area_low, area_high = augmentation.crop_area
-    areas = width * height * (area_low + (area_high - area_low) * noise[1 : 1 + _CROP_TRIES])
-    ratios = np.exp(low + (high - low) * noise[1 + _CROP_TRIES : 1 + 2 * _CROP_TRIES])
-    widths = np.rint(np.sqrt(areas * ratios)).astype(int)
-    heights = np.rint(np.sqrt(areas / ratios)).astype(int)
-    fits = np.flatnonzero((widths > 0) & (widths <= width) & (heights > 0) & (heights <= height))
-    if len(fits):
-        w, h = int(widths[fits[0]]), int(heights[fits[0]])
-        left, upper = int(noise[21] * (width - w + 1)), int(noise[22] * (height - h + 1))
+    areas, places = noise[1 : 1 + _CROP_TRIES].tolist(), noise[21:23].tolist()
+    # NumPy's exponential, since the C library's may differ in the last bit; all else is exact in either.
+    ratios = np.exp(low + (high - low) * noise[1 + _CROP_TRIES : 1 + 2 * _CROP_TRIES]).tolist()
+    for draw, ratio in zip(areas, ratios, strict=True):
+        area = width * height * (area_low + (area_high - area_low) * draw)
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, upper = int(places[0] * (width - w + 1)), int(places[1] * (height - h + 1))
+            break
     else:
         w = min(width, round(height * augmentation.crop_ratio[1]))
         h = min(height, round(width / augmentation.crop_ratio[0]))
         left, upper = (width - w) // 2, (height - h) // 2
     return left, upper, left + w, upper + h
+
+
+@lru_cache
+def _log(bounds: tuple[float, float]) -> tuple[float, float]:
+    low, high = np.log(bounds)
+    return low, high
 
 
 def crop_boxes(width: int, height: int, augmentation: Augmentation, noise: np.ndarray) -> np.ndarray:
@@ -322,7 +362,7 @@ def _hue_shifted(image: Image.Image, shift: int) -> Image.Image:
 
 
 def pair_of(
-    raw: RawSample, size: int, augmentation: Augmentation, noise: np.ndarray
+    raw: RawSample, spec: StreamSpec, noise: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Images uint8 [2, 3, size, size] and the four texts of a raw sample; ``noise`` [2, 32]: own, neighbour's.
 
@@ -332,9 +372,9 @@ def pair_of(
     neighbours = facts.get("neighbours")
     if not isinstance(neighbours, list) or not neighbours:
         raise BadSample(Reason.METADATA, "no neighbours")
-    chosen = int(noise[0, 31] * len(neighbours))
+    chosen = int(noise[0][31] * len(neighbours))
     images = [
-        augmented(image_of(raw, ending), size, augmentation, row)
+        augmented(raw.image(ending), spec, row)
         for ending, row in zip(("jpg", f"neighbour{chosen}.jpg"), noise, strict=True)
     ]
     (own, own_negative), (other, other_negative) = (

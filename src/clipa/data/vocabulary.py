@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy
 
@@ -130,22 +130,45 @@ def load_tokenizer(directory: Path) -> Tokenizer:
         ) from None
 
 
-def encode(tokenizer: Tokenizer, captions: list[str], length: int) -> numpy.ndarray:
+class Pieces(NamedTuple):
+    """A caption's word pieces, without [CLS]: their ids, and the number of the word of each."""
+
+    ids: list[int]
+    words: list[int]
+
+
+Caption = str | Pieces
+"""A caption as text, or as the pieces that :func:`cut` has made of it."""
+
+
+def cut(tokenizer: Tokenizer, captions: Sequence[Caption]) -> list[Pieces]:
+    """The pieces of each caption; those that are cut already stay as they are."""
+    encodings = iter(tokenizer.encode_batch([caption for caption in captions if isinstance(caption, str)]))
+    return [_pieces(next(encodings)) if isinstance(caption, str) else caption for caption in captions]
+
+
+def _pieces(encoding: Any) -> Pieces:
+    return Pieces(encoding.ids[1:], encoding.word_ids[1:])
+
+
+def encode(tokenizer: Tokenizer, captions: Sequence[Caption], length: int) -> numpy.ndarray:
     """Token ids of ``captions``: int64 [N, length], [CLS] + up to ``length - 1`` pieces + zeros.
 
     Equal to what open_clip's HFTokenizer gives for the same directory, for text without HTML entities and mojibake
     (which that class repairs first).
     """
-    ids = numpy.zeros((len(captions), length), numpy.int64)
-    for row, encoding in zip(ids, tokenizer.encode_batch(captions), strict=True):
-        kept = encoding.ids[:length]
-        row[: len(kept)] = kept
+    first, ids = tokenizer.token_to_id(CLASS), numpy.zeros((len(captions), length), numpy.int64)
+    uncut = [caption for caption in captions if isinstance(caption, str)]
+    encodings = iter(tokenizer.encode_batch_fast(uncut))  # fast: without words and offsets
+    for row, caption in zip(ids, captions, strict=True):
+        found = next(encodings).ids if isinstance(caption, str) else [first, *caption.ids[: length - 1]]
+        row[: len(found)] = found[:length]
     return ids
 
 
 def encode_reduced(
     tokenizer: Tokenizer,
-    captions: list[str],
+    captions: Sequence[Caption],
     length: int,
     reduction: str,
     tags: list[list[str]] | None = None,
@@ -172,7 +195,7 @@ def encode_reduced(
 
 
 def word_pieces(
-    tokenizer: Tokenizer, captions: list[str], tags: list[list[str]] | None = None, length: int = 1
+    tokenizer: Tokenizer, captions: Sequence[Caption], tags: list[list[str]] | None = None, length: int = 1
 ) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
     """Word pieces of ``captions``, and of each piece's word the part of speech and the number: three int64 [N, L],
     without [CLS].
@@ -181,13 +204,13 @@ def word_pieces(
     caption, and at least to ``length``. Without ``tags`` (of every word) every part is OTHER. Raises VocabularyError
     for a caption of too few tags.
     """
-    encodings = tokenizer.encode_batch(captions)
-    longest = max([length, *(len(encoding.ids) - 1 for encoding in encodings)])
-    pieces, words = (numpy.zeros((len(encodings), longest), numpy.int64) for _ in range(2))
-    parts = numpy.full((len(encodings), longest), texts.PADDING)
-    for row, encoding in enumerate(encodings):
-        count, numbers = len(encoding.ids) - 1, encoding.word_ids[1:]
-        pieces[row, :count], words[row, :count], parts[row, :count] = encoding.ids[1:], numbers, texts.OTHER
+    made = cut(tokenizer, captions)
+    longest = max([length, *(len(one.ids) for one in made)])
+    pieces, words = (numpy.zeros((len(made), longest), numpy.int64) for _ in range(2))
+    parts = numpy.full((len(made), longest), texts.PADDING)
+    for row, (ids, numbers) in enumerate(made):
+        count = len(ids)
+        pieces[row, :count], words[row, :count], parts[row, :count] = ids, numbers, texts.OTHER
         if tags is not None:
             if numbers and max(numbers) >= len(tags[row]):
                 raise VocabularyError(f"{captions[row]!r}: {max(numbers) + 1} words, {len(tags[row])} tags")
