@@ -43,8 +43,9 @@ class Operations(TorchDispatchMode):
     """Counts what runs on a device, by name: neither views nor allocations."""
 
     WITHOUT = frozenset(
-        "view t detach transpose permute unbind select unsqueeze squeeze expand slice _unsafe_view split alias "
-        "empty_like split_with_sizes as_strided empty zeros_like lift_fresh _local_scalar_dense".split()
+        ["view", "t", "detach", "transpose", "permute", "unbind", "select", "unsqueeze", "squeeze", "expand"]
+        + ["slice", "_unsafe_view", "split", "split_with_sizes", "alias", "as_strided", "lift_fresh"]
+        + ["empty", "empty_like", "_local_scalar_dense"]
     )
 
     def __init__(self) -> None:

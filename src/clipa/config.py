@@ -230,8 +230,7 @@ class Data(Strict):
     download: Download | None = Field(default=None, description="webdataset: where its links are")
     decode: Literal["full", "scaled"] = Field(
         default="full",
-        description="scaled: JPEGs at 1/2, 1/4 or 1/8 of their size where a crop keeps its target's pixels "
-        "(docs/data.md says how much pixels differ); full: as they are stored",
+        description="scaled: JPEGs at 1/2, 1/4 or 1/8 of their size where crops allow it (docs/data.md)",
     )
     prepared: Prepared | None = Field(
         default=None,
@@ -251,17 +250,13 @@ class Data(Strict):
         if self.kind == "pictograms" and (self.name != WORLD or self.download is not None):
             raise ValueError(f"name: data of kind pictograms is {WORLD}, and has no `download`")
         if self.kind == "pictograms" and self.prepared is not None:
-            raise ValueError(
-                "`prepared` is for data of kind webdataset: a world is drawn at the size it needs"
-            )
+            raise ValueError("`prepared` is for data of kind webdataset: a world is drawn as small as needed")
         if self.kind == "webdataset" and self.resident:
             raise ValueError("`resident` is for data of kind pictograms: all images are kept on the device")
         if self.resident and self.decode != "full":
             raise ValueError("`decode: scaled` is not for `resident` data, whose images are kept as stored")
         if self.kind == "pictograms" and self.manifest is not None:
-            raise ValueError(
-                "`manifest` belongs to downloaded data; a drawn world is known from its parameters"
-            )
+            raise ValueError("`manifest` belongs to downloaded data; a drawn world has its parameters")
         return self
 
     @property

@@ -131,7 +131,7 @@ def configured(stage: Stage) -> bool:
 
 
 def card_of(stage: Stage, project: Project) -> str | None:
-    """The card that ``stage`` is trained on: the project's, else the scale's; None on a CPU, and where none is named."""
+    """The card that ``stage`` is trained on: the project's, else the scale's; None where none is named."""
     return None if stage.scale.device == "cpu" else project.card or stage.scale.resources.card
 
 

@@ -28,7 +28,6 @@ from clipa.recipes import Recipe, chain
 from clipa.resolved import SEMANTICS, ResolvedStage, data_content, data_slug, fingerprint
 from clipa.study import FULL_TEXT_TOKENS, STUDY, TEXT_REDUCTIONS, Run, patch_size
 
-
 EXECUTED = ("microbatch", "activation_checkpointing")
 """Of a schedule: how its steps are executed on a machine. No part of a stage's identity."""
 
