@@ -29,8 +29,9 @@ from tabulate import tabulate
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from clipa.cards import CARDS
 from clipa.config import Project, Scale, load_scale
-from clipa.cost import CARDS, stage_macs
+from clipa.cost import stage_macs
 from clipa.resolved import ResolvedStage
 from clipa.stages import Stage, resolve, stages_of
 from clipa.study import parse_run
@@ -43,10 +44,19 @@ class Operations(TorchDispatchMode):
     """Counts what runs on a device, by name: neither views nor allocations."""
 
     WITHOUT = frozenset(
-        ["view", "t", "detach", "transpose", "permute", "unbind", "select", "unsqueeze", "squeeze", "expand"]
-        + ["slice", "_unsafe_view", "split", "split_with_sizes", "alias", "as_strided", "lift_fresh"]
-        + ["empty", "empty_like", "_local_scalar_dense"]
+        {"view", "t", "detach", "transpose", "permute", "unbind", "select", "unsqueeze", "squeeze"}
     )
+    WITHOUT |= {
+        "expand",
+        "slice",
+        "_unsafe_view",
+        "split",
+        "split_with_sizes",
+        "alias",
+        "as_strided",
+        "lift_fresh",
+    }
+    WITHOUT |= {"empty", "empty_like", "_local_scalar_dense"}
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,10 +1,26 @@
 """What a card's memory holds: counted activations, and the way that is chosen with them."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from clipa.fits import CARDS, MODES, USABLE, Counted, best, key, needed, read_table, ways, write_table
+from clipa.cards import CARDS
+from clipa.config import ConfigError, Project
+from clipa.fits import (
+    CPU,
+    MODES,
+    USABLE,
+    Counted,
+    best,
+    execution,
+    key,
+    needed,
+    read_table,
+    resolve_fitting,
+    ways,
+    write_table,
+)
 from clipa.memory import _peak, bytes_of_a_sample
 from clipa.plan import load_plan
 from clipa.stages import Stage
@@ -24,17 +40,19 @@ def stage_of(plan, run: str, number: int = 0) -> Stage:
 @pytest.mark.parametrize("mode", MODES)
 def test_few_blocks_tell_what_all_blocks_need(plan, run, mode):
     stage = stage_of(plan, run)
-    whole = _peak(json.dumps(stage.model_config, sort_keys=True), stage.kept_patches, mode, "bf16")
-    found = bytes_of_a_sample(stage.model_config, stage.kept_patches, mode, "bf16")
+    whole = _peak(json.dumps(stage.model_config, sort_keys=True), stage.kept_patches, mode, "bf16", "packed")
+    found = bytes_of_a_sample(stage.model_config, stage.kept_patches, mode, "bf16", "packed")
     assert 0.99 * whole < found < 1.15 * whole
     assert read_table()[key(stage)].activations[mode] == round(found)  # what is tracked is still so
 
 
 def test_checkpointing_and_masks_need_less(plan):
     full, masked = (stage_of(plan, f"S16-{image}-truncation32") for image in ("none", "random49"))
-    sizes = [bytes_of_a_sample(full.model_config, full.kept_patches, mode, "bf16") for mode in MODES]
+    sizes = [
+        bytes_of_a_sample(full.model_config, full.kept_patches, mode, "bf16", "packed") for mode in MODES
+    ]
     assert sizes[0] > 1.3 * sizes[1] > 3 * sizes[2]
-    assert bytes_of_a_sample(masked.model_config, 49, False, "bf16") < 0.5 * sizes[0]
+    assert bytes_of_a_sample(masked.model_config, 49, False, "bf16", "packed") < 0.5 * sizes[0]
 
 
 def test_the_fewest_forward_passes_are_chosen(plan):
@@ -46,7 +64,7 @@ def test_the_fewest_forward_passes_are_chosen(plan):
     for card in CARDS:
         fit = best(stage, card, table)
         assert fit.bytes == needed(stage, fit.samples, fit.checkpointing, table[key(stage)])
-        assert fit.bytes <= USABLE * CARDS[card] * 1e9
+        assert fit.bytes <= USABLE * CARDS[card].memory
         assert all(fit.passes <= other.passes for other in ways(stage, card, table))
     # 4096 samples of 18 MB do not fit 80 GB in one pass; in several, nothing is gained by running blocks again.
     assert (best(stage, "H100-80", table).samples, best(stage, "H100-80", table).checkpointing) == (
@@ -71,8 +89,41 @@ def test_every_stage_of_the_paper_fits_80_gb(plan):
     missing = [stage.run.slug for stage in plan.stages.values() if key(stage) not in table]
     assert not missing
     assert all(best(stage, "A100-80", table) for stage in plan.stages.values())
-    for stage in plan.stages.values():
-        schedule, share = stage.schedule, stage.schedule.batch_size // stage.scale.processes
-        samples = min(schedule.microbatch or share, share)
-        size = needed(stage, samples, schedule.activation_checkpointing, table[key(stage)])
-        assert size <= USABLE * CARDS["A100-80"] * 1e9, stage.run.slug
+
+
+def test_a_stage_starts_as_it_fits_its_card(plan):
+    """The file that a training starts from says how; the stage's identity does not."""
+    stage, found = stage_of(plan, "L16-none-truncation32"), {}
+    for card in ("A100-40", "A100-80", "H200-141"):
+        resolved = resolve_fitting(stage, Project(card=card))
+        fit = best(stage, card, read_table())
+        assert (resolved.microbatch, resolved.activation_checkpointing) == (fit.samples, fit.checkpointing)
+        assert resolved.fingerprint == stage.fingerprint
+        found[card] = resolved.microbatch
+    assert found["A100-40"] < found["A100-80"] < found["H200-141"]
+    assert resolve_fitting(stage, Project()).microbatch == found["A100-80"], "the scale's card"
+
+
+def test_what_cannot_fit_is_refused_in_one_line(plan):
+    stage = stage_of(plan, "L16-none-truncation32")
+    huge = {key(stage): Counted(414_000_000, dict.fromkeys(MODES, 10**12))}
+    with pytest.raises(
+        ConfigError, match=r"^L16-none-truncation32 pretrain at scale paper: does not fit A100-80"
+    ):
+        execution(stage, "A100-80", huge)
+    with pytest.raises(ConfigError, match=r"`clipa fits --scale paper` counts them$"):
+        execution(stage, "A100-80", {})
+    schedule = plan.scale.pretrain.model_copy(update={"microbatch": 4096})
+    asked = replace(stage, scale=plan.scale.model_copy(update={"pretrain": schedule}))
+    with pytest.raises(ConfigError, match=r"4096 samples a pass need \d+\.\d GB a process, 72\.0 of A100-80"):
+        execution(asked, "A100-80", read_table())
+    assert asked.fingerprint == stage.fingerprint
+
+
+def test_a_cpus_memory_is_what_its_job_asks_for():
+    plan = load_plan({"scale": "ci", "seeds": [0]})
+    stage = next(iter(plan.stages.values()))
+    table = {key(stage): Counted(10**6, dict.fromkeys(MODES, 10**6))}
+    fit = execution(stage, CPU, table)
+    assert 0 < fit.bytes < USABLE * plan.scale.resources.memory_mb * 1e6
+    assert resolve_fitting(stage, plan.project).microbatch is None, "as configured"

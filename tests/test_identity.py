@@ -392,7 +392,7 @@ def test_the_digest_of_downloaded_data_is_in_the_fingerprint_and_not_in_the_fold
 
 
 def test_a_drawn_world_needs_no_digest_in_its_configuration():
-    with pytest.raises(ValueError, match="a drawn world is known from its parameters"):
+    with pytest.raises(ValueError, match="a drawn world has its parameters"):
         tiny_scale(data={**tiny_scale().data.model_dump(), "manifest": "a" * 64})
 
 

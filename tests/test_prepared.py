@@ -411,5 +411,5 @@ def test_wrong_settings_are_refused(edit: dict, said: str) -> None:
 def test_a_drawn_world_has_no_prepared_copy() -> None:
     values = tiny_scale().model_dump()
     values["data"]["prepared"] = ASKED
-    with pytest.raises(ValidationError, match="a world is drawn at the size it needs"):
+    with pytest.raises(ValidationError, match="a world is drawn as small as needed"):
         Scale.model_validate(values)

@@ -23,7 +23,8 @@ from pydantic import (
     model_validator,
 )
 
-from clipa import cost, crosschecks, study
+from clipa import crosschecks, study
+from clipa.cards import CARDS
 from clipa.files import unique_keys
 
 CONFIG_DIRECTORY = Path("config")
@@ -81,7 +82,7 @@ def _safe_directory(name: str) -> str:
 DirectoryName = Annotated[str, AfterValidator(_safe_directory)]
 
 
-CardName = Annotated[str, _one_of(lambda: cost.CARDS)]
+CardName = Annotated[str, _one_of(lambda: CARDS)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Integrity = Literal["once", "always", "manifest"]
 WORLD = "pictograms/v1"
@@ -324,9 +325,7 @@ class Resources(Strict):
     cpus: Count = Field(1, description="of a node")
     memory_mb: Count = Field(2000, description="of a node")
     runtime_minutes: Count = 60
-    card: CardName | None = Field(
-        default=None, description="the GPU, for whose memory samples a pass and checkpointing are chosen"
-    )
+    card: CardName | None = Field(default=None, description="the GPU, for whose memory passes are chosen")
 
 
 class Scale(Strict):

@@ -21,21 +21,6 @@ LOGITS_AT_ONCE = 1 << 25
 """Logits that a process holds at a time, in float32: 128 MB, and twice as much for their gradients (clipa.losses)."""
 
 
-@dataclass(frozen=True)
-class Card:
-    """A GPU, by its data sheet: memory in bytes, and dense bfloat16 operations a second (two a multiply-add)."""
-
-    memory: float
-    flops: float
-
-
-CARDS = {
-    "A100-40": Card(40e9, 312e12),
-    "A100-80": Card(80e9, 312e12),
-    "H100-80": Card(80e9, 989e12),
-    "H200-141": Card(141e9, 989e12),
-}
-
 TRAINING_PASSES = 3  # forward, and twice as much for backward
 
 # Of every run in Tables 11 to 15 (Table 1; A.2: 4000 steps of 32768).

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clipa.cards import CARDS
 from clipa.config import CONFIG_DIRECTORY, ConfigError, Data, Scale, load_scale
 from clipa.cost import (
-    CARDS,
     CONVNETS,
     TRAINING_PASSES,
     Transformer,

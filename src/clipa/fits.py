@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from clipa.cards import CARDS
 from clipa.config import CONFIG_DIRECTORY, ConfigError, Project
-from clipa.cost import CARDS, LOGITS_AT_ONCE, TRAINING_PASSES
+from clipa.cost import LOGITS_AT_ONCE, TRAINING_PASSES
 from clipa.files import read_json, write_text_atomically
 from clipa.resolved import ResolvedStage, fingerprint
 from clipa.stages import Stage, resolve

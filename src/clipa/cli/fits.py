@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
+from clipa.cards import CARDS
 from clipa.cli.planning import COLUMNS
 from clipa.config import ConfigError
-from clipa.cost import CARDS, stage_macs
+from clipa.cost import stage_macs
 from clipa.data.shards import progress_bar
 from clipa.estimate import short, throughput_of
 from clipa.fits import CPU, NAMES, USABLE, Counted, execution, key, read_table, write_table

@@ -189,7 +189,7 @@ def _fits(chosen: argparse.Namespace) -> int:
 
 
 def _fits_verb(verbs) -> None:
-    from clipa.cost import CARDS
+    from clipa.cards import CARDS
     from clipa.fits import CPU
 
     fits = add_verb(
