@@ -208,13 +208,16 @@ def submitted(cluster: Cluster, root: Path, stage: Stage, runs: str, **others: s
     return state, log.read_text(encoding="utf-8")
 
 
+CANCEL = 'os.system("scancel --signal=TERM $SLURM_JOB_ID"); time.sleep(3)'
+
+
 def test_slurm_starts_both_nodes_and_the_same_bits_come_out(root: Path, slurm, spread: Stage) -> None:
-    """Stopped in the middle: all processes of both nodes save and end with 75, and so does the job. Started again,
-    it ends as without SLURM and undisturbed.
+    """SIGTERM to all that runs in the job, as at its time limit: all save and end with 75, and so does the job. Started
+    again, it ends as without SLURM and undisturbed.
     """
     if slurm is None:
         return
-    state, said = submitted(slurm, root, spread, "slurm", MOMENT=STOP)
+    state, said = submitted(slurm, root, spread, "slurm", MOMENT=CANCEL)
     assert state == "FAILED" and "stopped after step 7 of 12" in said, said
     assert "Exited with exit code 75" in said
     state, said = submitted(slurm, root, spread, "slurm")
