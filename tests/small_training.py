@@ -88,17 +88,17 @@ def die(scenario: dict) -> None:
             rename(*places)
 
         os.replace = deadly_rename
-    else:  # the checkpoint's bytes are written, its name is not there yet
-        digest, written = checkpoint._digest, []
+    else:  # the checkpoint's bytes (of several processes: its part, then the index) are written, its name is not there
+        digest, written = checkpoint.sha256_of, []
 
         def deadly_digest(path: Path) -> str:
-            if path.name.startswith("."):
+            if path.name.startswith(".") or path.parent.name.startswith("."):
                 written.append(path)
                 if len(written) == scenario["step"]:
                     now()
             return digest(path)
 
-        checkpoint._digest = deadly_digest
+        checkpoint.sha256_of = deadly_digest
 
 
 def ranks(scenario: dict) -> list[int]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -78,6 +79,7 @@ def codes(world: Path) -> dict[str, Any]:
                 scenario("two", 2, both=True),
                 scenario("killed", 2, **die(2, moment="write", rank=0)),
                 scenario("killed", 2, **die(8, rank=1)),
+                scenario("killed", 2, **die(1, moment="write", rank=1)),
                 scenario("killed", 2),
                 scenario("term", 2, **die(4, 15, rank=1)),
                 scenario("term", 2),
@@ -130,9 +132,11 @@ def test_two_processes_train_what_one_does(world: Path, codes, stage) -> None:
     assert difference(exported(world, "one", stage), exported(world, "two", stage)) < 1e-3
 
 
-@pytest.mark.parametrize(("runs", "deaths"), [("killed", [-9, 1]), ("term", [75])])
+@pytest.mark.parametrize(("runs", "deaths"), [("killed", [-9, 1, 1]), ("term", [75])])
 def test_killed_and_started_again_two_processes_end_with_the_same_bits(world, codes, runs, deaths) -> None:
-    """The first killed in a save, the second before an update (the first then fails); the second asked to stop."""
+    """The first killed in a save, the second before an update and in a save (the first then fails); the second asked
+    to stop.
+    """
     assert codes[runs] == [*deaths, 0]
     assert outcome(world, runs, STAGES[0]) == outcome(world, "two", STAGES[0])
 
@@ -155,6 +159,93 @@ def test_another_number_of_processes_resumes(world: Path, codes, runs: str, proc
     assert difference(exported(world, "one"), exported(world, runs)) < 1e-3
 
 
+def whole(stored: checkpoint.StoredTensors | checkpoint.StoredShards) -> dict[str, torch.Tensor]:
+    """All tensors of a checkpoint."""
+    if isinstance(stored, checkpoint.StoredTensors):
+        return dict(stored)
+    tensors = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in stored.shapes().items()}
+    stored.read_into(tensors)
+    return tensors
+
+
+def test_each_process_writes_its_part_of_a_checkpoint(world: Path, codes) -> None:
+    """Nothing twice: together the parts are as large as one process's file."""
+    [one] = (world / "one" / STAGES[0].directory).glob(f"checkpoint-{STEPS:09d}-*")
+    [two] = (world / "two" / STAGES[0].directory).glob(f"checkpoint-{STEPS:09d}-*")
+    sizes = [sum(t.nbytes for t in load_file(part).values()) for part in sorted(two.glob("*.safetensors"))]
+    together = sum(t.nbytes for t in load_file(one).values())
+    assert len(sizes) == 2 and sum(sizes) == together and max(sizes) < 0.55 * together
+    assert len(list(two.iterdir())) == 3  # and the index
+
+
+@pytest.mark.parametrize("damage", ["flip", "missing", "index", "none", "stranger"])
+def test_a_damaged_part_is_noticed_and_the_checkpoint_before_used(
+    world: Path, codes, tmp_path: Path, capsys, damage: str
+) -> None:
+    directory = shutil.copytree(world / "two" / STAGES[0].directory, tmp_path / "stage")
+    [newest] = directory.glob(f"checkpoint-{STEPS:09d}-*")
+    [part, other] = sorted(newest.glob("*.safetensors"))
+    content = bytearray(part.read_bytes())
+    content[-1000] ^= 1
+    index = newest / "checkpoint.json"
+    harm = {
+        "flip": lambda: part.write_bytes(content),
+        "missing": other.unlink,
+        "index": lambda: index.write_text(
+            index.read_text(encoding="utf-8").replace('"step": 12', '"step": 13')
+        ),
+        "none": index.unlink,
+        "stranger": lambda: (newest / "shard-3.safetensors").write_bytes(content),
+    }
+    harm[damage]()
+    step, stored, metadata = checkpoint.load_latest(directory, STAGES[0].fingerprint)
+    assert step == metadata["step"] == 9 and newest.name in capsys.readouterr().err
+    assert all(torch.isfinite(tensor).all() for tensor in whole(stored).values())
+
+
+def test_what_a_killed_save_left_is_cleared_away(world: Path, codes) -> None:
+    for runs in ("two", "killed", "term"):
+        names = [path.name for path in (world / runs / STAGES[0].directory).glob("*checkpoint*")]
+        assert len(names) == 2 and all(name.startswith("checkpoint-") for name in names)
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
+from clipa import checkpoint, distributed
+with distributed.process_group(2, "cpu") as rank:
+    mesh = init_device_mesh("cpu", (2,))
+    tensors = {"model.weight": distribute_tensor(torch.ones(64, 64), mesh, [Shard(0)])}
+    checkpoint.save_shards(Path(sys.argv[1]), 3, tensors, {"fingerprint": "aaaa"})
+    if rank == 1:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    try:
+        checkpoint.save_shards(Path(sys.argv[1]), 6, tensors, {"fingerprint": "aaaa"})
+    except OSError as error:
+        print("OSError", *str(error).splitlines(), flush=True)
+"""
+
+
+def test_a_full_disk_of_one_process_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    """Both processes say why, in one line."""
+    (tmp_path / "program.py").write_text(FULL_DISK, encoding="utf-8")
+    (tmp_path / "stage").mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent / "src"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *TORCHRUN, str(tmp_path / "program.py"), str(tmp_path / "stage")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2 and all(
+        line.startswith("OSError ") and "step 6 not written" in line for line in lines
+    )
+    [left] = (tmp_path / "stage").iterdir()
+    step, stored, _ = checkpoint.load_latest(tmp_path / "stage", "aaaa")
+    assert step == 3 and left.is_dir() and torch.equal(whole(stored)["model.weight"], torch.ones(64, 64))
+
+
 def test_checkpoints_and_exports_hold_the_full_state_dict(world: Path, codes) -> None:
     """The same names and shapes as one process writes; open_clip loads the export and gives the same features."""
     import open_clip
@@ -162,7 +253,7 @@ def test_checkpoints_and_exports_hold_the_full_state_dict(world: Path, codes) ->
     found = []
     for runs in ("one", "two"):
         directory = world / runs / STAGES[0].directory
-        step, tensors, _ = checkpoint.load_latest(directory, STAGES[0].fingerprint)
+        step, stored, _ = checkpoint.load_latest(directory, STAGES[0].fingerprint)
         assert step == STEPS
         model = open_clip.create_model(f"local-dir:{directory / 'open_clip'}").eval()
         drawn = torch.Generator().manual_seed(0)
@@ -170,7 +261,7 @@ def test_checkpoints_and_exports_hold_the_full_state_dict(world: Path, codes) ->
         with torch.no_grad():
             images = model.encode_image(torch.randn(4, 3, *size, generator=drawn), normalize=True)
             texts = model.encode_text(torch.randint(0, 700, (4, 32), generator=drawn), normalize=True)
-        found.append(({name: (t.shape, t.dtype) for name, t in tensors.items()}, images, texts))
+        found.append(({name: (t.shape, t.dtype) for name, t in whole(stored).items()}, images, texts))
     (one, *features), (two, *others) = found
     assert one == two
     assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(features, others, strict=True))

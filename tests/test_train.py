@@ -49,8 +49,9 @@ def outcome(world: Path, runs: str, stage=None, steps: int = STEPS) -> dict:
     """Everything that must be the same bits: final weights and optimizer, exported weights, loss log."""
     directory = world / runs / (stage or tiny_stages()[0]).directory
     [final] = sorted(directory.glob(f"checkpoint-{steps:09d}-*"))
+    files = sorted(final.glob("*.safetensors")) or [final]
     return {
-        "state": {name: tensor.numpy().tobytes() for name, tensor in load_file(final).items()},
+        "state": [{name: t.numpy().tobytes() for name, t in load_file(file).items()} for file in files],
         "export": (directory / "open_clip" / "open_clip_model.safetensors").read_bytes(),
         "losses": (directory / "loss.jsonl").read_text(),
     }

@@ -4,8 +4,7 @@ Without ``sharded`` every process holds the whole model (DistributedDataParallel
 both AdamW moments (16 bytes a parameter, 40 GB for G/14) are split by FSDP2 along their first dimension: each process
 gathers a transformer block when it computes with it, and all other parameters once a pass. Over several nodes, each
 node has all of the parameters and its processes split them, so that only gradients pass between nodes (HSDP). The
-training loop does not see the difference, and checkpoints hold the full state dict, so a stage may resume with another
-world size.
+training loop does not see the difference, and a stage may resume with another world size (:mod:`clipa.checkpoint`).
 
 Tested with two and 2 × 2 gloo processes on CPU, in fp32 and bf16. The same code with nccl and CUDA follows torch's
 documentation and has not been run.
@@ -101,6 +100,13 @@ def all_reduce(*values: int) -> list[int]:
     return summed.tolist()
 
 
+def merged(own: dict[str, str]) -> dict[str, str]:
+    """The entries of all processes."""
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, own, group=_GROUPS[-1])
+    return {key: value for part in found for key, value in part.items()}
+
+
 # ------------------------------------------------------------------------------- sharding and activation checkpointing
 
 
@@ -179,19 +185,30 @@ def full_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return gathered
 
 
-def full_state_dict(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """What a checkpoint holds: ``model.<name>`` and ``optimizer.<parameter>.<key>``, as :func:`full_tensors` gives
-    them.
-    """
+def state_dict(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """What a checkpoint holds, as this process holds it: ``model.<name>`` and ``optimizer.<parameter>.<key>``."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         values = optimizer.state.get(parameter, {})
         tensors |= {f"optimizer.{name}.{key}": value for key, value in values.items()}
-    return full_tensors(tensors)
+    return tensors
+
+
+def empty_state_dict(
+    model: nn.Module, optimizer: Optimizer, shapes: Mapping[str, tuple[tuple[int, ...], torch.dtype]]
+) -> dict[str, Tensor]:
+    """:func:`state_dict` of the model, and of an optimizer that gets room for what ``shapes`` has of it."""
+    for name, parameter in model.named_parameters():
+        prefix = f"optimizer.{name}."
+        for key, (shape, dtype) in shapes.items():
+            if key.startswith(prefix):
+                like = parameter if shape == parameter.shape else torch.empty(shape, device=parameter.device)
+                optimizer.state[parameter][key.removeprefix(prefix)] = torch.empty_like(like, dtype=dtype)
+    return state_dict(model, optimizer)
 
 
 def load_full_state_dict(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Load what :func:`full_state_dict` gave, with any world size; each process keeps its shard."""
+    """Load the :func:`full_tensors` of a :func:`state_dict`, with any world size; each process keeps its shard."""
     own = model.state_dict()
     stored = [name.removeprefix("model.") for name in tensors if name.startswith("model.")]
     model.load_state_dict({name: _placed_like(tensors[f"model.{name}"], own.get(name)) for name in stored})

@@ -119,6 +119,8 @@ def train_stage(stage: ResolvedStage, adopt_commit: bool = False, requeue: bool 
                 _start_again(job, stage.directory, str(reason), state.step > first)
             raise
         weights = distributed.full_tensors(state.model.state_dict())
+        if job:
+            job.note(stage.directory, f"finished after step {state.step}")
         if rank == 0:
             return _finish(stage, state, weights)
     return stage.directory / "stage.json"
@@ -285,15 +287,16 @@ def _start(stage: ResolvedStage, inputs: dict[str, str], adopt_commit: bool) -> 
     state.inputs, state.commits, state.integrity = inputs, commits, integrity
     if stage.parent:  # what was uncommitted there is in these weights, too
         state.provenance["dirty"] = state.provenance["dirty"] or sealed(stage.parent, content.parent)["dirty"]
-    if found:
-        state.step, tensors, metadata = found
-        _restore(state, tensors, metadata)
-        # A kill between two renames leaves an older loss log than the checkpoint.
-        _write_losses(stage, state)
-    if distributed.all_reduce(state.step) != [state.step * distributed.world_size()]:
+    step = found[0] if found else 0
+    if distributed.all_reduce(step) != [step * distributed.world_size()]:
         raise FileNotFoundError(
             f"{stage.directory}: processes see different checkpoints; it must be on a shared disk"
         )
+    if found:
+        state.step, stored, metadata = found
+        _restore(state, stored, metadata)
+        # A kill between two renames leaves an older loss log than the checkpoint.
+        _write_losses(stage, state)
     return state
 
 
@@ -337,12 +340,10 @@ def optimizer_of(model: models.CLIP, schedule: StageSchedule) -> torch.optim.Ada
 def _save(stage: ResolvedStage, state: State) -> None:
     """Write model, optimizer and loss log as one checkpoint; the loss log also as ``loss.jsonl`` to look at.
 
-    All processes must call this; the first one writes.
+    All processes must call this; the first one writes, but of what is sharded each its own part.
     """
-    tensors = distributed.full_state_dict(state.model, state.optimizer)
+    tensors = distributed.state_dict(state.model, state.optimizer)
     state.world_sizes = list(dict.fromkeys([*state.world_sizes, distributed.world_size()]))
-    if distributed.rank() > 0:
-        return
     metadata = {
         "fingerprint": stage.fingerprint,
         "step": state.step,
@@ -355,7 +356,10 @@ def _save(stage: ResolvedStage, state: State) -> None:
         "losses": state.losses,
         "provenance": state.provenance,
     }
-    checkpoint.save(stage.directory, state.step, tensors, metadata)
+    if stage.sharded and distributed.world_size() > 1:
+        checkpoint.save_shards(stage.directory, state.step, tensors, metadata)
+    elif distributed.rank() == 0:
+        checkpoint.save(stage.directory, state.step, tensors, metadata)
     _write_losses(stage, state)
 
 
@@ -366,8 +370,13 @@ def _write_losses(stage: ResolvedStage, state: State) -> None:
         write_text_atomically(stage.directory / "loss.jsonl", lines)
 
 
-def _restore(state: State, tensors: Mapping[str, Tensor], metadata: dict[str, Any]) -> None:
-    distributed.load_full_state_dict(state.model, state.optimizer, tensors)
+def _restore(
+    state: State, stored: checkpoint.StoredTensors | checkpoint.StoredShards, metadata: dict[str, Any]
+) -> None:
+    if isinstance(stored, checkpoint.StoredShards):
+        stored.read_into(distributed.empty_state_dict(state.model, state.optimizer, stored.shapes()))
+    else:
+        distributed.load_full_state_dict(state.model, state.optimizer, stored)
     state.replaced = Counter(
         {Reason(reason): count for reason, count in metadata["replaced_samples"].items()}
     )
