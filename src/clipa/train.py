@@ -63,7 +63,8 @@ class NonFinite(RuntimeError):
 class State:
     """What training changes, and what it was done with (:mod:`clipa.inputs`).
 
-    ``step`` counts finished updates; ``world_sizes`` are those that trained a part; ``integrity`` is the weakest mode.
+    ``step`` counts finished updates; ``world_sizes`` and ``passes`` (samples a pass; None: all of a process's) are
+    those that trained a part; ``integrity`` is the weakest mode.
     """
 
     model: models.CLIP
@@ -74,6 +75,7 @@ class State:
     seconds: float = 0.0
     losses: list[dict[str, Any]] = field(default_factory=list)
     world_sizes: list[int] = field(default_factory=list)
+    passes: list[int | None] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
     commits: list[Mapping[str, Any]] = field(default_factory=list)
@@ -344,6 +346,7 @@ def _save(stage: ResolvedStage, state: State) -> None:
     """
     tensors = distributed.state_dict(state.model, state.optimizer)
     state.world_sizes = list(dict.fromkeys([*state.world_sizes, distributed.world_size()]))
+    state.passes = list(dict.fromkeys([*state.passes, stage.microbatch]))
     metadata = {
         "fingerprint": stage.fingerprint,
         "step": state.step,
@@ -353,6 +356,7 @@ def _save(stage: ResolvedStage, state: State) -> None:
         "replaced_samples": dict(state.replaced),
         "seconds": round(state.seconds, 3),
         "processes": state.world_sizes,
+        "samples_a_pass": state.passes,
         "losses": state.losses,
         "provenance": state.provenance,
     }
@@ -382,6 +386,7 @@ def _restore(
     )
     state.seconds = metadata["seconds"]
     state.losses, state.world_sizes = metadata["losses"], metadata["processes"]
+    state.passes = metadata["samples_a_pass"]
     # Weaker checks and uncommitted changes of any part are those of the whole.
     state.integrity = weaker(state.integrity, metadata["integrity"])
     state.provenance["dirty"] = state.provenance["dirty"] or metadata["provenance"]["dirty"]
@@ -408,6 +413,7 @@ def _finish(stage: ResolvedStage, state: State, weights: dict[str, Tensor]) -> P
                 "seed": content.seed,
                 "steps": state.step,
                 "processes": state.world_sizes,
+                "samples_a_pass": state.passes,
                 "samples_seen": samples,
                 "replaced_samples": dict(state.replaced),
                 "final_loss": state.losses[-1]["loss"],
