@@ -147,10 +147,10 @@ class Content(Strict):
     data: dict[str, Any]
     order: Order
     parent: str | None = Field(description="fingerprint of the stage whose weights this one starts from")
-    positions: Literal["moco-v3"] | None = Field(default=None, description="of image patches; None: MAE's")
-    loader: Literal["stream", "resident"] = "stream"
     blocks: Blocks = "open_clip"
     sharded: bool = Field(default=False, description="parameters and optimizer, over the processes of a node")
+    positions: Literal["moco-v3"] | None = Field(default=None, description="of image patches; None: MAE's")
+    loader: Literal["stream", "resident"] = "stream"
     decode: Literal["full", "scaled"] = Field(
         default="full", description="scaled: JPEGs no finer than crops need"
     )
