@@ -164,12 +164,12 @@ def drawn(
 
 
 def differences(found: Sequence[torch.Tensor], asked: Sequence[torch.Tensor]) -> list[float]:
-    """Of the loss and the three gradients from the definition's in float64, relative to the largest element."""
+    """Of the loss and the three gradients from the definition's in float64: norm of the difference, relative."""
     exact = [part.double().requires_grad_() for part in asked]
     value = contrastive_loss(*exact)
     expected = [value.detach(), *torch.autograd.grad(value, exact)]
     return [
-        ((one.double() - other).abs().max() / other.abs().max().clamp_min(1e-3)).item()
+        ((one.double() - other).norm() / other.norm().clamp_min(1e-3)).item()
         for one, other in zip(found, expected, strict=True)
     ]
 
@@ -179,13 +179,15 @@ def differences(found: Sequence[torch.Tensor], asked: Sequence[torch.Tensor]) ->
 def test_any_number_of_logits_at_once_gives_the_definitions_gradients(
     count: int, kinds: int, at_once: int, seed: int
 ) -> None:
-    """As near to float64 as autograd in float32 is: a loss near zero is a difference of large logits."""
+    """As near to float64 as autograd in float32 is, of which the last bits differ between processors: a loss near zero
+    is a difference of large logits.
+    """
     asked = drawn(count, kinds * count, seed)
     plain = [part.clone().requires_grad_() for part in asked]
     value = contrastive_loss(*plain)
     by_autograd = differences([value.detach(), *torch.autograd.grad(value, plain)], asked)
     found = differences(loss_and_gradients(*asked, at_once), asked)
-    assert max(found) <= max(2e-6, 4 * max(by_autograd))
+    assert max(found) <= max(1e-6, 16 * max(by_autograd))
 
 
 @pytest.mark.parametrize("kinds", [1, 2])
