@@ -40,7 +40,7 @@ STOP = (
 
 def stage_of(processes: int, nodes: int = 1, **others: object) -> Stage:
     resources = tiny_scale().resources.model_dump() | {"nodes": nodes, "cpus": 2}
-    return tiny_stages(RUN, processes=processes, resources=resources, schedule={"microbatch": 4}, **others)[0]
+    return tiny_stages(RUN, processes=processes, resources=resources, schedule={"microbatch": 2}, **others)[0]
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +148,24 @@ def test_a_process_that_is_killed_ends_all_with_one_line(root: Path) -> None:
     assert [code for code, _ in ended] == [1, 1], ended
     assert any("processes ended by rank: 1 with -9" in said for _, said in ended), ended
     assert not any("ChildFailedError" in said for _, said in ended)
+
+
+def test_nodes_that_cannot_meet_say_so_in_one_line(root: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(taken.getsockname()[1]), "SLURM_NODEID": "0"}
+        command = [
+            sys.executable,
+            "-m",
+            "clipa",
+            "train",
+            str(write(resolved(stage_of(2, 2), root, "apart"))),
+        ]
+        asked = {"env": environment(root, **place), "capture_output": True, "text": True, "timeout": 120}
+        done = subprocess.run(command, **asked)
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("clipa train: ")]
+    assert done.returncode == 1 and "the nodes did not meet" in line and "Traceback" not in done.stderr
 
 
 def test_several_nodes_are_started_in_a_job_or_by_hand(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
