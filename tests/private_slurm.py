@@ -30,11 +30,13 @@ NODES = ("n1", "n2")
 GPUS = 8
 _SECONDS = 60.0
 
+# FirstJobId: other clusters of tests count from elsewhere (clipa.launch derives ports from job ids).
 # KillWait: seconds between SIGTERM and SIGKILL. MinJobAge: squeue shows finished jobs. NoInAddrAny: loopback only.
 _CONFIGURATION = """\
 ClusterName=private
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller}
+FirstJobId={controller}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge

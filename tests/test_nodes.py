@@ -19,9 +19,11 @@ import yaml
 from safetensors.torch import load_file
 
 from clipa.config import Resources
+from clipa.data.dealing import own_places
 from clipa.launch import INTERRUPTED, job_resources, launch, srun, torchrun
+from clipa.plan import load_plan
 from clipa.resolved import write
-from clipa.stages import Stage
+from clipa.stages import Stage, resolve
 from private_slurm import Cluster, private_slurm
 from small_training import STEPS, losses, resolved, tiny_scale, tiny_stages
 from small_world import draw_small_world
@@ -38,7 +40,7 @@ STOP = (
 
 def stage_of(processes: int, nodes: int = 1, **others: object) -> Stage:
     resources = tiny_scale().resources.model_dump() | {"nodes": nodes, "cpus": 2}
-    return tiny_stages(RUN, processes=processes, resources=resources, schedule={"microbatch": 4}, **others)[0]
+    return tiny_stages(RUN, processes=processes, resources=resources, schedule={"microbatch": 2}, **others)[0]
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +150,24 @@ def test_a_process_that_is_killed_ends_all_with_one_line(root: Path) -> None:
     assert not any("ChildFailedError" in said for _, said in ended)
 
 
+def test_nodes_that_cannot_meet_say_so_in_one_line(root: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(taken.getsockname()[1]), "SLURM_NODEID": "0"}
+        command = [
+            sys.executable,
+            "-m",
+            "clipa",
+            "train",
+            str(write(resolved(stage_of(2, 2), root, "apart"))),
+        ]
+        asked = {"env": environment(root, **place), "capture_output": True, "text": True, "timeout": 120}
+        done = subprocess.run(command, **asked)
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("clipa train: ")]
+    assert done.returncode == 1 and "the nodes did not meet" in line and "Traceback" not in done.stderr
+
+
 def test_several_nodes_are_started_in_a_job_or_by_hand(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WORLD_SIZE", "MASTER_ADDR", "SLURM_JOB_ID"):
         monkeypatch.delenv(name, raising=False)
@@ -179,6 +199,25 @@ def test_what_a_job_asks_of_the_scheduler() -> None:
     four = job_resources(one.model_copy(update={"nodes": 4}))
     assert "gpu" not in four and (four["nodes"], four["tasks"], four["mpi"]) == (4, 4, "srun")
     assert four["slurm_extra"] == "--ntasks-per-node=1 --gpus-per-node=8"
+
+
+def test_the_papers_scale_on_two_nodes_is_the_same_stages(tmp_path: Path) -> None:
+    """Sixteen processes with eight loaders each, of 64 lanes; NegCLIP's batch of 256 of eight lanes, too."""
+    shutil.copytree(TESTS.parent / "config", tmp_path / "config")
+    file = tmp_path / "config" / "scales" / "paper.yaml"
+    scale = yaml.safe_load(file.read_text(encoding="utf-8"))
+    on_eight = load_plan({"scale": "paper", "seeds": [0]}, tmp_path)
+    scale["resources"]["nodes"], scale["processes"] = 2, 16
+    file.write_text(yaml.safe_dump(scale), encoding="utf-8")
+    plan = load_plan({"scale": "paper", "seeds": [0]}, tmp_path)
+    assert plan.stages.keys() == on_eight.stages.keys() and len(plan.stages) == 264
+    for stage in plan.stages.values():
+        launched = resolve(stage, plan.project)
+        assert (launched.processes, launched.nodes) == (16, 2)
+        assert (
+            len(own_places(stage.data.lanes, stage.schedule.batch_size, 15, 16)) * 16
+            == stage.schedule.batch_size
+        )
 
 
 # ------------------------------------------------------------------------------------------------ under SLURM
@@ -239,7 +278,7 @@ def test_snakemake_submits_a_job_of_two_nodes(root: Path, slurm, spread: Stage) 
     (tree / "config").unlink()
     shutil.copytree(TESTS.parent / "config", tree / "config")
     scale = spread.scale.model_dump(mode="json", exclude={"name", "config_directory"})
-    scale["experiments"] = ["table11"]
+    scale["experiments"], scale["resources"]["gpus"] = ["table11"], 2
     (tree / "config" / "scales" / "micro.yaml").write_text(yaml.safe_dump(scale), encoding="utf-8")
     places = f"runs_directory={root}/workflow", f"data_directory={root}/data"
     target = root / "workflow" / spread.directory / "stage.json"

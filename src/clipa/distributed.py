@@ -24,7 +24,7 @@ import torch.distributed as dist
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
@@ -169,7 +169,20 @@ def shard(towers: Towers, device: str, precision: str, nodes: int = 1) -> Towers
     for block in _blocks(towers.model):
         fully_shard(block, mesh=mesh, mp_policy=policy)
     scalars = {parameter for parameter in towers.parameters() if parameter.ndim == 0}
-    return fully_shard(towers, mesh=mesh, mp_policy=policy, ignored_params=scalars)
+    sharded = fully_shard(towers, mesh=mesh, mp_policy=policy, ignored_params=scalars)
+    if nodes > 1:  # as DistributedDataParallel's: losses.backward asks for it in all passes but the last
+        sharded.no_sync = partial(_inside_nodes, sharded)
+    return sharded
+
+
+@contextmanager
+def _inside_nodes(sharded: FSDPModule) -> Iterator[None]:
+    """Gradients made in this context are added up inside each node; the first pass after it sums them over nodes."""
+    sharded.set_requires_all_reduce(False)
+    try:
+        yield
+    finally:
+        sharded.set_requires_all_reduce(True)
 
 
 def full_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

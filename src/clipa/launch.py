@@ -117,11 +117,13 @@ def _said(*command: str) -> str:
 def _agent(asked: Sequence[str], arguments: Sequence[str]) -> int:
     """Run torchrun here; its exit code would be 1 whatever the processes' is.
 
-    The code that all failed processes have, else 1; after SIGTERM, which they get, too, 75.
+    The code that all failed processes have, else 1; after SIGTERM, which they get, too, 75. ValueError where the nodes
+    do not meet.
     """
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
 
     try:
         run.run(run.parse_args([*asked, "-m", "clipa", *arguments]))
@@ -133,6 +135,8 @@ def _agent(asked: Sequence[str], arguments: Sequence[str]) -> int:
             print(f"clipa train: processes ended by rank: {ranks}", file=sys.stderr)
         code = codes.pop()
         return code if not codes and code > 0 else 1
+    except RendezvousError as error:
+        raise ValueError(f"the nodes did not meet ({' '.join(asked)}): {error.__cause__ or error}") from None
     except SignalException as error:
         print(f"clipa train: {error.sigval.name}: all processes of this node have ended", file=sys.stderr)
         return INTERRUPTED if error.sigval == signal.SIGTERM else 128 + error.sigval
