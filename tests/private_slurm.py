@@ -5,10 +5,10 @@
         with private_slurm(tmp_path_factory.mktemp("slurm")) as cluster:
             yield cluster
 
-Commands find it through ``cluster.environment`` (``cluster.run("sbatch", …)``). It needs root (``mknod``, which makes the
+Commands find it through ``cluster.environment`` (``cluster.run("sbatch", …)``). It needs root (``mknod`` makes the
 devices that stand for GPUs) and Debian's slurm-wlm and munge; where these are missing the context manager says so and
-yields None, but with ``CI`` set it fails. Memory and GPUs are counted and not enforced. Time limits are checked every 30
-seconds.
+yields None, but with ``CI`` set it fails. Memory and GPUs are counted and not enforced. Time limits are checked every
+30 seconds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NODES = ("n1", "n2")
 GPUS = 8
 _SECONDS = 60.0
 
-# KillWait: seconds between SIGTERM and SIGKILL. MinJobAge: finished jobs stay visible to squeue. NoInAddrAny: loopback only.
+# KillWait: seconds between SIGTERM and SIGKILL. MinJobAge: squeue shows finished jobs. NoInAddrAny: loopback only.
 _CONFIGURATION = """\
 ClusterName=private
 SlurmctldHost={host}(127.0.0.1)
@@ -73,7 +73,7 @@ _NODE = (
 
 @dataclass(frozen=True)
 class Cluster:
-    """A running SLURM: partition ``gpu`` (the default) and, to preempt it, ``urgent``; two nodes with eight GPUs each."""
+    """A running SLURM: two nodes with eight GPUs each; partitions ``gpu`` (default), and ``urgent`` to preempt it."""
 
     place: Path
     environment: dict[str, str]

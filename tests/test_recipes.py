@@ -189,6 +189,9 @@ def test_at_micro_ratios_are_the_papers() -> None:
     assert third.schedule.batch_size == 16 and third.base_lr == pytest.approx(second.base_lr / 4)
     small = stages_of(parse_run("L16-resize64-truncation16-clipa-batch7k"), MICRO, 0)[1].schedule
     assert small.batch_size == 8  # 7 is no multiple of the eight lanes
+    wide = MICRO.model_copy(update={"processes": 16})
+    with pytest.raises(ConfigError, match=r"micro\.yaml: processes: 16 do not divide the batch of 8 of L16"):
+        stages_of(parse_run("L16-resize64-truncation16-clipa-batch7k"), wide, 0)
 
 
 def test_of_two_fine_tunings_the_last_is_measured() -> None:

@@ -82,8 +82,10 @@ def test_pixels_are_the_streams_up_to_rounding(spec: StreamSpec, size: int) -> N
     assert np.abs(theirs[:-1] - ours[1:]).mean() > 5
 
 
-@pytest.mark.parametrize("ranks", [{"rank": 0, "world_size": 2}, {"rank": 1, "world_size": 2}])
-def test_two_ranks_hold_what_the_stream_gives_them(spec: StreamSpec, ranks: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "ranks", [{"rank": 0, "world_size": 2}, {"rank": 1, "world_size": 2}, {"rank": 6, "world_size": 8}]
+)
+def test_ranks_hold_what_the_stream_gives_them(spec: StreamSpec, ranks: dict[str, int]) -> None:
     chosen = replace(spec, text_reduction="random")
     for theirs, ours in both(chosen, 1, 4, **ranks):
         assert np.array_equal(theirs[1], ours[1].numpy())

@@ -76,6 +76,7 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
         ({"content.semantics": 0}, "semantics is 0, but this code has 1"),
         ({"fingerprint": "0" * 12}, "fingerprint is 000000000000"),
         ({"processes": 2}, "processes is 2, but its content says 1"),
+        ({"nodes": 2}, "processes: 1 are not a multiple of the 2 nodes"),
         ({"parent": None}, "parent: the directory and the fingerprint"),
         ({"parent": "runs/seed0-000000000000"}, "parent: runs/seed0-000000000000 should end in"),
         ({"directory": "elsewhere"}, "directory: elsewhere should end in"),

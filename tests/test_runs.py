@@ -107,6 +107,14 @@ def test_what_does_not_change_the_weights_changes_nothing(change: dict) -> None:
     assert identities() == identities(**change)
 
 
+def test_several_processes_are_one_identity_however_many_and_wherever() -> None:
+    """Another number changes the order of sums, and one process's identity is that of recorded results."""
+    two = identities(processes=2)
+    assert two == identities(processes=16, resources__nodes=2) and two != identities()
+    sharded = identities(processes=2, sharded=True)
+    assert sharded == identities(processes=8, sharded=True, resources__nodes=4) and sharded != two
+
+
 def test_fine_tuning_settings_leave_the_pre_training_alone() -> None:
     before, after = identities(), identities(finetune__samples=12800)
     assert before[0] == after[0] and before[1] != after[1]

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from clipa.config import Augmentation
+from clipa.data.dealing import own_places
 from clipa.data.shards import ShardError
 from clipa.data.stream import Lane, StreamSpec, batches, crop_box, lane_windows, sample_noise
 from written_shards import write_manifest
@@ -96,6 +97,31 @@ def test_two_ranks_hold_every_second_position(spec: StreamSpec) -> None:
     assert [batch[0::2] for batch in whole] == first
     assert [batch[1::2] for batch in whole] == second
     assert order(spec, 0, 10, rank=1, world_size=2, workers=2) == second
+
+
+@pytest.mark.parametrize(("ranks", "workers"), [(1, 3), (2, 3), (8, 0), (16, 0), (16, 8)])
+def test_any_number_of_ranks_and_workers_deals_the_same_batches(
+    spec: StreamSpec, ranks: int, workers: int
+) -> None:
+    """Four lanes, sixteen samples a batch; also from the middle, as a stage resumes that others began."""
+    whole = list(batches(spec, 3, 6))
+    for rank in sorted({0, ranks - 1}):
+        own = own_places(LANES, 16, rank, ranks)
+        read = list(batches(spec, 3, 6, rank=rank, world_size=ranks, workers=workers))
+        assert len(read) == len(whole)
+        for (images, tokens, _), (all_images, all_tokens, _) in zip(read, whole, strict=True):
+            assert np.array_equal(images, all_images[own]) and np.array_equal(tokens, all_tokens[own])
+
+
+def test_readers_of_one_lane_decode_their_own_samples_only(
+    spec: StreamSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from clipa.data import stream
+
+    decoded, decode = [], stream.image_of
+    monkeypatch.setattr(stream, "image_of", lambda *asked: decoded.append(asked) or decode(*asked))
+    order(spec, 0, 10, rank=5, world_size=8)
+    assert len(decoded) == 10 * 16 // 8
 
 
 @pytest.mark.parametrize("first", [1, 5, 9, 11])

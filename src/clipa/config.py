@@ -292,12 +292,12 @@ class Evaluation(Strict):
 
 
 class Resources(Strict):
-    """What one training job asks of the scheduler."""
+    """What one training job asks of the scheduler: so many nodes, and of each of them GPUs, cores and memory."""
 
-    gpus: Natural = 0
-    nodes: Count = 1
-    cpus: Count = 1
-    memory_mb: Count = 2000
+    nodes: Count = Field(1, description="their number; processes are spread evenly")
+    gpus: Natural = Field(0, description="of a node; on the device cuda one for each process there")
+    cpus: Count = Field(1, description="of a node")
+    memory_mb: Count = Field(2000, description="of a node")
     runtime_minutes: Count = 60
 
 
@@ -311,7 +311,7 @@ class Scale(Strict):
     about: Text
     precision: Literal["fp32", "bf16"]
     threads: Count | None = Field(le=4096, description="torch threads per process (None: leave to torch)")
-    processes: Count = Field(1, description="data-parallel processes of one stage")
+    processes: Count = Field(1, description="data-parallel processes of one stage, of all nodes together")
     sharded: bool = Field(
         default=False,
         description="parameters and optimizer split over the processes (FSDP), for H/14 and G/14",

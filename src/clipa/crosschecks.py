@@ -76,12 +76,6 @@ def _data(scale: Scale) -> None:
     own = all_data(scale)
     names = [data.name for data in own.values()]
     for key, data in own.items():
-        readers = scale.processes * max(1, data.workers)
-        if data.lanes % readers:
-            raise ValueError(
-                f"{key}.lanes: {data.lanes} is not a multiple of processes × workers "
-                f"({scale.processes} × {max(1, data.workers)})"
-            )
         if data.shard_count < data.lanes:
             raise ValueError(
                 f"{key}.lanes: {data.lanes} lanes need as many shards; there are {data.shard_count}"
@@ -114,6 +108,10 @@ def _schedules(scale: Scale) -> None:
             raise ValueError(
                 f"{kind}.batch_size: {schedule.batch_size} is not a multiple of the {data.lanes} lanes of {data.name}"
             )
+        if schedule.batch_size % scale.processes:
+            raise ValueError(
+                f"{kind}.batch_size: {schedule.batch_size} is not a multiple of the {scale.processes} processes"
+            )
         if unknown := schedule.base_lr.keys() - scale.models.keys():
             raise ValueError(f"{kind}.base_lr: {min(unknown)} is no model of this scale")
         for name, model in scale.models.items():
@@ -124,8 +122,15 @@ def _schedules(scale: Scale) -> None:
 
 
 def _resources(scale: Scale) -> None:
-    if scale.device == "cuda" and not scale.resources.gpus:
+    processes, nodes, gpus = scale.processes, scale.resources.nodes, scale.resources.gpus
+    if processes % nodes:
+        raise ValueError(f"resources.nodes: {processes} processes are not a multiple of {nodes} nodes")
+    if scale.device == "cuda" and not gpus:
         raise ValueError("resources.gpus: a scale on the device cuda asks for none")
+    if scale.device == "cuda" and processes != nodes * gpus:
+        raise ValueError(
+            f"resources.gpus: {processes} processes need a GPU each; {nodes} nodes with {gpus} have {nodes * gpus}"
+        )
 
 
 def _world(scale: Scale) -> None:

@@ -1,18 +1,19 @@
-"""Several processes that train one global batch: torchrun starts them.
+"""Several processes that train one global batch: torchrun starts them (:mod:`clipa.launch`).
 
 Without ``sharded`` every process holds the whole model (DistributedDataParallel). With it, parameters, gradients and
 both AdamW moments (16 bytes a parameter, 40 GB for G/14) are split by FSDP2 along their first dimension: each process
-gathers a transformer block when it computes with it, and all other parameters once a pass. The training loop does not
-see the difference, and a stage may resume with another world size (:mod:`clipa.checkpoint`).
+gathers a transformer block when it computes with it, and all other parameters once a pass. Over several nodes, each
+node has all of the parameters and its processes split them, so that only gradients pass between nodes (HSDP). The
+training loop does not see the difference, and a stage may resume with another world size (:mod:`clipa.checkpoint`).
 
-Tested with two gloo processes on CPU, in fp32 and bf16. The same code with nccl and CUDA follows torch's documentation
-and has not been run.
+Tested with two and 2 × 2 gloo processes on CPU, in fp32 and bf16. The same code with nccl and CUDA follows torch's
+documentation and has not been run.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -60,8 +61,8 @@ def process_group(expected: int, device: str) -> Iterator[int]:
     found = int(os.environ.get("WORLD_SIZE", "1"))
     if found != expected:
         raise ValueError(
-            f"this stage trains with {expected} processes, found {found}: start it with "
-            f"torchrun --standalone --nproc-per-node {expected} -m clipa train FILE"
+            f"this stage trains with {expected} processes, found {found}: start it with `clipa train FILE`, "
+            "without torchrun"
         )
     if found == 1:
         yield 0
@@ -131,8 +132,22 @@ def apply_activation_checkpointing(model: CLIP, which: Literal[True, "selective"
         )
 
 
-def shard(towers: Towers, device: str, precision: str) -> Towers:
-    """Split the parameters of ``towers``, in place, over all processes. Call it before the optimizer is created.
+def replicate(towers: Towers, batch: Sequence[Tensor]) -> nn.parallel.DistributedDataParallel:
+    """``towers`` in every process; ``batch`` is a sample, of any values, of what they take.
+
+    DistributedDataParallel groups gradients into buckets, and groups them anew after the first backward pass, in the
+    order in which that made them. Other buckets are other orders of sums, from three processes on. So it gets its first
+    pass here, without an update, and a stage that resumes has the buckets of an undisturbed one.
+    """
+    replicated = nn.parallel.DistributedDataParallel(towers, broadcast_buffers=False)
+    sum(output.float().sum() for output in replicated(*batch)).backward()
+    replicated.zero_grad(set_to_none=True)
+    return replicated
+
+
+def shard(towers: Towers, device: str, precision: str, nodes: int = 1) -> Towers:
+    """Split the parameters of ``towers``, in place, over the processes of each of ``nodes`` nodes. Call it before the
+    optimizer is created. ValueError where the nodes have no equal numbers of processes.
 
     Each pass over a micro-batch adds its gradients, averaged over the processes (as DistributedDataParallel does), to
     the process's shard, so full gradients are never kept. The temperature, a scalar, cannot be split: each process
@@ -141,7 +156,12 @@ def shard(towers: Towers, device: str, precision: str) -> Towers:
     ``bf16``, for use under autocast: parameters are gathered as bfloat16 (half the traffic), which also makes blocks
     pass bfloat16 on; gradients are summed, and parameters updated, in float32.
     """
-    mesh = init_device_mesh(device, (dist.get_world_size(),))
+    if world_size() % nodes:
+        raise ValueError(f"{world_size()} processes are not a multiple of {nodes} nodes")
+    mesh = init_device_mesh(device, (world_size(),))
+    if nodes > 1:  # torchrun numbers the processes node by node
+        shape = nodes, world_size() // nodes
+        mesh = init_device_mesh(device, shape, mesh_dim_names=("replicate", "shard"))
     policy = MixedPrecisionPolicy()
     if precision == "bf16":
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)

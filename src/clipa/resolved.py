@@ -139,13 +139,14 @@ class Content(Strict):
     augmentation: Augmentation
     precision: Literal["fp32", "bf16"]
     threads: int | None = Field(gt=0, description="torch threads per process (None: leave to torch)")
-    processes: int | Literal["any"] = Field(description="any: sharded, may resume with another number")
+    processes: Literal[1, "any"] = Field(description="any: several, which may resume as another number")
     device: Literal["cpu", "cuda"]
     vocabulary_size: int | None
     data: dict[str, Any]
     order: Order
     parent: str | None = Field(description="fingerprint of the stage whose weights this one starts from")
     loader: Literal["stream", "resident"] = "stream"
+    sharded: bool = Field(default=False, description="parameters and optimizer, over the processes of a node")
     negatives: dict[str, Any] | None = None
 
     @property
@@ -164,8 +165,9 @@ class ResolvedStage(Strict):
     training_data: Path
     vocabulary: Path
     parent: Path | None = Field(description="the parent stage's directory")
-    processes: int = Field(gt=0, description="data-parallel processes")
-    cpus: int = Field(gt=0, description="of the whole job; its processes share them")
+    processes: int = Field(gt=0, description="data-parallel processes, of all nodes")
+    nodes: int = Field(default=1, gt=0, description="machines, with equal shares of the processes")
+    cpus: int = Field(gt=0, description="of a node; its processes share them")
     workers: int = Field(ge=0, description="data loader processes; they do not change the order of samples")
     integrity: Integrity = Field(
         default="once", description="when the bytes of shards are compared with their digests"
@@ -188,6 +190,8 @@ class ResolvedStage(Strict):
             )
         if content.processes not in ("any", self.processes):
             raise ValueError(f"processes is {self.processes}, but its content says {content.processes}")
+        if self.processes % self.nodes:
+            raise ValueError(f"processes: {self.processes} are not a multiple of the {self.nodes} nodes")
         if (content.parent is None) != (self.parent is None):
             raise ValueError("parent: the directory and the fingerprint in content go together")
         places = [
@@ -208,7 +212,7 @@ class ResolvedStage(Strict):
     @property
     def sharded(self) -> bool:
         """Whether parameters and optimizer are split over the processes."""
-        return self.content.processes == "any"
+        return self.content.sharded
 
     @property
     def image_size(self) -> int:

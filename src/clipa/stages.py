@@ -180,14 +180,16 @@ class Stage:
             "augmentation": _augmentation_content(self.augmentation),
             "precision": self.scale.precision,
             "threads": self.scale.threads,
-            # A sharded stage may resume with another world size; only rounding differs then.
-            "processes": "any" if self.sharded else self.scale.processes,
+            # Several processes may resume as another number of them: only the order of sums differs then.
+            "processes": "any" if self.sharded or self.scale.processes > 1 else 1,
             "device": self.scale.device,
             "vocabulary_size": self.scale.vocabulary_size,
             "data": data_content(self.data),
             "order": {"lanes": self.data.lanes, "shuffle_window": self.data.shuffle_window},
             "parent": self.parent.fingerprint if self.parent else None,
         }
+        if self.sharded:  # in bf16 blocks pass bfloat16 on
+            content["sharded"] = True
         if self.resident:  # rounds pixels a little differently (clipa.data.resident)
             content["loader"] = "resident"
         if self.kind == "negclip":
@@ -228,6 +230,11 @@ def stages_of(run: Run, scale: Scale, seed: int) -> list[Stage]:
     stages: list[Stage] = []
     for recipe in recipes:
         stages.append(Stage(run, recipe, scale, seed, parent=stages[-1] if stages else None))
+        batch = stages[-1].schedule.batch_size
+        if batch % scale.processes:
+            raise ConfigError(
+                f"{_file(scale)}: processes: {scale.processes} do not divide the batch of {batch} of {run.slug}"
+            )
     return stages
 
 
@@ -309,6 +316,7 @@ def resolve(stage: Stage, project: Project) -> ResolvedStage:
         vocabulary=data / data_slug(stage.scale.data) / "vocabulary",  # one for all data of a scale
         parent=runs / stage.parent.directory if stage.parent else None,
         processes=stage.scale.processes,
+        nodes=stage.scale.resources.nodes,
         cpus=stage.scale.resources.cpus,
         workers=stage.data.workers,
         integrity=stage.data.integrity,

@@ -25,11 +25,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clipa import checkpoint, distributed, models, slurm
+from clipa.data.dealing import own_places
 from clipa.data.samples import REASONS, Reason, named
 from clipa.data.shards import ShardError, read_manifest
 from clipa.data.stream import StreamSpec, batches, mask_key
 from clipa.files import with_digest, write_json_atomically, write_text_atomically
 from clipa.inputs import check_start, continued, expected_of, inputs_of, resumed, warn_unnamed, weaker
+from clipa.launch import INTERRUPTED
 from clipa.losses import backward
 from clipa.progress import Progress
 from clipa.provenance import describe
@@ -47,9 +49,6 @@ from clipa.resolved import (
     sealed,
 )
 from clipa.stopping import Interrupted, OutOfTime, Stop
-
-INTERRUPTED = 75
-"""Exit code when stopped with a checkpoint saved: start the same command again to resume (EX_TEMPFAIL)."""
 
 BAD_SAMPLES_LIMIT = 0.01
 """Share of samples that may be bad before the stage stops: more means damaged data, not bad luck."""
@@ -142,6 +141,8 @@ def _update_until_done(stage: ResolvedStage, spec: StreamSpec, state: State, job
     """The training loop: one global batch, one update, until the schedule's end."""
     schedule, rank = stage.content.schedule, distributed.rank()
     stream = _batches(stage, spec, state.step)
+    places = own_places(spec.lanes, schedule.batch_size, rank, distributed.world_size())
+    positions = torch.as_tensor(places, device=stage.content.device)  # of this process's samples in a batch
     progress = Progress(stage.directory, schedule.steps, schedule.batch_size, state.step, enabled=rank == 0)
     began, seconds_before, saved = time.monotonic(), state.seconds, state.step
 
@@ -149,7 +150,7 @@ def _update_until_done(stage: ResolvedStage, spec: StreamSpec, state: State, job
         try:
             for step in range(state.step, schedule.steps):
                 *batch, replaced = next(stream)
-                loss, rate = _update(stage, state, step, batch, stop)
+                loss, rate = _update(stage, state, step, batch, positions, stop)
                 # All processes must leave the loop at the same step, whichever of them was asked to stop.
                 replaced = stop.after_step(*replaced.tolist())
                 state.step, state.replaced = step + 1, state.replaced + _by_reason(replaced)
@@ -176,18 +177,16 @@ def _update_until_done(stage: ResolvedStage, spec: StreamSpec, state: State, job
 
 
 def _update(
-    stage: ResolvedStage, state: State, step: int, batch: list[Any], stop: Stop
+    stage: ResolvedStage, state: State, step: int, batch: list[Any], positions: Tensor, stop: Stop
 ) -> tuple[Tensor, float]:
-    """One update on this process's images and tokens; the loss (scalar) and the learning rate.
+    """One update on this process's images and tokens, at ``positions`` in the batch; loss (scalar) and learning rate.
 
     Interrupted where all processes are asked to stop within it: then nothing was changed.
     """
     content, schedule, device = stage.content, stage.content.schedule, torch.device(stage.content.device)
     batch = [torch.as_tensor(part).to(device, non_blocking=True) for part in batch]
     if content.image.kept_patches is not None:
-        # Of this process's samples in a batch: rank r holds every world_size-th lane.
-        own = torch.arange(distributed.rank(), schedule.batch_size, distributed.world_size(), device=device)
-        batch.append(kept_patches(stage, own + step * schedule.batch_size))
+        batch.append(kept_patches(stage, positions + step * schedule.batch_size))
     loss = backward(state.towers, batch, schedule.microbatch, autocast(content), stop.between_passes)
     rate = learning_rate(step, schedule.steps, schedule.warmup_steps, schedule.peak_lr)
     _check_finite(state.model, loss, step, stage.directory)
@@ -273,8 +272,15 @@ def _wrapped(towers: models.Towers, stage: ResolvedStage) -> nn.Module:
     if distributed.world_size() == 1:
         return towers
     if stage.sharded:
-        return distributed.shard(towers, content.device, content.precision)
-    return nn.parallel.DistributedDataParallel(towers, broadcast_buffers=False)
+        return distributed.shard(towers, content.device, content.precision, stage.nodes)
+    size, place = stage.image_size, {"device": content.device}
+    batch = [
+        torch.zeros(1, 3, size, size, dtype=torch.uint8, **place),
+        torch.zeros(1, content.text.tokens, dtype=torch.int64, **place),
+    ]
+    if content.image.kept_patches is not None:
+        batch.append(kept_patches(stage, torch.zeros(1, dtype=torch.int64, **place)))
+    return distributed.replicate(towers, batch)
 
 
 def _parent_weights(stage: ResolvedStage) -> dict[str, Tensor]:

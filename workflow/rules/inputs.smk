@@ -1,17 +1,13 @@
 """Input functions of the rules: the files that a stage, an evaluation or a figure reads, from the plan (clipa.plan)."""
 
 from clipa.cost import stage_macs
+from clipa.launch import job_resources
 from clipa.plan import takes_suite
 from clipa.stages import TRAINING_SETS
 from clipa.study import TEXT_REDUCTIONS
 
 LONGEST = max(map(stage_macs, PLAN.stages.values()))
-TRAINING_RESOURCES = {
-    "mem_mb": SCALE.resources.memory_mb,
-    "runtime": SCALE.resources.runtime_minutes,
-    "nodes": SCALE.resources.nodes,
-    **({"gpu": SCALE.resources.gpus} if SCALE.resources.gpus else {}),
-}
+TRAINING_RESOURCES = job_resources(SCALE.resources)
 DRAWING_RESOURCES = {"mem_mb": 1000, "runtime": 10}
 EVALUATION_RESOURCES = {
     "mem_mb": 3000 if SCALE.device == "cpu" else 32000,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -73,15 +71,12 @@ def _resolve(chosen: argparse.Namespace) -> int:
 
 
 def _train(chosen: argparse.Namespace) -> int:
+    from clipa.launch import launch
     from clipa.resolved import read
 
-    stage = read(chosen.file)
-    if stage.processes > 1 and "WORLD_SIZE" not in os.environ:
-        # Snakemake sets this to the cores of the whole job; the processes share them.
-        os.environ["OMP_NUM_THREADS"] = str(max(1, stage.cpus // stage.processes))
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # SLURM's warning is for the trainers, not for torchrun
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(stage.processes)]
-        os.execv(sys.executable, [sys.executable, *launcher, "-m", "clipa", *sys.argv[1:]])
+    code = launch(read(chosen.file), sys.argv[1:])
+    if code is not None:
+        return code
     from clipa.train import main as train
 
     return train(chosen.file, chosen.adopt_commit, chosen.requeue)

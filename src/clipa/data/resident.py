@@ -19,6 +19,7 @@ from torch import Tensor
 
 from clipa.config import Augmentation
 from clipa.data.annotation import MANIFEST, load_entry_parts
+from clipa.data.dealing import own_places
 from clipa.data.samples import (
     REASONS,
     BadSample,
@@ -85,8 +86,7 @@ def batches(
         raise ValueError(
             "data.resident makes crops, and neither colour jitter nor grey: set resident: false for this model"
         )
-    if spec.lanes % world_size:
-        raise ValueError(f"lanes ({spec.lanes}) must be a multiple of the world size ({world_size})")
+    places = own_places(spec.lanes, spec.batch_size, rank, world_size)
     world = load_world(spec, device)
     if spec.needs_tags and not world.tagged:
         raise ShardError(
@@ -100,14 +100,12 @@ def batches(
     height, width = world.images.shape[2:]
 
     def batch(step: int) -> tuple[Tensor, Tensor, numpy.ndarray]:
-        # Rank r holds the positions of the lanes ≡ r (mod world_size).
-        own = slice((step - first_step) * size + rank, (step - first_step + 1) * size, world_size)
-        sample, noise = samples[own], sample_noise(spec.seed, spec.kind, step * size, size)[rank::world_size]
+        own = (step - first_step) * size + places
+        sample, noise = samples[own], sample_noise(spec.seed, spec.kind, step * size, size)[places]
         caption = world.first_caption[sample] + (noise[:, 0] * world.captions[sample]).astype(int)
-        positions = numpy.arange(step * size + rank, (step + 1) * size, world_size)
         boxes = crop_boxes(width, height, spec.augmentation, noise)
         # One small array goes to the device.
-        decided = torch.from_numpy(numpy.column_stack([sample, caption, positions, boxes]))
+        decided = torch.from_numpy(numpy.column_stack([sample, caption, step * size + places, boxes]))
         decided = decided.to(device, non_blocking=True)
         images = cropped(world.images[decided[:, 0]], decided[:, 3:], spec.image_size)
         tokens = _tokens(spec, world, entry_parts, decided[:, 1], decided[:, 2])

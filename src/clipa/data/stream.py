@@ -2,9 +2,9 @@
 
 Order of samples (docs/design.md): each epoch's seeded permutation of the shards is dealt to a fixed number of
 canonical *lanes*; inside a lane, windows of consecutive samples are permuted; lanes are interleaved, so global
-position ``p`` belongs to lane ``p % lanes``. Ranks and workers own whole lanes. Hence sequential reads only,
-memory independent of the number of samples, the same order for every number of ranks and workers, and a resume
-that re-reads at most one shard per lane.
+position ``p`` belongs to lane ``p % lanes``. Each batch is dealt to the ranks and their workers by lane
+(:mod:`clipa.data.dealing`). Hence sequential reads only, memory independent of the number of samples, the same order
+for every number of ranks and workers, and a resume that re-reads at most one shard per lane and reader.
 
 What is random about a sample is drawn from its position's row of noise (:func:`sample_noise`): number 0 chooses the
 caption, 1 to 22 place the crop, 23 to 29 change the colours.
@@ -19,6 +19,7 @@ its own; number 30 chooses the negative, and 31 of the first row the neighbour.
 from __future__ import annotations
 
 import itertools
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from PIL import Image, ImageEnhance
 
 from clipa.config import Augmentation
 from clipa.data.annotation import load_entry_parts
+from clipa.data.dealing import own_places, places_of_workers, rows_by_lane
 from clipa.data.samples import (
     REASONS,
     BadSample,
@@ -54,6 +56,7 @@ NOISE_PER_SAMPLE = 32
 NEGCLIP = "negclip"
 """The kind of stage whose positions are pairs of images."""
 _CROP_TRIES = 10
+_SECONDS_TO_SAVE = 120  # in which a training process that was asked to stop ends its workers
 _HUE_SHARE = 0.25  # SimCLR's jitter of strength s: brightness, contrast, saturation 0.8 s, hue 0.2 s
 _STREAMS = {"order": 1, "augmentation": 2, "image mask": 3, "text mask": 4, "neighbour": 5}
 _STAGES = {"pretrain": 0, "finetune": 1, NEGCLIP: 2}
@@ -169,10 +172,12 @@ class Sample:
 
 
 class Lane:
-    """Reads one lane from its ``start``-th sample on."""
+    """Reads one lane from its ``start``-th sample on: of its share of each batch the rows ``own``, or all."""
 
-    def __init__(self, spec: StreamSpec, lane: int, start: int) -> None:
+    def __init__(self, spec: StreamSpec, lane: int, start: int, own: range | None = None) -> None:
         self.spec, self.lane, self.position = spec, lane, start
+        self.rows = spec.batch_size // spec.lanes
+        self.own = range(self.rows) if own is None else own
 
     def __iter__(self) -> Iterator[Sample]:
         before, opened = 0, None
@@ -191,7 +196,8 @@ class Lane:
                 opened = shard
             window = reader.window(first, len(order))
             for place in range(self.position - before, len(order)):
-                yield self._sample(window, order, place)
+                if self.position % self.rows in self.own:
+                    yield self._sample(window, order, place)
                 self.position += 1
             before += len(order)
 
@@ -362,46 +368,44 @@ def batches(
     """Local batches of steps ``first_step … steps - 1``: (images uint8 [b, 3, S, S], tokens int64 [b, T], replaced).
 
     ``replaced`` int64 [R]: bad samples in whose place others stand, by :data:`~clipa.data.samples.REASONS`. ``b`` is
-    batch_size / world_size; rank r holds the global positions whose lane ≡ r (mod world_size), in order.
+    batch_size / world_size; which positions these are, in order: :func:`clipa.data.dealing.own_places`.
     NegCLIP: images [2b, 3, S, S], own ones and then neighbours; tokens [4b, T], the captions of both and then their
     negatives.
     """
-    if spec.lanes % (world_size * max(workers, 1)):
-        raise ValueError(
-            f"lanes ({spec.lanes}) must be a multiple of world size × workers ({world_size} × {max(workers, 1)})"
-        )
+    parts = places_of_workers(spec.lanes, spec.batch_size, rank, world_size, workers)
     if workers:
-        parts = iter(_parallel(spec, first_step, steps, rank, world_size, workers))
+        read = iter(_parallel(spec, first_step, steps, parts))
     else:
-        parts = _worker_batches(spec, first_step, steps, rank, world_size, 0, 1)
+        read = _worker_batches(spec, first_step, steps, parts[0])
+    own = own_places(spec.lanes, spec.batch_size, rank, world_size)
+    rows = [np.searchsorted(own, part) for part in parts]
     for _ in range(first_step, steps):
-        of_workers = [next(parts) for _ in range(max(workers, 1))]
+        of_workers = [next(read) for _ in parts]
         for part in of_workers:
             if isinstance(part, Exception):
                 raise part
-        yield _joined(spec, of_workers)
+        yield _joined(spec, rows, of_workers)
 
 
 def _worker_batches(
-    spec: StreamSpec, first_step: int, steps: int, rank: int, world_size: int, worker: int, workers: int
+    spec: StreamSpec, first_step: int, steps: int, places: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """One worker's part of each batch: images [k, lanes of the worker, 3, S, S], tokens [k, lanes, T], replaced.
+    """One worker's part of each batch, the samples at ``places`` [k]: images [k, 3, S, S], tokens [k, T], replaced.
 
-    NegCLIP: images [k, lanes, 2, 3, S, S], tokens [k, lanes, 4, T].
+    NegCLIP: images [k, 2, 3, S, S], tokens [k, 4, T].
     """
-    rows = spec.batch_size // spec.lanes
-    own = range(rank + world_size * worker, spec.lanes, world_size * workers)
-    lanes = [iter(Lane(spec, lane, first_step * rows)) for lane in own]
+    start = first_step * (spec.batch_size // spec.lanes)
+    lanes = [
+        (iter(Lane(spec, lane, start, own)), own) for lane, own in rows_by_lane(spec.lanes, places).items()
+    ]
     tokenizer = load_tokenizer(spec.vocabulary)
     entry_parts = load_entry_parts(spec.vocabulary) if spec.needs_entries else None
     for _ in range(first_step, steps):
-        samples = [next(lane) for _ in range(rows) for lane in lanes]
-        images = np.stack([sample.image for sample in samples])
-        tokens = _tokens(spec, tokenizer, samples, entry_parts)
-        shape, wrong = (rows, len(lanes)), Counter(sample.replaced for sample in samples)
+        samples = [next(lane) for lane, own in lanes for _ in own]
+        wrong = Counter(sample.replaced for sample in samples)
         yield (
-            images.reshape(*shape, *images.shape[1:]),
-            tokens.reshape(*shape, *tokens.shape[1:]),
+            np.stack([sample.image for sample in samples]),
+            _tokens(spec, tokenizer, samples, entry_parts),
             np.array([wrong[reason] for reason in REASONS]),
         )
 
@@ -424,25 +428,28 @@ def _tokens(
 
 
 def _joined(
-    spec: StreamSpec, parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+    spec: StreamSpec, rows: list[np.ndarray], parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Worker parts side by side, back in the order of positions: worker w holds every workers-th lane."""
-    sides = (np.stack([np.asarray(part[i]) for part in parts], axis=2) for i in (0, 1))
-    images, tokens = (side.reshape(-1, *side.shape[3:]) for side in sides)
-    if spec.kind == NEGCLIP:
-        images, tokens = by_role(images), by_role(tokens)
-    return images, tokens, sum(np.asarray(part[2]) for part in parts)
+    """Worker parts in the order of positions: each sample in its row of the process's batch."""
+    joined = []
+    for i in (0, 1):
+        first = np.asarray(parts[0][i])
+        side = np.empty((sum(map(len, rows)), *first.shape[1:]), first.dtype)
+        for own, part in zip(rows, parts, strict=True):
+            side[own] = np.asarray(part[i])
+        joined.append(by_role(side) if spec.kind == NEGCLIP else side)
+    return *joined, sum(np.asarray(part[2]) for part in parts)
 
 
-def _parallel(spec: StreamSpec, first_step: int, steps: int, rank: int, world_size: int, workers: int) -> Any:
-    """The workers' parts, one process each; DataLoader hands them out in turn: worker 0, 1, …, 0, 1, …"""
+def _parallel(spec: StreamSpec, first_step: int, steps: int, parts: list[np.ndarray]) -> Any:
+    """What is read of each part, one process each; DataLoader hands it out in turn: worker 0, 1, …, 0, 1, …"""
     from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
     class Parts(IterableDataset):
         def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray] | Exception]:
             worker = get_worker_info().id
             try:
-                yield from _worker_batches(spec, first_step, steps, rank, world_size, worker, workers)
+                yield from _worker_batches(spec, first_step, steps, parts[worker])
             except (
                 ShardError,
                 ValueError,
@@ -450,4 +457,12 @@ def _parallel(spec: StreamSpec, first_step: int, steps: int, rank: int, world_si
             ) as error:  # raised, DataLoader would add a traceback to its text
                 yield error
 
-    return DataLoader(Parts(), batch_size=None, num_workers=workers, prefetch_factor=2)
+    asked = {"num_workers": len(parts), "prefetch_factor": 2, "worker_init_fn": _outlive_sigterm}
+    return DataLoader(Parts(), batch_size=None, **asked)
+
+
+def _outlive_sigterm(worker: int) -> None:
+    """SLURM and torchrun send SIGTERM to all processes of a job. The training process saves then, and would fail first
+    if its workers ended at once.
+    """
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_SECONDS_TO_SAVE))
