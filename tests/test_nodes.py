@@ -19,9 +19,11 @@ import yaml
 from safetensors.torch import load_file
 
 from clipa.config import Resources
+from clipa.data.dealing import own_places
 from clipa.launch import INTERRUPTED, job_resources, launch, srun, torchrun
+from clipa.plan import load_plan
 from clipa.resolved import write
-from clipa.stages import Stage
+from clipa.stages import Stage, resolve
 from private_slurm import Cluster, private_slurm
 from small_training import STEPS, losses, resolved, tiny_scale, tiny_stages
 from small_world import draw_small_world
@@ -181,6 +183,25 @@ def test_what_a_job_asks_of_the_scheduler() -> None:
     assert four["slurm_extra"] == "--ntasks-per-node=1 --gpus-per-node=8"
 
 
+def test_the_papers_scale_on_two_nodes_is_the_same_stages(tmp_path: Path) -> None:
+    """Sixteen processes with eight loaders each, of 64 lanes; NegCLIP's batch of 256 of eight lanes, too."""
+    shutil.copytree(TESTS.parent / "config", tmp_path / "config")
+    file = tmp_path / "config" / "scales" / "paper.yaml"
+    scale = yaml.safe_load(file.read_text(encoding="utf-8"))
+    on_eight = load_plan({"scale": "paper", "seeds": [0]}, tmp_path)
+    scale["resources"]["nodes"], scale["processes"] = 2, 16
+    file.write_text(yaml.safe_dump(scale), encoding="utf-8")
+    plan = load_plan({"scale": "paper", "seeds": [0]}, tmp_path)
+    assert plan.stages.keys() == on_eight.stages.keys() and len(plan.stages) == 264
+    for stage in plan.stages.values():
+        launched = resolve(stage, plan.project)
+        assert (launched.processes, launched.nodes) == (16, 2)
+        assert (
+            len(own_places(stage.data.lanes, stage.schedule.batch_size, 15, 16)) * 16
+            == stage.schedule.batch_size
+        )
+
+
 # ------------------------------------------------------------------------------------------------ under SLURM
 
 
@@ -239,7 +260,7 @@ def test_snakemake_submits_a_job_of_two_nodes(root: Path, slurm, spread: Stage) 
     (tree / "config").unlink()
     shutil.copytree(TESTS.parent / "config", tree / "config")
     scale = spread.scale.model_dump(mode="json", exclude={"name", "config_directory"})
-    scale["experiments"] = ["table11"]
+    scale["experiments"], scale["resources"]["gpus"] = ["table11"], 2
     (tree / "config" / "scales" / "micro.yaml").write_text(yaml.safe_dump(scale), encoding="utf-8")
     places = f"runs_directory={root}/workflow", f"data_directory={root}/data"
     target = root / "workflow" / spread.directory / "stage.json"
