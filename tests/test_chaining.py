@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import stat
@@ -24,8 +23,7 @@ from clipa.resolved import EXPORT, WEIGHTS, write
 from clipa.stages import resolve, stages_of
 from clipa.study import parse_run
 from private_slurm import Cluster, private_slurm
-from small_training import losses, resolved, tiny_stages
-from test_nodes import CLOSE, alone, difference, environment, made, root, spread, stage_of  # noqa: F401 (fixtures)
+from small_training import resolved, tiny_stages
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = "S16-none-truncation32"
@@ -238,66 +236,3 @@ def test_snakemakes_job_is_continued_by_itself_and_only_a_crash_is_a_retry(clust
     done(call(tree, "clipa", "train", str(write(resolve_))))
     weights = (tree / "other" / stage.directory / EXPORT / WEIGHTS).read_bytes()
     assert (directory / EXPORT / WEIGHTS).read_bytes() == weights
-
-
-CUT = "os.kill(os.getpid(), signal.SIGUSR1)"
-"""What says that time is up: to one process of four, at its seventh update."""
-
-
-def test_a_job_of_two_nodes_is_continued_on_another_number_of_processes(
-    cluster, root: Path, alone, spread
-) -> None:
-    """Two processes on each of two nodes, cut off twice; then SLURM has one node only, for two processes."""
-    if cluster is None:
-        return
-    two, log = stage_of(2), root / "chain.log"
-    assert two.fingerprint == spread.fingerprint
-    file = write(resolved(spread, root, "chain"))
-    command = f"exec {shlex.join([sys.executable, '-m', 'clipa', 'train', '--requeue', str(file)])}"
-    asked = [
-        "--requeue",
-        "--nodes=2",
-        "--ntasks-per-node=1",
-        "--cpus-per-task=2",
-        "--time=50",
-        "--open-mode=append",
-    ]
-    own = {name: value for name, value in cluster.environment.items() if os.environ.get(name) != value}
-    variables = environment(root, **own, MOMENT=CUT, STEPS="3 7")
-    job = cluster.run(
-        "sbatch", "--parsable", *asked, f"--output={log}", "--wrap", command, env=variables
-    ).strip()
-    for number in (1, 2):
-        assert waited(lambda number=number: restarts(cluster, job) == number), log.read_text()
-        if number == 2:
-            cluster.run("scontrol", "update", f"JobId={job}", "NumNodes=1", "NumTasks=1")
-            write(resolved(two, root, "chain"))
-        cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")  # not in two minutes
-    assert cluster.wait(job) == "COMPLETED", log.read_text()
-    processes, weights = made(root, "chain", spread)
-    told = re.findall(r" job (\d+) on \S+: (.*)", (root / "chain" / spread.directory / slurm.LOG).read_text())
-    assert [what for _, what in told] == [
-        "4 processes start after step 0",
-        "stopped after step 4 of 12; start again to resume",
-        "4 processes start after step 4",
-        "stopped after step 8 of 12; start again to resume",
-        "2 processes start after step 8",
-        "finished after step 12",
-    ]
-    assert {number for number, _ in told} == {job} and processes == [4, 2]
-    found = losses(root, "chain", spread)
-    assert found[:8] == losses(root, "spread", spread)[:8]
-    assert found == pytest.approx(alone[0], **CLOSE) and difference(alone[1], weights) < 1e-3
-
-
-def restarts(cluster: Cluster, job: str) -> int:
-    """How often SLURM was asked to start a job again; -1 while it is not waiting for that."""
-    shown = cluster.run("scontrol", "show", "job", "--oneliner", job)
-    return int(re.search(r"Restarts=(\d+)", shown)[1]) if "JobState=PENDING" in shown else -1
-
-
-def waited(true: Callable[[], bool], seconds: float = 180) -> bool:
-    end = time.monotonic() + seconds
-    while not (value := true()) and time.monotonic() < end:
-        time.sleep(0.3)
-    return value
