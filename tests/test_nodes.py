@@ -25,6 +25,7 @@ from clipa.data.dealing import own_places
 from clipa.launch import INTERRUPTED, job_resources, launch, srun, torchrun
 from clipa.plan import load_plan
 from clipa.resolved import write
+from clipa.slurm import LOG
 from clipa.stages import Stage, resolve
 from private_slurm import Cluster, private_slurm
 from small_training import STEPS, losses, resolved, tiny_scale, tiny_stages
