@@ -5,12 +5,14 @@ Two "nodes" are two agents on this machine: started by hand, as without SLURM, a
 
 import json
 import os
+import re
 import shlex
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ from clipa.data.dealing import own_places
 from clipa.launch import INTERRUPTED, job_resources, launch, srun, torchrun
 from clipa.plan import load_plan
 from clipa.resolved import write
+from clipa.slurm import LOG
 from clipa.stages import Stage, resolve
 from private_slurm import Cluster, private_slurm
 from small_training import STEPS, losses, resolved, tiny_scale, tiny_stages
@@ -51,7 +54,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def environment(place: Path, **others: str) -> dict[str, str]:
-    """For ``clipa train``; the process of rank 1 does what ``MOMENT`` says before its seventh update."""
+    """For ``clipa train``; the process of rank 1 does what ``MOMENT`` says in ``STEPS``, before its seventh update."""
     (place / "sitecustomize.py").write_text(
         "import os\n"
         'if os.environ.get("RANK") == "1" and os.environ.get("MOMENT"):\n'
@@ -59,7 +62,7 @@ def environment(place: Path, **others: str) -> dict[str, str]:
         "    from clipa import train\n"
         "    rate = train.learning_rate\n"
         "    def disturbed(step, *others):\n"
-        "        if step == 6:\n"
+        '        if str(step) in os.environ.get("STEPS", "6").split():\n'
         '            exec(os.environ["MOMENT"])\n'
         "        return rate(step, *others)\n"
         "    train.learning_rate = disturbed\n"
@@ -288,3 +291,67 @@ def test_snakemake_submits_a_job_of_two_nodes(root: Path, slurm, spread: Stage) 
     done = subprocess.run(command, cwd=tree, env=own, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert torch.equal(made(root, "workflow", spread)[1], made(root, "spread", spread)[1])
+
+
+CUT = "os.kill(os.getpid(), signal.SIGUSR1)"
+"""To one process of four: time is up. (SLURM's shortest limit is a minute.)"""
+
+
+def test_a_job_of_two_nodes_is_continued_on_another_number_of_processes(
+    root: Path, slurm, alone, spread: Stage
+) -> None:
+    """Two processes on each of two nodes, cut off twice; then SLURM has one node only, for two processes."""
+    if slurm is None:
+        return
+    two, log = stage_of(2), root / "chain.log"
+    assert two.fingerprint == spread.fingerprint
+    file = write(resolved(spread, root, "chain"))
+    command = f"exec {shlex.join([sys.executable, '-m', 'clipa', 'train', '--requeue', str(file)])}"
+    asked = [
+        "--requeue",
+        "--nodes=2",
+        "--ntasks-per-node=1",
+        "--cpus-per-task=2",
+        "--time=50",
+        "--open-mode=append",
+    ]
+    own = {name: value for name, value in slurm.environment.items() if os.environ.get(name) != value}
+    variables = environment(root, **own, MOMENT=CUT, STEPS="3 7")
+    job = slurm.run(
+        "sbatch", "--parsable", *asked, f"--output={log}", "--wrap", command, env=variables
+    ).strip()
+    for number in (1, 2):
+        assert waited(lambda number=number: restarts(slurm, job) == number), log.read_text()
+        if number == 2:
+            slurm.run("scontrol", "update", f"JobId={job}", "NumNodes=1", "NumTasks=1")
+            write(resolved(two, root, "chain"))
+        slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")  # not in two minutes
+    assert slurm.wait(job) == "COMPLETED", log.read_text()
+    processes, weights = made(root, "chain", spread)
+    told = (root / "chain" / spread.directory / LOG).read_text(encoding="utf-8")
+    told = re.findall(r" job (\d+) on \S+: (.*)", told)
+    assert [what for _, what in told] == [
+        "4 processes start after step 0",
+        "stopped after step 4 of 12; start again to resume",
+        "4 processes start after step 4",
+        "stopped after step 8 of 12; start again to resume",
+        "2 processes start after step 8",
+        "finished after step 12",
+    ]
+    assert {number for number, _ in told} == {job} and processes == [4, 2]
+    found = losses(root, "chain", spread)
+    assert found[:8] == losses(root, "spread", spread)[:8]
+    assert found == pytest.approx(alone[0], **CLOSE) and difference(alone[1], weights) < 1e-3
+
+
+def restarts(slurm: Cluster, job: str) -> int:
+    """How often SLURM was asked to start a job again; -1 while it is not waiting for that."""
+    shown = slurm.run("scontrol", "show", "job", "--oneliner", job)
+    return int(re.search(r"Restarts=(\d+)", shown)[1]) if "JobState=PENDING" in shown else -1
+
+
+def waited(true: Callable[[], bool], seconds: float = 180) -> bool:
+    end = time.monotonic() + seconds
+    while not (value := true()) and time.monotonic() < end:
+        time.sleep(0.3)
+    return value

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clipa.config import Resources
 from clipa.resolved import ResolvedStage
+from clipa.slurm import ask
 
 DEFAULT_PORT = 29400
 """Of the rendezvous where MASTER_PORT names none: torchrun's own."""
@@ -96,22 +96,15 @@ def srun(stage: ResolvedStage) -> list[str]:
 
 def rendezvous_of(job: str) -> dict[str, str]:
     """Address of the first node of a SLURM job, and a port, as the variables that torchrun's users set."""
-    nodes = _said("squeue", "--noheader", "--jobs", job, "--format=%N")
-    first = _said("scontrol", "show", "hostnames", nodes).split()[0]
-    facts = dict(word.partition("=")[::2] for word in _said("scontrol", "show", "node", first).split())
+    nodes = ask("squeue", "--noheader", "--jobs", job, "--format=%N")
+    first = ask("scontrol", "show", "hostnames", nodes).split()[0]
+    facts = dict(word.partition("=")[::2] for word in ask("scontrol", "show", "node", first).split())
     return {"MASTER_ADDR": facts["NodeAddr"], "MASTER_PORT": str(_PORTS[int(job) % len(_PORTS)])}
 
 
 def _local(stage: ResolvedStage) -> int:
     """Processes of a node."""
     return stage.processes // stage.nodes
-
-
-def _said(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode or not done.stdout.strip():
-        raise ValueError(f"{' '.join(command)}: {done.stderr.strip() or 'says nothing'}")
-    return done.stdout.strip()
 
 
 def _agent(asked: Sequence[str], arguments: Sequence[str]) -> int:
@@ -125,6 +118,8 @@ def _agent(asked: Sequence[str], arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous import RendezvousError
 
+    # SLURM's warning is for the trainers, which set their own handler.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
         run.run(run.parse_args([*asked, "-m", "clipa", *arguments]))
     except ChildFailedError as error:

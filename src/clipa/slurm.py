@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 ANSWER_SECONDS = 60.0
-"""How long to wait for scontrol."""
+"""How long to wait for an answer."""
 
 LOG = "jobs.log"
 """In the stage's folder: every job that trained a part of it. (Snakemake deletes its own log whenever a job starts.)"""
@@ -45,7 +45,7 @@ class Job:
 
     def start_again(self) -> None:
         """Put this job back into the queue; SLURM then ends its processes. SlurmError where it does not."""
-        _scontrol("requeue", self.number)
+        ask("scontrol", "requeue", self.number)
 
 
 def own_job() -> Job:
@@ -53,7 +53,7 @@ def own_job() -> Job:
     number = os.environ.get("SLURM_JOB_ID")
     if number is None:
         raise SlurmError("--requeue: SLURM_JOB_ID is not set: this is no job of SLURM")
-    told = dict(re.findall(r"(\w+)=(\S*)", _scontrol("show", "job", "--oneliner", number)))
+    told = dict(re.findall(r"(\w+)=(\S*)", ask("scontrol", "show", "job", "--oneliner", number)))
     if told.get("BatchFlag") != "1":
         raise SlurmError(f"--requeue: job {number} is interactive: only batch jobs can be started again")
     if told.get("Requeue") != "1":
@@ -74,16 +74,17 @@ def seconds(clock: str) -> float | None:
     return float(((days * 24 + hours) * 60 + minutes) * 60 + rest)
 
 
-def _scontrol(*words: str) -> str:
-    told = f"scontrol {' '.join(words)}"
+def ask(*command: str) -> str:
+    """What a command of SLURM prints; SlurmError where it is missing, fails, or does not answer."""
+    told = " ".join(command)
     try:
-        done = subprocess.run(["scontrol", *words], capture_output=True, text=True, timeout=ANSWER_SECONDS)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS)
     except FileNotFoundError:
         raise SlurmError(
-            f"{told}: there is no scontrol on {socket.gethostname()}; --requeue needs it where the job runs"
+            f"{told}: there is no {command[0]} on {socket.gethostname()}; this needs it where the job runs"
         ) from None
     except subprocess.TimeoutExpired:
         raise SlurmError(f"{told}: no answer within {ANSWER_SECONDS:.0f} s") from None
     if done.returncode:
         raise SlurmError(f"{told}: {' '.join(done.stderr.split()) or f'exit code {done.returncode}'}")
-    return done.stdout
+    return done.stdout.strip()

@@ -144,8 +144,8 @@ def _update_until_done(stage: ResolvedStage, spec: StreamSpec, state: State, job
     """The training loop: one global batch, one update, until the schedule's end."""
     schedule, rank = stage.content.schedule, distributed.rank()
     stream = _batches(stage, spec, state.step)
-    # Of this process's samples in a batch.
-    places = torch.as_tensor(own_places(spec.lanes, schedule.batch_size, rank, distributed.world_size()))
+    places = own_places(spec.lanes, schedule.batch_size, rank, distributed.world_size())
+    positions = torch.as_tensor(places, device=stage.content.device)  # of this process's samples in a batch
     progress = Progress(stage.directory, schedule.steps, schedule.batch_size, state.step, enabled=rank == 0)
     began, seconds_before, saved = time.monotonic(), state.seconds, state.step
     finite = _Finite(state.optimizer, torch.device(stage.content.device), stage.directory)
@@ -154,7 +154,7 @@ def _update_until_done(stage: ResolvedStage, spec: StreamSpec, state: State, job
         try:
             for step in range(state.step, schedule.steps):
                 *batch, replaced = next(stream)
-                loss, rate = _update(stage, state, step, batch, places, finite, stop)
+                loss, rate = _update(stage, state, step, batch, positions, finite, stop)
                 # All processes must leave the loop at the same step, whichever of them was asked to stop.
                 replaced = stop.after_step(*replaced.tolist())
                 state.step, state.replaced = step + 1, state.replaced + _by_reason(replaced)
@@ -188,18 +188,17 @@ def _update(
     state: State,
     step: int,
     batch: list[Tensor],
-    places: Tensor,
+    positions: Tensor,
     finite: _Finite,
     stop: Stop,
 ) -> tuple[Tensor, float]:
-    """One update on this process's images and tokens, at ``places`` of the batch; loss (scalar) and learning rate.
+    """One update on this process's images and tokens, at ``positions`` in the batch; loss (scalar) and learning rate.
 
     Interrupted where all processes are asked to stop within it: then nothing was changed.
     """
     content, schedule = stage.content, stage.content.schedule
     if content.image.kept_patches is not None:
-        positions = places.to(content.device) + step * schedule.batch_size
-        batch = [*batch, kept_patches(stage, positions)]
+        batch = [*batch, kept_patches(stage, positions + step * schedule.batch_size)]
     loss = backward(state.towers, batch, stage.microbatch, autocast(content), stop.between_passes)
     rate = learning_rate(step, schedule.steps, schedule.warmup_steps, schedule.peak_lr)
     finite.watch(step, loss, distributed.gradient_norm(state.model.parameters()))
