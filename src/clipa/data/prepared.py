@@ -2,15 +2,15 @@
 
 At 17 image tokens a GPU trains on tens of thousands of images a second (docs/data.md has what a core reads). So the
 images of ``train/`` are made once as small as such stages need, and the captions cut once. The copy is a training set
-of of its own, ``<data>/prepared-<short side>-q<quality>/``: as many shards, of the same names, with the same samples in
-the same order. So it is read in the order of ``train/``, and its parts of speech are those beside ``train/``'s shards.
+of its own, ``<data>/prepared-<short side>-q<quality>/`` (or ``-raw``): as many shards, of the same names, with the same
+samples in the same order. So it is read in the order of ``train/``, and its parts of speech are those beside
+``train/``'s shards.
 
-A sample is ``<key>.jpg`` or, raw, ``<key>.ppm``, of a short side of ``short_side`` pixels (images that are no larger
-stay as they are), and
-``<key>.json``: ``{"captions": [c, …], "pieces": [[id, …], …], "words": [[number, …], …]}``, of each caption the word
-pieces without [CLS], and the number of the word of each. All of them, so that every text reduction takes from them what
-it takes from the caption (:mod:`clipa.data.vocabulary`). Of a bad sample only an empty ``<key>.json`` is left: whoever
-reads replaces and counts it as before, as one with no image.
+A sample is ``<key>.jpg`` (raw: ``<key>.ppm``), whose short side has ``short_side`` pixels (images that are no larger
+stay as they are), and ``<key>.json``: ``{"captions": [c, …], "pieces": [[id, …], …], "words": [[number, …], …]}``, of
+each caption the word pieces without [CLS], and the number of the word of each. All of them, so that every text reduction
+takes from them what it takes from the caption (:mod:`clipa.data.vocabulary`). Of a bad sample only an empty
+``<key>.json`` is left: whoever reads replaces and counts it as before, as one with no image.
 """
 
 from __future__ import annotations
