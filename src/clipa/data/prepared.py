@@ -8,8 +8,8 @@ samples in the same order. So it is read in the order of ``train/``, and its par
 
 A sample is ``<key>.jpg`` (raw: ``<key>.ppm``), whose short side has ``short_side`` pixels (images that are no larger
 stay as they are), and ``<key>.json``: ``{"captions": [c, …], "pieces": [[id, …], …], "words": [[number, …], …]}``, of
-each caption the word pieces without [CLS], and the number of the word of each. All of them, so that every text reduction
-takes from them what it takes from the caption (:mod:`clipa.data.vocabulary`). Of a bad sample only an empty
+each caption the word pieces without [CLS], and the number of the word of each. All of them, so that every text
+reduction takes from them what it takes from the caption (:mod:`clipa.data.vocabulary`). Of a bad sample only an empty
 ``<key>.json`` is left: whoever reads replaces and counts it as before, as one with no image.
 """
 
