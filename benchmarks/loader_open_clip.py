@@ -34,6 +34,10 @@ from clipa.data.stream import StreamSpec, batches, crop_box, sample_noise
 from clipa.data.vocabulary import train_vocabulary
 
 LANES, BATCH, TOKENS = 8, 256, 32
+PREPARED = tuple(
+    Prepared(short_side=side, quality=quality)
+    for side, quality in ((112, 90), (80, 90), (112, "raw"), (80, "raw"))
+)
 WORDS = (
     "the",
     "a",
@@ -167,7 +171,7 @@ def differences(
     return changed
 
 
-def print_differences(images: int, short_sides: list[int], quality: int) -> None:
+def print_differences(images: int) -> None:
     """The same part of the same picture, decoded in full and otherwise."""
     print("\nstored       quality  target  other           crops that change  mean  99.9 %  max")
     for height, width in ((256, 256), (256, 384), (512, 768)):
@@ -176,8 +180,7 @@ def print_differences(images: int, short_sides: list[int], quality: int) -> None
             content = [jpeg(one, stored) for one in pictures]
             for target in (64, 112):
                 others = {"scaled": partial(scaled, target)}
-                for side in short_sides if target == 64 else ():
-                    asked = Prepared(short_side=side, quality=quality)
+                for asked in PREPARED if target == 64 else ():
                     others[asked.folder] = partial(prepared, asked)
                 for name, made in others.items():
                     changed = differences(content, target, made)
@@ -196,7 +199,7 @@ def scaled(target: int, content: bytes, box: Box) -> tuple[Image.Image, Box]:
 def prepared(asked: Prepared, content: bytes, box: Box) -> tuple[Image.Image, Box]:
     """The prepared image, and the same box in it."""
     by = min(decoded(content).size) / asked.short_side
-    return decoded(reduced(content, asked)), tuple(edge / by for edge in box)
+    return decoded(reduced(content, asked)[1]), tuple(edge / by for edge in box)
 
 
 def main() -> None:
@@ -207,10 +210,6 @@ def main() -> None:
     options.add_argument(
         "--steps", type=int, default=4, help="batches of each loader in a round (default: 4)"
     )
-    options.add_argument(
-        "--short-sides", type=int, nargs="+", default=[112, 96, 80], help="of prepared images"
-    )
-    options.add_argument("--quality", type=int, default=90, help="of prepared images (default: 90)")
     chosen = options.parse_args()
     import torch
 
@@ -218,21 +217,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_data(root, chosen.images, chosen.samples)
-        for side in chosen.short_sides:
-            prepare(root, Prepared(short_side=side, quality=chosen.quality), root / "vocabulary")
+        for asked in PREPARED:
+            prepare(root, asked, root / "vocabulary")
         print("\npixels  loader              images/s of a core  × open_clip", flush=True)
         for size in (64, 112, 224):
             loaders = {"open_clip": theirs(root / "train", size)}
             for how in ("full", "scaled"):
                 loaders[how] = ours(root / "train", size, decode=how)
-            for side in chosen.short_sides if size == 64 else ():
-                folder = Prepared(short_side=side, quality=chosen.quality).folder
-                loaders[folder] = ours(root / folder, size, prepared=True)
+            for asked in PREPARED if size == 64 else ():
+                loaders[asked.folder] = ours(root / asked.folder, size, prepared=True)
             found = rates(loaders, chosen.rounds, chosen.steps)
             for name, values in found.items():
                 ratio = median(a / b for a, b in zip(values, found["open_clip"], strict=True))
                 print(f"{size:6}  {name:18}  {median(values):18.0f}  {ratio:11.2f}", flush=True)
-    print_differences(chosen.images // 8, chosen.short_sides, chosen.quality)
+    print_differences(chosen.images // 8)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def test_help_is_instant_and_teaches():
     "verb",
     [
         *("cite", "claims", "numbers", "models", "recipes", "figure", "table", "macros", "law", "compare"),
-        *("draw", "index", "aro", "vocabulary", "annotate", "coco", "negatives"),
+        *("draw", "index", "aro", "vocabulary", "annotate", "coco", "negatives", "prepare"),
         *("resolve", "train", "evaluate", "accept", "demo"),
     ],
 )

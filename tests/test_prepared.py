@@ -25,7 +25,7 @@ from clipa.data import prepared
 from clipa.data.annotation import WORLD, annotate, load_entry_parts
 from clipa.data.drawing import draw_train
 from clipa.data.prepared import prepare
-from clipa.data.samples import Reason, captions_of, samples_of
+from clipa.data.samples import BadSample, Reason, captions_of, decoded, samples_of
 from clipa.data.shards import ShardError, read_manifest
 from clipa.data.stream import Lane, StreamSpec, batches
 from clipa.data.vocabulary import cut, encode, encode_reduced, load_tokenizer, train_vocabulary, word_pieces
@@ -225,12 +225,47 @@ def test_images_keep_their_shape_and_are_never_enlarged(
     buffer = io.BytesIO()
     Image.new("RGB", size, "orange").save(buffer, kind)
     made = prepared.reduced(buffer.getvalue(), ASKED)
+    raw = prepared.reduced(buffer.getvalue(), Prepared(short_side=16, quality="raw"))
     if kept is None:
-        assert made is None
+        assert made is raw is None
     else:
-        image = Image.open(io.BytesIO(made))
-        assert (image.format, image.size) == ("JPEG", kept)
+        image = Image.open(io.BytesIO(made[1]))
+        assert (made[0], image.format, image.size) == ("jpg", "JPEG", kept)
         assert [sampling[1:3] for sampling in image.layer] == [(1, 1)] * 3  # chroma at full size
+        whole = decoded(buffer.getvalue()).resize(kept, Image.Resampling.LANCZOS)
+        assert raw[0] == "ppm" and decoded(raw[1]).tobytes() == whole.tobytes()
+
+
+def test_a_raw_copy_is_read_as_the_images_that_it_was_made_of(world: Path, tmp_path: Path) -> None:
+    copy, asked = tmp_path / "data", Prepared(short_side=32, quality="raw")
+    shutil.copytree(data_of(world), copy, ignore=shutil.ignore_patterns("prepared-*"))
+    assert prepare(copy, asked, copy / "vocabulary").parent.name == "prepared-32-raw"
+    spec = replace(spec_of(world, ASKED.folder), directory=copy / "prepared-32-raw", image_size=32)
+    shards = tuple((one["name"], one["samples"]) for one in read_manifest(spec.directory)["shards"])
+    small = {
+        decoded(sample.image()).resize((32, 32), Image.Resampling.LANCZOS).tobytes()
+        for name, _ in shards
+        for sample in samples_of(copy / "train" / name)
+        if any(sample.members["jpg"])
+    }
+    images = next(iter(batches(replace(spec, shards=shards), 0, 1)))[0]
+    assert all(image.transpose(1, 2, 0).tobytes() in small for image in images)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"P6\n2 2\n255\n" + bytes(11),
+        b"P6\n2 2\n255\n" + bytes(13),
+        b"P6\n2 2\n65535\n" + bytes(24),
+        b"P3\n1 1\n255\n1 1 1",
+        b"P6\n99999 99999\n255\n123",
+    ],
+)
+def test_other_ppms_are_bad_images(content: bytes) -> None:
+    with pytest.raises(BadSample) as error:
+        decoded(content)
+    assert error.value.reason == Reason.IMAGE
 
 
 # ---------------------------------------------------------------------------------------------------------- restarts
@@ -399,6 +434,7 @@ def test_the_plan_prepares_for_the_stages_that_read_it(tree: Path) -> None:
         ({"prepared": {"short_side": 8, "quality": 90}}, "short_side"),
         ({"prepared": {"short_side": 112, "quality": 101}}, "quality"),
         ({"prepared": {"short_side": True, "quality": 90}}, "a number is expected"),
+        ({"prepared": {"short_side": 112, "quality": "best"}}, "quality"),
         ({"prepared": {"short_side": 112}}, "quality"),
         ({"prepared": {"short_side": 112, "quality": 90, "format": "PNG"}}, "format"),
     ],

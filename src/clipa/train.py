@@ -454,7 +454,7 @@ def stream_spec(stage: ResolvedStage) -> tuple[StreamSpec, dict[str, str]]:
         text_recipe=content.text.recipe,
         decode=content.decode,
         prepared=content.prepared is not None,
-        sidecars=stage.sidecars,
+        sidecars=stage.sidecars if content.prepared else None,
     )
     checked = replace(spec, expected=expected_of(stage, manifest, spec.needs_tags))
     return checked, inputs_of(stage, manifest, spec.needs_tags, spec.needs_entries)

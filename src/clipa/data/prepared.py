@@ -2,14 +2,15 @@
 
 At 17 image tokens a GPU trains on tens of thousands of images a second (docs/data.md has what a core reads). So the
 images of ``train/`` are made once as small as such stages need, and the captions cut once. The copy is a training set
-of its own, ``<data>/prepared-<short side>-q<quality>/``: as many shards, of the same names, with the same samples in
-the same order. So it is read in the order of ``train/``, and its parts of speech are those beside ``train/``'s shards.
+of its own, ``<data>/prepared-<short side>-q<quality>/`` (or ``-raw``): as many shards, of the same names, with the same
+samples in the same order. So it is read in the order of ``train/``, and its parts of speech are those beside
+``train/``'s shards.
 
-A sample is ``<key>.jpg``, its short side ``short_side`` pixels (images that are no larger stay as they are), and
-``<key>.json``: ``{"captions": [c, …], "pieces": [[id, …], …], "words": [[number, …], …]}``, of each caption the word
-pieces without [CLS], and the number of the word of each. All of them, so that every text reduction takes from them what
-it takes from the caption (:mod:`clipa.data.vocabulary`). Of a bad sample only an empty ``<key>.json`` is left: whoever
-reads replaces and counts it as before, as one with no image.
+A sample is ``<key>.jpg`` (raw: ``<key>.ppm``), whose short side has ``short_side`` pixels (images that are no larger
+stay as they are), and ``<key>.json``: ``{"captions": [c, …], "pieces": [[id, …], …], "words": [[number, …], …]}``, of
+each caption the word pieces without [CLS], and the number of the word of each. All of them, so that every text
+reduction takes from them what it takes from the caption (:mod:`clipa.data.vocabulary`). Of a bad sample only an empty
+``<key>.json`` is left: whoever reads replaces and counts it as before, as one with no image.
 """
 
 from __future__ import annotations
@@ -102,12 +103,11 @@ def _small(sample: RawSample, asked: Prepared) -> tuple[str, Members, Reason | N
     """Key, image (ending and content), what is wrong, and captions; of a bad sample neither image nor captions."""
     try:
         ending, captions = sample.image_ending(), captions_of(sample)
-        image = reduced(sample.image(ending), asked)
+        image = sample.image(ending)
+        ending, image = reduced(image, asked) or (ending, image)
     except BadSample as error:
         return sample.key, [], error.reason, []
-    if image is None:
-        return sample.key, [(ending, sample.image(ending))], None, captions
-    return sample.key, [("jpg", image)], None, captions
+    return sample.key, [(ending, image)], None, captions
 
 
 def _facts(captions: list[str], pieces: list[Pieces]) -> dict[str, list]:
@@ -118,8 +118,8 @@ def _facts(captions: list[str], pieces: list[Pieces]) -> dict[str, list]:
     }
 
 
-def reduced(content: bytes, asked: Prepared) -> bytes | None:
-    """The image in a JPEG, PNG or WebP as a JPEG of the short side asked for; None if it is no larger than that.
+def reduced(content: bytes, asked: Prepared) -> tuple[str, bytes] | None:
+    """An image file made as small as asked: ending and content, a JPEG or a PPM; None if it is no larger than that.
 
     Lanczos keeps most of what the bilinear resize in training needs. Chroma is not halved, as is usual in JPEGs: it
     would have fewer pixels than the targets. Raises BadSample.
@@ -128,9 +128,10 @@ def reduced(content: bytes, asked: Prepared) -> bytes | None:
     factor = asked.short_side / min(image.size)
     if factor >= 1:
         return None
-    size = tuple(round(side * factor) for side in image.size)
+    small = image.resize(tuple(round(side * factor) for side in image.size), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    image.resize(size, Image.Resampling.LANCZOS).save(
-        buffer, "JPEG", quality=asked.quality, subsampling="4:4:4", optimize=True
-    )
-    return buffer.getvalue()
+    if asked.quality == "raw":
+        small.save(buffer, "PPM")
+        return "ppm", buffer.getvalue()
+    small.save(buffer, "JPEG", quality=asked.quality, subsampling="4:4:4", optimize=True)
+    return "jpg", buffer.getvalue()

@@ -1,8 +1,8 @@
 """The one reader of samples: shards in, typed members out, for training, vocabulary, parts of speech and evaluation.
 
-A shard is a tar whose members come side by side by key: an image (jpg, jpeg, png or webp), its metadata (json) or its
-caption (txt), the label of a test item (cls). Nothing else is read, and nothing is unpickled. A shard must be whole and
-of the digest and count that its manifest names, else ShardError. A sample in it that is not what it should be is a
+A shard is a tar whose members come side by side by key: an image (jpg, jpeg, png, webp, ppm), its metadata (json) or
+its caption (txt), the label of a test item (cls). Nothing else is read, and nothing is unpickled. A shard must be whole
+and of the digest and count that its manifest names, else ShardError. A sample in it that is not what it should be is a
 :class:`BadSample` with one of the reasons of :class:`Reason`: whoever reads leaves it out or replaces it, and counts.
 """
 
@@ -40,9 +40,11 @@ TEXT_BYTES = 1 << 20
 MEMBERS = 16
 """Members that a sample may have; NegCLIP's have five."""
 
-IMAGES = ("jpg", "jpeg", "png", "webp")
+IMAGES = ("jpg", "jpeg", "png", "webp", "ppm")
 TEXTS = ("json", "txt", "cls")
 FORMATS = ("JPEG", "PNG", "WEBP")
+"""And PPM of one byte a colour, which is read here: PIL's reader has slow ways for others of its kinds."""
+_PPM = re.compile(rb"P6\n(\d{1,5}) (\d{1,5})\n255\n")
 _UNIVERSAL = "ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X"
 TAGS = frozenset((*_UNIVERSAL.split(), "CONJ", "EOL", "SPACE"))
 """Universal POS, and the last three that only spaCy has."""
@@ -144,7 +146,7 @@ def image_of(sample: RawSample) -> Image.Image:
 
 
 def decoded(content: bytes) -> Image.Image:
-    """The image in a JPEG, PNG or WebP, RGB. Its size is checked before any pixel is decoded. Raises BadSample."""
+    """The image in a JPEG, PNG, WebP or PPM, RGB. Its size is checked before any pixel is decoded. Raises BadSample."""
     with _opened(content) as image:
         return image.convert("RGB")
 
@@ -178,9 +180,9 @@ def reduction_for(box: Box, target: int) -> int:
 
 @contextmanager
 def _opened(content: bytes) -> Iterator[Image.Image]:
-    """A JPEG, PNG or WebP of allowed size, not yet decoded. What goes wrong with it inside raises BadSample."""
+    """A JPEG, PNG, WebP or PPM of allowed size, not yet decoded. What goes wrong with it inside raises BadSample."""
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        with _ppm(content) or Image.open(io.BytesIO(content), formats=FORMATS) as image:
             short, long = sorted(image.size)
             if long * short > PIXELS or long > NARROWEST * short:
                 raise BadSample(Reason.SIZE, f"{image.width} × {image.height}")
@@ -194,6 +196,17 @@ def _opened(content: bytes) -> Iterator[Image.Image]:
         raise BadSample(Reason.SIZE) from None
     except Exception as error:  # PIL's parsers raise almost anything: SyntaxError, struct.error, IndexError
         raise BadSample(Reason.IMAGE, type(error).__name__) from None
+
+
+def _ppm(content: bytes) -> Image.Image | None:
+    """The image in a PPM; None where it is none. ValueError where its size is not that of its content."""
+    header = _PPM.match(content)
+    if header is None:
+        return None
+    width, height, pixels = int(header[1]), int(header[2]), content[header.end() :]
+    if len(pixels) != 3 * width * height:  # before anything of that size is made
+        raise ValueError(f"{len(pixels)} bytes for {width} × {height} pixels")
+    return Image.frombytes("RGB", (width, height), pixels)
 
 
 def metadata_of(sample: RawSample) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 _BLOCK = tarfile.BLOCKSIZE
@@ -60,8 +61,9 @@ def _plain_file(file: Any, offset: int) -> Member | None:
     """The plain file whose header is at ``offset``, or after a pax record of a time; None: ask tarfile."""
     file.seek(offset)
     blocks = file.read(3 * _BLOCK)
-    found = _header(blocks[:_BLOCK])
-    if found is not None and found[1] == b"x":
+    pax = blocks[156:157] == b"x"
+    found = (_pax_header if pax else _header)(blocks[:_BLOCK])
+    if pax and found is not None:
         record = _TIME.fullmatch(blocks, _BLOCK, 2 * _BLOCK)
         if record is None or not int(record[2]) == found[2] == record.end(1) - _BLOCK:
             return None
@@ -85,6 +87,10 @@ def _header(block: bytes) -> tuple[bytes, bytes, int] | None:
     # The checksum counts its own eight bytes as spaces.
     total = (zlib.adler32(block) & 0xFFFF) - 1 - sum(block[148:156]) + 8 * ord(" ")
     return (name[0], fields[3], int(fields[1], 8)) if total == int(fields[2], 8) else None
+
+
+# One writer's differ in nothing but their records' lengths.
+_pax_header = lru_cache(maxsize=16)(_header)
 
 
 def _check_end(file: Any, offset: int) -> None:
