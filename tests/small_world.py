@@ -43,7 +43,7 @@ def finish_untrained(stage: Stage, project: Project) -> Path:
     """Write what a finished stage leaves, with initial weights; returns the exported model's folder."""
     directory = Path(project.runs_directory) / stage.directory
     vocabulary = Path(project.data_directory) / data_slug(stage.data) / "vocabulary"
-    model = build(stage.model_config, stage.seed, stage.positions)
+    model = build(stage.model_config, stage.seed, positions=stage.positions)
     export = directory / "open_clip"
     augmentation = stage.scale.augmentation
     files = export_open_clip(stage.model_config, model.state_dict(), export, vocabulary, augmentation)

@@ -104,7 +104,7 @@ def test_open_clip_computes_the_same_features_of_variants(world, tmp_path, recip
     ]
     subprocess.run([sys.executable, "-c", FEATURES, *places], env=ENVIRONMENT, check=True, timeout=120)
     found = load_file(tmp_path / "found.safetensors")
-    model = build(stage.model_config, stage.seed, stage.positions).eval()
+    model = build(stage.model_config, stage.seed, positions=stage.positions).eval()
     with torch.no_grad():
         expected = model.encode_image(asked["image"], normalize=True)
         assert torch.allclose(found["image"], expected, atol=1e-6)

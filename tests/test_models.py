@@ -160,7 +160,7 @@ def test_image_positions_are_the_formulas(recipe: str, last: float) -> None:
     token. The default is MAE's formula, the variant MoCo v3's, which the released JAX code has.
     """
     stage = stages_of(parse_run(f"S16-none-truncation32{recipe}"), load_scale("paper"), 0)[0]
-    found = models.build(stage.model_config, 0, stage.positions).visual.positional_embedding
+    found = models.build(stage.model_config, 0, positions=stage.positions).visual.positional_embedding
     row, column = numpy.divmod(numpy.arange(14 * 14), 14)
     frequencies = 10_000.0 ** -numpy.linspace(0, last, 384 // 4)
     angles = [numpy.outer(place, frequencies) for place in (column, row)]
@@ -174,7 +174,9 @@ def test_the_two_formulas_differ_and_all_else_is_the_same() -> None:
     for mae, moco in zip(one, other, strict=True):
         assert moco.content == {**mae.content, "positions": "moco-v3", "parent": moco.content["parent"]}
         assert (moco.content["parent"] == mae.content["parent"]) == (moco.kind == "pretrain")
-        first, second = (models.build(s.model_config, 0, s.positions).state_dict() for s in (mae, moco))
+        first, second = (
+            models.build(s.model_config, 0, positions=s.positions).state_dict() for s in (mae, moco)
+        )
         differing = {name for name in first if not torch.equal(first[name], second[name])}
         assert differing == {"visual.positional_embedding"}
 

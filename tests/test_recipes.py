@@ -151,7 +151,6 @@ def test_schedules_of_the_large_models() -> None:
     assert [stage.patches for stage in (first, second, third)] == [36, 256, 576]
     assert third.parent is second and second.parent is first
     assert paper("G14-resize84-truncation8-datacomp1b-12.8B-512M")[0].sharded and not first.sharded
-    assert (third.schedule.microbatch, third.schedule.activation_checkpointing) == (128, "selective")
 
 
 def test_small_batches_warm_up_for_as_many_samples() -> None:
