@@ -26,8 +26,8 @@ BATCH = 12
 STAGE = resolved(tiny_stages(RUN)[0], Path())
 
 
-def towers_of(checkpointing: object = False) -> models.Towers:
-    model = models.build(STAGE.content.model, 0)
+def towers_of(checkpointing: object = False, blocks: str = "open_clip") -> models.Towers:
+    model = models.build(STAGE.content.model, 0, blocks)
     if checkpointing:
         distributed.apply_activation_checkpointing(model, checkpointing)
     return models.Towers(model, STAGE.content.augmentation)
@@ -59,8 +59,10 @@ def alone() -> dict[str, tuple[Tensor, dict[str, Tensor]]]:
     return found
 
 
-def compare(expected: tuple[Tensor, dict[str, Tensor]], microbatch, checkpointing, precision: str) -> dict:
-    towers = distributed.shard(towers_of(checkpointing), "cpu", precision)
+def compare(
+    expected: tuple[Tensor, dict[str, Tensor]], microbatch, checkpointing, precision: str, *blocks: str
+) -> dict:
+    towers = distributed.shard(towers_of(checkpointing, *blocks), "cpu", precision)
     optimizer = optimizer_of(towers.model, STAGE.content.schedule)
     loss = backward(towers, batch(dist.get_rank(), dist.get_world_size()), microbatch, autocast_of(precision))
     finite = [distributed.gradient_norm(towers.parameters()).isfinite().item()]
@@ -101,6 +103,7 @@ if __name__ == "__main__":
     expected = alone()
     dist.init_process_group("gloo")
     cases = [*product((None, 2, 5), (False, True, "selective"), ("fp32",)), (2, "selective", "bf16")]
+    cases += [(5, True, "fp32", "packed"), (2, "selective", "bf16", "packed")]
     made = {repr(case): compare(expected[case[2]], *case) for case in cases}
     if dist.get_rank() == 0:
         json.dump(made, sys.stdout)

@@ -296,7 +296,7 @@ def sharded() -> dict[str, dict]:
 
 def test_gradients_are_one_processs(sharded) -> None:
     """In one pass and in several, even and not, whatever is recomputed; in bfloat16 as near as that comes to fp32."""
-    assert len(sharded) == 10
+    assert len(sharded) == 12
     for case, found in sharded.items():
         bound = 0.15 if "bf16" in case else 5e-6
         assert found["gradient"] < bound and found["loss"] < bound / 5, case
