@@ -164,13 +164,19 @@ def drawn(
 
 
 def differences(found: Sequence[torch.Tensor], asked: Sequence[torch.Tensor]) -> list[float]:
-    """Of the loss and the three gradients from the definition's in float64: norm of the difference, relative."""
+    """Of the loss and the three gradients from the definition's in float64: norm of the difference, relative.
+
+    Where pairs stand out a loss and its gradients are near zero, and a difference of large numbers: then relative to a
+    tenth of one, and to a hundredth of what gradients are at a random start.
+    """
     exact = [part.double().requires_grad_() for part in asked]
     value = contrastive_loss(*exact)
     expected = [value.detach(), *torch.autograd.grad(value, exact)]
+    features = 0.01 * asked[2].item() / len(asked[0]) ** 0.5
+    least = (0.1, features, features, 0.01)
     return [
-        ((one.double() - other).norm() / other.norm().clamp_min(1e-3)).item()
-        for one, other in zip(found, expected, strict=True)
+        ((one.double() - other).norm() / other.norm().clamp_min(floor)).item()
+        for one, other, floor in zip(found, expected, least, strict=True)
     ]
 
 
@@ -179,15 +185,10 @@ def differences(found: Sequence[torch.Tensor], asked: Sequence[torch.Tensor]) ->
 def test_any_number_of_logits_at_once_gives_the_definitions_gradients(
     count: int, kinds: int, at_once: int, seed: int
 ) -> None:
-    """As near to float64 as autograd in float32 is, of which the last bits differ between processors: a loss near zero
-    is a difference of large logits.
-    """
+    """A logit's rounding grows with the scale. Autograd in float32 comes as near: 5 is the most seen of either, of 16."""
     asked = drawn(count, kinds * count, seed)
-    plain = [part.clone().requires_grad_() for part in asked]
-    value = contrastive_loss(*plain)
-    by_autograd = differences([value.detach(), *torch.autograd.grad(value, plain)], asked)
     found = differences(loss_and_gradients(*asked, at_once), asked)
-    assert max(found) <= max(1e-6, 16 * max(by_autograd))
+    assert max(found) <= 16 * max(1e-6, 1e-7 * asked[2].item())
 
 
 @pytest.mark.parametrize("kinds", [1, 2])

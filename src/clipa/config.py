@@ -80,8 +80,6 @@ def _safe_directory(name: str) -> str:
 
 
 DirectoryName = Annotated[str, AfterValidator(_safe_directory)]
-
-
 CardName = Annotated[str, _one_of(lambda: CARDS)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Integrity = Literal["once", "always", "manifest"]

@@ -77,12 +77,14 @@ def loss_and_gradients(
     of_texts.log[torch.arange(len(texts), device=texts.device) % each >= own] = torch.inf
 
     image_gradient, text_gradient = torch.empty_like(image_features), torch.zeros_like(texts)
+    along_scale = torch.zeros_like(logit_scale)
     for part, logits in _chunks(queries, texts, at_once):
         slope = of_images.exp_of(logits, 1, part).add_(of_texts.exp_of(logits, 0))
         slope[torch.arange(len(slope), device=slope.device), labels[part]] -= 2
         image_gradient[part] = slope @ texts
         text_gradient.addmm_(slope.T, image_features[part])
-    totals = torch.stack([costs.sum(), (image_gradient * image_features).sum()])
+        along_scale += logits.mul_(slope).sum()
+    totals = torch.stack([costs.sum(), along_scale / logit_scale])
     if world_size() > 1:
         dist.all_reduce(totals)
         summed = torch.empty_like(text_features)
