@@ -185,7 +185,7 @@ def differences(found: Sequence[torch.Tensor], asked: Sequence[torch.Tensor]) ->
 def test_any_number_of_logits_at_once_gives_the_definitions_gradients(
     count: int, kinds: int, at_once: int, seed: int
 ) -> None:
-    """A logit's rounding grows with the scale. Autograd in float32 comes as near: 5 is the most seen of either, of 16."""
+    """A logit's rounding grows with the scale. Of 16, 5 is the most seen, and of autograd, too."""
     asked = drawn(count, kinds * count, seed)
     found = differences(loss_and_gradients(*asked, at_once), asked)
     assert max(found) <= 16 * max(1e-6, 1e-7 * asked[2].item())
