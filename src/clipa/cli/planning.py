@@ -10,7 +10,7 @@ from typing import Any
 from tabulate import tabulate
 
 from clipa.cli.assumptions import ASSUMPTIONS
-from clipa.config import read_yaml
+from clipa.config import ConfigError, read_yaml
 from clipa.cost import stage_macs
 from clipa.estimate import (
     NOTHING,
@@ -23,6 +23,7 @@ from clipa.estimate import (
     throughput_of,
     wall_clock,
 )
+from clipa.fits import card_of, execution, read_table
 from clipa.plan import Plan, Work
 from clipa.study import model_order, order_of
 
@@ -73,6 +74,7 @@ def cost_of(plan: Plan, target: str, gpus: int | None, given: dict[str, Any]) ->
         "job_minutes": plan.scale.resources.runtime_minutes,
         "jobs_chain": _jobs_chain(plan.root),
         "disk_bytes": disk(plan, work.pending),
+        "memory": _memory(plan, work),
         "dollars": _spread(hours * price),
         "kwh": _spread(hours * energy),
         "co2e_kg": _spread(hours * (energy * carbon)),
@@ -86,6 +88,22 @@ def cost_of(plan: Plan, target: str, gpus: int | None, given: dict[str, Any]) ->
 def _jobs_chain(root: Path) -> bool:
     """Whether the cluster's profile lets SLURM start the job of an unfinished training again."""
     return (root / PROFILE).is_file() and read_yaml(root / PROFILE).get("slurm-requeue") is True
+
+
+def _memory(plan: Plan, work: Work) -> dict[str, Any] | None:
+    """The largest pending stage on its card, as it is trained there, and what does not fit; None without a card."""
+    stages = [stage for stage in work.pending if card_of(stage, plan.project)]
+    if not stages:
+        return None
+    table, largest, misfits = read_table(), ("", 0.0), []
+    for stage in stages:
+        try:
+            size = execution(stage, card_of(stage, plan.project), table).bytes
+            largest = max(largest, (f"{stage.run.slug} {stage.kind}", size), key=lambda one: one[1])
+        except ConfigError as error:
+            misfits.append(str(error))
+    stage, size = largest
+    return {"card": card_of(stages[0], plan.project), "largest": stage, "bytes": size, "misfits": misfits}
 
 
 def _spread(spread: Spread) -> dict[str, float]:
@@ -184,6 +202,7 @@ def _notes(costs: dict[str, Any]) -> list[str]:
         "disk": f"{_bytes(sum(disk.values()))}: "
         + ", ".join(f"{name} {_bytes(size)}" for name, size in disk.items())
         + " (2 checkpoints a stage with AdamW's moments, fp32; exported weights)",
+        **({"memory": _fitting(costs["memory"])} if costs["memory"] else {}),
         "money": f"${short(costs['dollars']['mean'])} ({_range(costs['dollars'])}) at "
         f"${assumed['price']['value']:g} a {device}-hour ({assumed['price']['source']})",
         "energy": f"{short(costs['kwh']['mean'])} kWh ({_range(costs['kwh'])}) at {assumed['watts']['value']:g} W "
@@ -214,6 +233,15 @@ def _jobs(costs: dict[str, Any]) -> dict[str, str]:
         "jobs": f"of {_time(costs['job_minutes'] / 60)}, as many as the longest training needs: {_listed(counts)}; "
         + continued
     }
+
+
+def _fitting(memory: dict[str, Any]) -> str:
+    if misfits := memory["misfits"]:
+        return f"{_counted(len(misfits), 'stage')} cannot be trained so: {misfits[0]}"
+    return (
+        f"all stages fit {memory['card']}, at most {_bytes(memory['bytes'])} ({memory['largest']}); `clipa fits` lists "
+        "them with samples a second and MFU"
+    )
 
 
 def _wrapped(name: str, text: str) -> list[str]:
