@@ -277,6 +277,19 @@ def test_disk_counts_checkpoints_exports_and_data_once(tree):
 # ---------------------------------------------------------------------------------------------------------- the budget
 
 
+def test_snakemake_does_not_start_what_does_not_fit_its_card(tree):
+    """Refused in one line before the first stage is written, and before data is downloaded."""
+    scale = tree / "config" / "scales" / "paper.yaml"
+    scale.write_text(scale.read_text("utf-8").replace("pretrain:\n", "pretrain:\n  microbatch: 32768\n", 1))
+    done = snakemake(tree, "measure_table14", "--config", "scale=paper", "seeds=[0]")
+    assert done.returncode != 0 and "Traceback" not in done.stdout + done.stderr
+    said = [line for line in (done.stdout + done.stderr).splitlines() if "A100-80" in line]
+    assert len(said) == 1 and said[0].startswith(
+        "B16-resize112-truncation16-negclip pretrain at scale paper: 4096 samples a pass need"
+    )
+    assert not (tree / "results" / "data").exists() and not list((tree / "results").glob("runs/**/*.*"))
+
+
 def test_snakemake_does_not_start_above_the_budget(tree):
     asked = ("measure_table11", "--config", "scale=paper", "seeds=[0]", "budget_gpu_hours=1000")
     done = snakemake(tree, *asked)
