@@ -5,11 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from clipa.cards import CARDS
+from clipa.cards import CARDS, CPU
 from clipa.cli.planning import cost_of, report
 from clipa.config import ConfigError, Project
 from clipa.fits import (
-    CPU,
     MODES,
     USABLE,
     Counted,

@@ -19,3 +19,6 @@ CARDS = {
     "H100-80": Card(80e9, 989e12),
     "H200-141": Card(141e9, 989e12),
 }
+
+CPU = "CPU"
+"""Stands for a card where a scale trains on one: its memory is what a job asks for (resources.memory_mb)."""

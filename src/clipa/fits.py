@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from clipa.cards import CARDS
+from clipa.cards import CARDS, CPU
 from clipa.config import CONFIG_DIRECTORY, ConfigError, Project
 from clipa.cost import LOGITS_AT_ONCE, TRAINING_PASSES
 from clipa.files import read_json, write_text_atomically
@@ -24,9 +24,6 @@ MODES: tuple[Checkpointing, ...] = (False, "selective", True)
 NAMES = {False: "none", "selective": "selective", True: "blocks"}
 
 TABLE = CONFIG_DIRECTORY / "activations.json"
-
-CPU = "CPU"
-"""Stands for a card where a scale trains on one: its memory is what a job asks for (resources.memory_mb)."""
 
 USABLE = 0.90
 """What the CUDA context, communication buffers and fragmentation leave: taken, not measured."""

@@ -1,7 +1,7 @@
 """The SLURM job that a training runs in: how long it may run, and having SLURM start it again.
 
 A stage that outlasts its job's time limit is continued by the same job: ``scontrol requeue`` puts it back into the
-queue under its number, so whoever waits for it goes on waiting (Snakemake, which therefore spends none of its retries).
+queue under its number, so whoever waits for it keeps waiting (Snakemake, which therefore spends none of its retries).
 SLURM starts it again two minutes later at the earliest. Tried with SLURM 22.05.
 """
 

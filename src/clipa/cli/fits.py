@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from clipa.cards import CARDS
+from clipa.cards import CARDS, CPU
 from clipa.cli.planning import COLUMNS
 from clipa.config import ConfigError
 from clipa.cost import stage_macs
 from clipa.data.shards import progress_bar
 from clipa.estimate import short, throughput_of
-from clipa.fits import CPU, NAMES, USABLE, Counted, execution, key, read_table, write_table
+from clipa.fits import NAMES, USABLE, Counted, execution, key, read_table, write_table
 from clipa.plan import Plan
 from clipa.stages import Stage
 from clipa.study import model_order

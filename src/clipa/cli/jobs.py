@@ -173,8 +173,8 @@ def _plan_verb(verbs) -> None:
 
 
 def _fits(chosen: argparse.Namespace) -> int:
+    from clipa.cards import CPU
     from clipa.cli.fits import report
-    from clipa.fits import CPU
     from clipa.plan import load_plan
 
     other = {"card": chosen.card} if chosen.card not in (None, CPU) else {}
@@ -189,8 +189,7 @@ def _fits(chosen: argparse.Namespace) -> int:
 
 
 def _fits_verb(verbs) -> None:
-    from clipa.cards import CARDS
-    from clipa.fits import CPU
+    from clipa.cards import CARDS, CPU
 
     fits = add_verb(
         verbs,
