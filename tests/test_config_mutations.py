@@ -38,9 +38,8 @@ SENSIBLE = {
     r".*\.(warmup_steps|color_jitter|grayscale_probability)": {"zero": "none"},
     r"models\..*\.augmentation": {"null": "the scale's"},
     r"negatives\.augmentation": {"null": "that of the fine-tuning before"},
-    r".*\.microbatch|models\..*\.(patch_size|activation_checkpointing|sharded)": {
-        "null": "the scale's, or none"
-    },
+    r".*\.microbatch|models\..*\.(patch_size|sharded)": {"null": "the scale's, or none"},
+    r"resources\.card": {"null": "nothing is chosen: passes are as configured"},
     r"[A-Za-z0-9.-]+\.(batch_size|samples|mask|pooling|color_jitter|grayscale_probability|warmup_steps|data|"
     r"text_recipe|image_size|gelu|positions)": {
         "null": "as if the key were not there: as in the stage before, or the study"

@@ -118,8 +118,8 @@ def test_readers_of_one_lane_decode_their_own_samples_only(
 ) -> None:
     from clipa.data import stream
 
-    decoded, decode = [], stream.image_of
-    monkeypatch.setattr(stream, "image_of", lambda *asked: decoded.append(asked) or decode(*asked))
+    decoded, decode = [], stream.decoded_for
+    monkeypatch.setattr(stream, "decoded_for", lambda *asked: decoded.append(asked) or decode(*asked))
     order(spec, 0, 10, rank=5, world_size=8)
     assert len(decoded) == 10 * 16 // 8
 
