@@ -376,6 +376,29 @@ def test_a_tampered_record_does_not_fit(tmp_path, change, says):
     assert code == 1 and says in said and str(copy) in said
 
 
+def test_a_copy_is_checked_wherever_it_is(tmp_path):
+    """Also below a folder of another name, and a file of another name; what holds nothing to check is no success."""
+    name = "S16-resize64-truncation32"
+    shutil.copytree(ROOT / "results" / "recorded" / "micro" / name, tmp_path / "copy" / "micro" / name)
+    text, code = report([tmp_path / "copy"])
+    assert code == 0 and re.search(r"(?m)^record +[1-9]\d* +0$", text), text
+    file = next((tmp_path / "copy").rglob("seed0-*.json"))
+    values = json.loads(file.read_text("utf-8"))
+    values["records"][0]["value"] += 1
+    for place in (file, tmp_path / "mine.json"):
+        place.write_text(json.dumps(values), "utf-8")
+        text, code = report([place])
+        assert code == 1 and str(place) in text, text
+    file.write_text("garbage", "utf-8")
+    assert report([file.parent])[1] == 1
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "other.json").write_text("{}", "utf-8")
+    assert report([tmp_path / "empty"]) == (
+        f"{tmp_path / 'empty'}: nothing to check: no stages, measured records or data",
+        1,
+    )
+
+
 def test_stages_and_data_on_disk_are_walked(tiny):
     train_stage(stage := write_resolved(tiny))
     text, code = verified(tiny)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -17,7 +18,7 @@ from clipa.data.shards import ShardError, check_bytes, named_shards
 from clipa.data.vocabulary import MANIFEST as VOCABULARY
 from clipa.files import read_json
 from clipa.inputs import OtherInputs, differences, lineage, named
-from clipa.records import RECORDED_DIRECTORY, RecordError, read_records, run_name
+from clipa.records import RecordError, read_records, run_name
 from clipa.resolved import FILE_NAME, UnfinishedStage, fingerprint, finished, read, sealed
 from clipa.schema import MeasuredRecord
 from clipa.stages import Stage, recorded_path, stages_of
@@ -26,6 +27,12 @@ from clipa.study import parse_run
 NOTE = "note"
 Finding = tuple[str, str | None]
 """What was checked ("record", "stage", …), and what does not fit; None where it fits."""
+
+EVALUATED = ("records.json", "suite.json")
+"""What evaluations write below results/runs."""
+
+_RECORDED = re.compile(r"seed\d+-[0-9a-f]{12}\.json")
+"""Names of accepted records, below results/recorded or in a copy of it (:func:`clipa.stages.recorded_path`)."""
 
 
 def report(paths: list[Path]) -> tuple[str, int]:
@@ -36,8 +43,10 @@ def report(paths: list[Path]) -> tuple[str, int]:
     found = [finding for path in paths for finding in verify(path)]
     checked = Counter(kind for kind, _ in found if kind != NOTE)
     wrong = Counter(kind for kind, doubt in found if doubt and kind != NOTE)
+    if not checked:
+        return f"{', '.join(map(str, paths))}: nothing to check: no stages, measured records or data", 1
     rows = [(kind, number, wrong[kind]) for kind, number in checked.items()]
-    lines = tabulate(rows, ["", "checked", "do not fit"], "plain").splitlines() or ["nothing to check"]
+    lines = tabulate(rows, ["", "checked", "do not fit"], "plain").splitlines()
     lines += [doubt for _, doubt in found if doubt]
     return "\n".join(line.rstrip() for line in lines), int(bool(wrong))
 
@@ -62,8 +71,16 @@ def verify(path: Path) -> Iterator[Finding]:
             yield from _data(file)
         elif file.name == VOCABULARY:
             yield from _vocabulary(file)
-        elif file.name in ("records.json", "suite.json") or RECORDED_DIRECTORY.name in file.parts:
+        elif file.name in EVALUATED or _RECORDED.fullmatch(file.name) or _holds_measured(file):
             yield from _records(file)
+
+
+def _holds_measured(file: Path) -> bool:
+    """Whether a file of another name has measured records."""
+    try:
+        return read_json(file)["records"][0]["source"] == "measured"
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def _records(file: Path) -> Iterator[Finding]:
@@ -76,7 +93,7 @@ def _records(file: Path) -> Iterator[Finding]:
     except (RecordError, ConfigError, ValueError, IndexError) as error:
         yield "record", str(error) if str(file) in str(error) else f"{file}: {error}"
         return
-    if RECORDED_DIRECTORY.name in file.parts:
+    if _RECORDED.fullmatch(file.name):
         place = recorded_path(stages)
         fits = file.name == place.name and place.parent.name in file.parts
         yield "file", None if fits else f"{file}: holds records of {place}"
@@ -88,7 +105,7 @@ def _records(file: Path) -> Iterator[Finding]:
 def _doubts_of_evaluation(file: Path, record: MeasuredRecord, stages: Sequence[Stage]) -> Iterator[str]:
     """The stage and the test set that a record in results/runs names, where they are still there."""
     stage = next(one for one in stages if one.fingerprint == record["stage_fingerprint"])
-    if file.name not in ("records.json", "suite.json") or len(file.parts) < 5:
+    if file.name not in EVALUATED or len(file.parts) < 5:
         return
     directory, provenance = file.parents[4] / stage.directory, record["provenance"]
     try:
