@@ -186,7 +186,7 @@ class Command:
                 break
             if time.monotonic() > ends:
                 self.timed_out = True
-                os.killpg(self.pid, signal.SIGKILL)
+                self._kill()
                 ends = float("inf")
             elif until():
                 return None
@@ -212,10 +212,16 @@ class Command:
 
     def kill(self) -> None:
         """End it, and every process that it started, and wait for its end."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        self._kill()
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
+
+    def _kill(self) -> None:
+        """All of its session, or only it where it has none yet."""
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            self.signal(signal.SIGKILL)
 
 
 @contextlib.contextmanager
