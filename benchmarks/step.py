@@ -3,7 +3,7 @@
     python benchmarks/step.py --model S/16 --pixels 64 --tokens 16 --batch 64
 
 Every side trains the same model from the same batches (random pixels and tokens, in memory), in a process of its own,
-side after side for several rounds; a rate is the median of the rounds, on a CPU by its core's time, since other programs
+side after side for several rounds; a rate is the median of the rounds, on a CPU by its core's time: other programs
 have theirs. Ours is `clipa.train`'s loop, theirs
 `open_clip_train.train.train_one_epoch` of the installed version with its own optimizer, schedule and loss.
 Operations are those that run on a device, neither views nor allocations, of one whole step.
