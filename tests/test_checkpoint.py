@@ -78,3 +78,11 @@ def test_a_renamed_checkpoint_is_not_taken_for_another_step(tmp_path: Path, caps
     newest.rename(tmp_path / newest.name.replace("000000006", "000000009"))
     assert checkpoint.load_latest(tmp_path, "aaaa")[0] == 3
     assert "holds step 6, not its name's" in capsys.readouterr().err
+
+
+def test_what_a_kill_left_of_safetensors_own_file_is_deleted(tmp_path: Path) -> None:
+    """It writes to `.tmp` and six random letters beside its place, and renames."""
+    for name in (".tmphpKFFO", ".tmp-notes.txt"):
+        (tmp_path / name).write_text("part")
+    assert checkpoint.load_latest(tmp_path, "any") is None
+    assert [path.name for path in tmp_path.iterdir()] == [".tmp-notes.txt"]

@@ -31,7 +31,7 @@ from torch import Tensor, dtype
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
 from clipa import distributed
-from clipa.files import read_json, sha256_of, sync, write_json_atomically
+from clipa.files import read_json, remove_partial_weights, sha256_of, sync, write_json_atomically
 
 KEPT = 2
 _NAME = re.compile(r"checkpoint-(\d{9})-([0-9a-f]{16})(\.safetensors)?")
@@ -146,6 +146,7 @@ def load_latest(
     """
     for leftover in directory.glob(".checkpoint-*.partial"):
         _delete(leftover)
+    remove_partial_weights(directory)
     candidates = _candidates(directory)
     for place, path in enumerate(candidates):
         match = _NAME.fullmatch(path.name)

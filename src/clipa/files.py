@@ -153,3 +153,9 @@ def write_json_atomically(path: str | Path, content: Any) -> None:
     Raises ValueError for NaN and infinities (no JSON has them), before anything is written.
     """
     write_text_atomically(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def remove_partial_weights(directory: Path) -> None:
+    """Delete what a kill left of safetensors' own temporary file, which has six random letters or digits."""
+    for path in directory.glob(".tmp??????"):
+        path.unlink(missing_ok=True)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from clipa.blocks import pack
 from clipa.config import Augmentation, Blocks
 from clipa.cost import CONVNETS, ConvNet
-from clipa.files import naming, seal
+from clipa.files import naming, remove_partial_weights, seal
 from clipa.resolved import WEIGHTS
 
 MAXIMUM_LOGIT_SCALE = 100.0
@@ -192,6 +192,7 @@ def export_open_clip(
     Flushed to disk; returns the sha256 of each file by name.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    remove_partial_weights(directory)
     preprocess = {
         "mean": list(augmentation.mean),
         "std": list(augmentation.std),
