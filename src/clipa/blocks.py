@@ -1,4 +1,4 @@
-"""Transformer blocks with open_clip's parameters and names, and half of its operations (docs/design.md, "The step").
+"""Transformer blocks with open_clip's parameters and names, and fewer operations (docs/design.md, "The step").
 
 open_clip's block calls torch's ``MultiheadAttention``, which copies its input and each of queries, keys and values into
 another layout, and autocast casts parameter by parameter. Here the three are views of one product, and a block's

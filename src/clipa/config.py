@@ -346,7 +346,7 @@ class Scale(Strict):
     device: Literal["cpu", "cuda"] = "cpu"
     blocks: Blocks = Field(
         default="open_clip",
-        description="the Transformers' blocks: open_clip's, or ours with half of the operations (clipa.blocks)",
+        description="the Transformers' blocks: open_clip's, or ours with fewer operations (clipa.blocks)",
     )
     patch_size: Count
     image_sizes: dict[Count, Count] = Field(description="the paper's pixels → pixels at this scale")
