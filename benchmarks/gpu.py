@@ -55,7 +55,7 @@ def same_bits(root: Path, device: str, precision: str) -> bool:
 def rate(stage: ResolvedStage, device: str, windows: int = 5, steps: int = 8) -> float:
     """Samples a second of whole updates, median over ``windows`` of ``steps`` after a warm-up of as many."""
     content, schedule = stage.content, stage.content.schedule
-    towers = models.Towers(models.build(content.model, 0), content.augmentation).to(device)
+    towers = models.Towers(models.build(content.model, 0, content.blocks, content.positions), content.augmentation).to(device)
     optimizer = optimizer_of(towers.model, schedule)
     drawn = torch.Generator(device).manual_seed(0)
     shape = (schedule.batch_size, 3, stage.image_size, stage.image_size)
@@ -69,7 +69,7 @@ def rate(stage: ResolvedStage, device: str, windows: int = 5, steps: int = 8) ->
     for _ in range(windows + 1):
         began = time.perf_counter()
         for _ in range(steps):
-            backward(towers, batch, schedule.microbatch, autocast(content))
+            backward(towers, batch, stage.microbatch, autocast(content))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         if device == "cuda":

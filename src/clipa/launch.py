@@ -56,7 +56,7 @@ def launch(stage: ResolvedStage, arguments: Sequence[str]) -> int | None:
     """
     if stage.processes == 1 or "WORLD_SIZE" in os.environ:
         return None
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # SLURM's warning is for the processes that train
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # SLURM's warning is for the trainers, which set their own handler
     # Snakemake sets this to the cores of the whole job; the processes of a node share them.
     os.environ["OMP_NUM_THREADS"] = str(max(1, stage.cpus // _local(stage)))
     if stage.nodes == 1 or "MASTER_ADDR" in os.environ:
@@ -118,8 +118,6 @@ def _agent(asked: Sequence[str], arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous import RendezvousError
 
-    # SLURM's warning is for the trainers, which set their own handler.
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
         run.run(run.parse_args([*asked, "-m", "clipa", *arguments]))
     except ChildFailedError as error:
