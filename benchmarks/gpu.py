@@ -55,7 +55,8 @@ def same_bits(root: Path, device: str, precision: str) -> bool:
 def rate(stage: ResolvedStage, device: str, windows: int = 5, steps: int = 8) -> float:
     """Samples a second of whole updates, median over ``windows`` of ``steps`` after a warm-up of as many."""
     content, schedule = stage.content, stage.content.schedule
-    towers = models.Towers(models.build(content.model, 0, content.blocks, content.positions), content.augmentation).to(device)
+    model = models.build(content.model, 0, content.blocks, content.positions)
+    towers = models.Towers(model, content.augmentation).to(device)
     optimizer = optimizer_of(towers.model, schedule)
     drawn = torch.Generator(device).manual_seed(0)
     shape = (schedule.batch_size, 3, stage.image_size, stage.image_size)
