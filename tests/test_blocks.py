@@ -62,7 +62,11 @@ def test_a_packed_model_loads_in_open_clip(tmp_path: Path) -> None:
     model = models.build(config, 3, "packed").eval()
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_text("{}")
-    models.export_open_clip(config, model.state_dict(), tmp_path / "export", tmp_path, Augmentation())
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / ".tmpAbC123").write_text("what a kill left of safetensors' own file")
+    named = models.export_open_clip(config, model.state_dict(), tmp_path / "export", tmp_path, Augmentation())
+    assert named.keys() == {path.name for path in (tmp_path / "export").iterdir()}
+    assert not any(name.startswith(".") for name in named)
     loaded = open_clip.create_model(f"local-dir:{tmp_path / 'export'}").eval()
     assert not any(isinstance(module, PackedBlock) for module in loaded.modules())
     images, tokens = batch(config)

@@ -21,6 +21,9 @@ LOGITS_AT_ONCE = 1 << 25
 """Logits that a process holds at a time, in float32: 128 MB, and twice as much for their gradients (clipa.losses)."""
 
 
+CHECKPOINT_BYTES = 12
+"""Of a parameter: it and AdamW's two moments, in float32."""
+
 TRAINING_PASSES = 3  # forward, and twice as much for backward
 
 # Of every run in Tables 11 to 15 (Table 1; A.2: 4000 steps of 32768).

@@ -103,7 +103,7 @@ def all_reduce(*values: int) -> list[int]:
 def merged(own: dict[str, str]) -> dict[str, str]:
     """The entries of all processes."""
     found: list[Any] = [None] * world_size()
-    dist.all_gather_object(found, own, group=_GROUPS[-1])
+    dist.all_gather_object(found, own)
     return {key: value for part in found for key, value in part.items()}
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from clipa.cards import CARDS
 from clipa.config import CONFIG_DIRECTORY, ConfigError, Data, Scale, load_scale
 from clipa.cost import (
+    CHECKPOINT_BYTES,
     CONVNETS,
     TRAINING_PASSES,
     Transformer,
@@ -334,7 +335,6 @@ def over_budget(plan: Plan, pending: Sequence[Stage]) -> str | None:
 # ------------------------------------------------------------------------------------------------------------- disk
 
 CHECKPOINTS_KEPT = 2  # by clipa.checkpoint, which this floor cannot import
-CHECKPOINT_BYTES = 12  # per parameter: weights and AdamW's two moments in fp32
 EXPORT_BYTES = 4
 LAION_BYTES, LAION_SHARDS = 10e12, 41408  # docs/data.md: "about ten terabytes" for the authors' shards
 PICTOGRAM_BYTES = 1.4  # per stored pixel of a training image, captions and tar headers included; measured

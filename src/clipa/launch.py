@@ -56,7 +56,9 @@ def launch(stage: ResolvedStage, arguments: Sequence[str]) -> int | None:
     """
     if stage.processes == 1 or "WORLD_SIZE" in os.environ:
         return None
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # SLURM's warning is for the trainers, which set their own handler
+    signal.signal(
+        signal.SIGUSR1, signal.SIG_IGN
+    )  # SLURM's warning is for the trainers, which set their own handler
     # Snakemake sets this to the cores of the whole job; the processes of a node share them.
     os.environ["OMP_NUM_THREADS"] = str(max(1, stage.cpus // _local(stage)))
     if stage.nodes == 1 or "MASTER_ADDR" in os.environ:

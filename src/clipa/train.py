@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clipa import checkpoint, distributed, models, slurm
+from clipa.cost import CHECKPOINT_BYTES
 from clipa.data.dealing import own_places
 from clipa.data.prepared import check_vocabulary
 from clipa.data.samples import REASONS, Reason, named
@@ -83,8 +84,8 @@ class State:
 
     @property
     def bytes(self) -> int:
-        """Of a checkpoint: parameters and both moments in fp32."""
-        return 12 * sum(parameter.numel() for parameter in self.model.parameters())
+        """Of a checkpoint."""
+        return CHECKPOINT_BYTES * sum(parameter.numel() for parameter in self.model.parameters())
 
 
 def main(path: Path, adopt_commit: bool = False, requeue: bool = False) -> int:
