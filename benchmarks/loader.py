@@ -16,13 +16,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from clipa.config import Augmentation, WorldParameters
+from clipa.config import Augmentation
 from clipa.data import resident, stream
 from clipa.data.annotation import WORLD, annotate
 from clipa.data.drawing import draw_train
 from clipa.data.shards import read_manifest
 from clipa.data.stream import StreamSpec
 from clipa.data.vocabulary import train_vocabulary
+from clipa.worlds import WorldParameters
 
 
 def small_world(directory: Path, images: int, processes: int) -> StreamSpec:

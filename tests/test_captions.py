@@ -6,12 +6,13 @@ import re
 import numpy
 import pytest
 
-from clipa.data import WorldParameters, captions, drawing, pictograms
+from clipa.data import WorldParameters, captions, drawing, glyphs, pictograms
 from clipa.data.annotation import words_of
 from clipa.data.drawing import draw_train
 from clipa.data.vocabulary import load_tokenizer, train_vocabulary
 
 PARAMETERS = WorldParameters()
+NAMES = glyphs.class_names(PARAMETERS.name)
 UNIVERSAL = {
     "ADJ",
     "ADP",
@@ -52,7 +53,11 @@ def test_every_template_has_a_part_of_speech_for_every_word():
 
 def test_filler_names_no_class_and_no_colour():
     said = set(re.findall("[a-z]+", " ".join(captions.FILLER)))
-    assert not said & (set(pictograms.CLASSES) | set(pictograms.COLOURS) | set(pictograms.TEXTURES))
+    assert not said & (
+        {*glyphs.CLASSES["pictograms/v1"], *glyphs.CLASSES["pictograms/v2"]}
+        | set(pictograms.COLOURS)
+        | set(pictograms.TEXTURES)
+    )
 
 
 def test_tags_and_words_go_together(scenes):
@@ -63,7 +68,7 @@ def test_tags_and_words_go_together(scenes):
             assert set(caption.tags) <= UNIVERSAL
             for word, tag in zip(caption.words, caption.tags, strict=True):
                 assert (tag == "PUNCT") == (not word.isalnum()), (caption.text, word, tag)
-                if word.lower() in pictograms.CLASSES:
+                if word.lower() in NAMES:
                     assert tag == "NOUN"
                 if word.lower() in pictograms.COLOURS:
                     assert tag == "ADJ"
@@ -72,10 +77,10 @@ def test_tags_and_words_go_together(scenes):
 def test_captions_name_each_figure_once_and_often_its_colour(scenes):
     coloured = []
     for scene, drawn in scenes:
-        nouns = [pictograms.CLASS_NAMES[figure.label] for figure in scene.figures]
+        nouns = [NAMES[figure.label] for figure in scene.figures]
         for caption in drawn:
             words = [word.lower() for word in caption.words]
-            assert [word for word in words if word in pictograms.CLASSES] in (nouns, nouns[::-1])
+            assert [word for word in words if word in NAMES] in (nouns, nouns[::-1])
             colours = {pictograms.COLOUR_NAMES[figure.colour] for figure in scene.figures}
             assert set(words) & set(pictograms.COLOURS) <= colours
             coloured.append(colours <= set(words))
@@ -126,7 +131,7 @@ def test_captions_are_long_enough_for_short_texts_to_cost_something(tmp_path):
         for encoding, text in zip(tokenizer.encode_batch(texts), texts, strict=True):
             lengths.append(len(encoding.ids))
             if scene.label is not None:
-                start = re.search(rf"\b{pictograms.CLASS_NAMES[scene.label]}\b", text.lower()).start()
+                start = re.search(rf"\b{NAMES[scene.label]}\b", text.lower()).start()
                 places.append(next(i for i, (a, b) in enumerate(encoding.offsets) if a <= start < b))
     assert tokenizer.encode("anchor").tokens == ["[CLS]", "anchor"]
     assert numpy.median(lengths) >= 14

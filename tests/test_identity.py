@@ -478,13 +478,13 @@ def test_a_machine_that_draws_other_bytes_says_so_and_its_records_are_refused(tm
     scale = load_scale("ci")
     assert command_line(["draw", "train", "--scale", "ci"]) == 0
     assert "drew other bytes" not in capsys.readouterr().err
-    monkeypatch.setitem(DRAWN, world_fingerprint(scale.data.name, scale.data.world), "c" * 64)
+    monkeypatch.setitem(DRAWN, world_fingerprint(scale.data.world), "c" * 64)
     assert command_line(["draw", "train", "--scale", "ci"]) == 0
     said = capsys.readouterr().err.splitlines()[-1]
     assert (
         "recorded results have cccccccccccc: another libjpeg, FreeType or processor drew other bytes" in said
     )
-    monkeypatch.setitem(DRAWN, world_fingerprint("pictograms/v1", tiny_scale().data.world), "c" * 64)
+    monkeypatch.setitem(DRAWN, world_fingerprint(tiny_scale().data.world), "c" * 64)
     write_records("records.json", records_of(tiny_scale())[0])
     with pytest.raises(
         AcceptError, match=r"trained on data 5fb77c2ea1a7, recorded results on c{12}: another libjpeg"

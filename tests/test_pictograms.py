@@ -1,10 +1,12 @@
 """The world: scenes are pure functions of (parameters, split, index), and files are the same bytes every time."""
 
+import hashlib
 import json
 import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +14,17 @@ import numpy
 import pytest
 from fontTools.ttLib import TTFont
 
-from clipa.data import TEST_SETS, WORLD, WorldParameters, drawing, world_fingerprint
+from clipa.data import TEST_SETS, WorldParameters, drawing, glyphs, world_fingerprint
 from clipa.data import pictograms as world
 from clipa.data.drawing import draw_test, draw_train
+from clipa.data.treatments import TREATMENTS, picture_of, treatment_of
 from clipa.resolved import data_slug
+from clipa.worlds import SecondWorldParameters
 from small_world import small_scale
 
 PARAMETERS = WorldParameters()
+SECOND = SecondWorldParameters()
+SECOND_DIGEST = "ccb7d9e4daa1bd304b7e519debdc8187d1d3e49726c963405084c9f961756fa9"
 TINY = WorldParameters(training_images=30, images_per_shard=8, test_images=10, test_images_plain=12)
 
 
@@ -31,13 +37,16 @@ def files_of(directory: Path) -> dict[str, bytes]:
 
 
 def test_identity_is_known_without_drawing_and_covers_every_parameter():
-    marks = {world_fingerprint(WORLD, PARAMETERS), world_fingerprint("pictograms/v2", PARAMETERS)}
+    marks = {
+        world_fingerprint(PARAMETERS),
+        world_fingerprint(SecondWorldParameters(**PARAMETERS.model_dump())),
+    }
     for name, value in PARAMETERS.model_dump().items():
         changed = PARAMETERS.model_copy(update={name: value * 1.01 if value < 1 and value else value + 1})
-        marks.add(world_fingerprint(WORLD, changed))
+        marks.add(world_fingerprint(changed))
     assert len(marks) == 2 + len(PARAMETERS.model_dump())
     scale = small_scale()
-    assert data_slug(scale.data) == f"pictograms-v1-{world_fingerprint(WORLD, scale.data.world)}"
+    assert data_slug(scale.data) == f"pictograms-v1-{world_fingerprint(scale.data.world)}"
     # The Snakefile asks for it at parse time, in an environment without torch.
     script = "import sys, clipa.data; print(sorted({'numpy', 'PIL', 'torch', 'pandas'} & set(sys.modules)))"
     paths = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -63,26 +72,70 @@ def test_wrong_parameters_are_named(key, value):
         WorldParameters(**{key: value})
 
 
-def test_classes_are_48_single_words_with_a_glyph_each():
-    assert len(world.CLASSES) == 48
-    assert all(re.fullmatch("[a-z]+", name) for name in world.CLASSES)
-    covered = TTFont(world.font_path()).getBestCmap()
-    assert [name for name, code in world.CLASSES.items() if code not in covered] == []
+@pytest.mark.parametrize(
+    ("name", "classes", "glyphs_"), [("pictograms/v1", 48, 48), ("pictograms/v2", 120, 266)]
+)
+def test_classes_are_single_words_with_glyphs_that_their_fonts_have(name, classes, glyphs_):
+    names = glyphs.class_names(name)
+    assert len(names) == classes and all(re.fullmatch("[a-z]+", one) for one in names)
+    drawn = [glyph for label in range(classes) for glyph in glyphs.drawings(name, label)]
+    assert len(drawn) == glyphs_ == len(set(drawn))
+    covered = {font: TTFont(glyphs.font_path(font)).getBestCmap() for font in {glyph.font for glyph in drawn}}
+    assert [glyph for glyph in drawn if ord(glyph.character) not in covered[glyph.font]] == []
 
 
-def test_no_two_classes_look_alike():
-    size = 48
-    squares = numpy.zeros((48, size, size), numpy.float32)
-    for label in range(48):
-        mask = world.glyph_mask(label, size)
-        top, left = (size - mask.shape[0]) // 2, (size - mask.shape[1]) // 2
-        squares[label, top : top + mask.shape[0], left : left + mask.shape[1]] = mask
-    for label in range(48):
-        others = squares[:label]
-        overlap = numpy.minimum(squares[label], others).sum((1, 2)) / numpy.maximum(
-            squares[label], others
-        ).sum((1, 2))
-        assert (overlap < 0.8).all(), world.CLASS_NAMES[label]
+@pytest.mark.parametrize(("name", "alike"), [("pictograms/v1", 0.8), ("pictograms/v2", 0.91)])
+def test_no_two_classes_look_alike(name, alike):
+    size, squares, labels = 48, [], []
+    for label, _ in enumerate(glyphs.class_names(name)):
+        for glyph in glyphs.drawings(name, label):
+            mask, square = glyphs.glyph_mask(glyph, size), numpy.zeros((size, size), numpy.float32)
+            top, left = (size - mask.shape[0]) // 2, (size - mask.shape[1]) // 2
+            square[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
+            squares.append(square)
+            labels.append(label)
+    squares, labels = numpy.stack(squares), numpy.array(labels)
+    for square, label in zip(squares, labels, strict=True):
+        others = squares[labels != label]
+        overlap = numpy.minimum(square, others).sum((1, 2)) / numpy.maximum(square, others).sum((1, 2))
+        assert (overlap < alike).all(), glyphs.class_names(name)[label]
+
+
+def test_a_share_of_the_second_worlds_scenes_is_drawn_in_other_ways():
+    for split in ("train", "plain"):
+        scenes = [world.layout(SECOND, split, index) for index in range(1000)]
+        ways = Counter(treatment_of(SECOND, scene) for scene in scenes if scene.label is not None)
+        assert set(ways) == {None, *TREATMENTS}
+        assert abs(1 - ways[None] / ways.total() - SECOND.hard) < 0.05
+        assert all(abs(ways[way] / ways.total() - SECOND.hard / 4) < 0.03 for way in TREATMENTS)
+        assert not {treatment_of(SECOND, scene) for scene in scenes if scene.label is None} - {None}
+    assert {treatment_of(SECOND, world.layout(SECOND, "odd", index)) for index in range(50)} == {"odd"}
+    assert {treatment_of(PARAMETERS, world.layout(PARAMETERS, "train", index)) for index in range(50)} == {
+        None
+    }
+
+
+def test_figures_of_the_second_world_are_large_and_near_the_middle_in_all_drawings():
+    side, drawn = SECOND.image_size, set()
+    for index in range(2400):
+        (figure,) = world.layout(SECOND, "plain", index).figures
+        drawn.add(figure.glyph)
+        assert 0.59 <= max(figure.width, figure.height) / side <= 0.86
+        for start, length in ((figure.left, figure.width), (figure.top, figure.height)):
+            assert abs(start + length / 2 - side / 2) <= 0.08 * side + 1
+            assert 0 <= start <= side - length
+    assert len(drawn) > 0.97 * 266
+
+
+def test_the_second_world_draws_the_same_bytes():
+    """Digest of some scenes of every set: a change of what is drawn must raise the version."""
+    found = hashlib.sha256()
+    for index in range(40):
+        for split in world.SPLITS:
+            scene = world.layout(SECOND, split, index, 10 if split in ("captions", "order") else None)
+            found.update(numpy.clip(picture_of(SECOND, scene), 0, 255).astype(numpy.uint8).tobytes())
+            found.update("|".join(caption.text for caption in world.scene_captions(SECOND, scene)).encode())
+    assert found.hexdigest() == SECOND_DIGEST
 
 
 def test_scenes_do_not_depend_on_what_was_drawn_before():
@@ -115,7 +168,7 @@ def test_one_figure_is_whole_inside_the_picture_of_the_asked_size_and_clear_of_m
         scene = world.layout(PARAMETERS, "plain", index)
         (figure,) = scene.figures
         assert 0 <= figure.left <= side - figure.width and 0 <= figure.top <= side - figure.height
-        assert world.glyph_mask(figure.label, max(figure.width, figure.height)).shape == (
+        assert glyphs.glyph_mask(figure.glyph, max(figure.width, figure.height)).shape == (
             figure.height,
             figure.width,
         )
@@ -156,7 +209,7 @@ def test_figures_are_dark_on_light_ground():
         scene = world.layout(PARAMETERS, "plain", index)
         (figure,) = scene.figures
         luminance = world.render(PARAMETERS, scene) @ numpy.array([0.299, 0.587, 0.114])
-        mask = world.glyph_mask(figure.label, max(figure.width, figure.height)) > 0.95
+        mask = glyphs.glyph_mask(figure.glyph, max(figure.width, figure.height)) > 0.95
         box = luminance[figure.top : figure.top + figure.height, figure.left : figure.left + figure.width]
         if mask.sum() >= 5:
             assert box[mask].mean() + 40 < numpy.median(luminance)
@@ -173,7 +226,7 @@ def test_one_and_two_processes_draw_the_same_bytes(tmp_path):
         "train/manifest.json",
     ]
     manifest = json.loads(one["train/manifest.json"])
-    assert manifest["fingerprint"] == world_fingerprint(WORLD, TINY)
+    assert manifest["fingerprint"] == world_fingerprint(TINY)
     assert [entry["samples"] for entry in manifest["shards"]] == [8, 8, 8, 6]
 
 
@@ -204,7 +257,7 @@ def test_a_manifest_of_other_parameters_is_not_taken_for_ours(tmp_path):
     draw_test(TINY, tmp_path, ("plain",), 1)
     other = TINY.model_copy(update={"world_seed": 5})
     (manifest,) = draw_test(other, tmp_path, ("plain",), 1)
-    assert json.loads(manifest.read_text())["fingerprint"] == world_fingerprint(WORLD, other)
+    assert json.loads(manifest.read_text())["fingerprint"] == world_fingerprint(other)
     (again,) = draw_test(other, tmp_path / "fresh", ("plain",), 1)
     assert again.read_bytes() == manifest.read_bytes()
 

@@ -8,22 +8,21 @@ from collections import Counter
 import numpy
 import pytest
 
-from clipa.data import TEST_SETS, WORLD, WorldParameters, world_fingerprint
+from clipa.data import TEST_SETS, WorldParameters, glyphs, world_fingerprint
 from clipa.data import pictograms as world
 from clipa.data.annotation import words_of
 from clipa.data.drawing import (
-    BORDER,
     CAPTIONS_PER_RETRIEVAL_ITEM,
     ORDER_KINDS,
-    STYLES,
     TEMPLATES,
     draw_item,
     draw_test,
     order_item,
-    rendition_mask,
 )
+from clipa.data.treatments import BORDER, STYLES, rendition_mask
 
 PARAMETERS = WorldParameters()
+NAMES = glyphs.class_names(PARAMETERS.name)
 CLASSIFICATION = [name for name in TEST_SETS if name not in ("captions", "order")]
 
 
@@ -48,7 +47,7 @@ def test_layout_and_manifest(drawn, name):
     assert (manifest["name"], manifest["n"], manifest["fingerprint"]) == (
         name,
         count,
-        world_fingerprint(WORLD, parameters),
+        world_fingerprint(parameters),
     )
     assert int((home / "test" / "nshards.txt").read_text()) == 3 == len(manifest["shards"])
     expected = {"captions": "retrieval", "order": "order"}.get(name, "classification")
@@ -73,7 +72,7 @@ def test_clip_benchmark_reads_them(drawn):
     assert samples[0][0] == (64, 64)
     expected = [world.layout(parameters, "plain", index).label for index in range(60)]
     assert [label for _, label in samples] == expected
-    assert plain.classes == list(world.CLASS_NAMES)
+    assert plain.classes == list(NAMES)
     assert plain.templates == list(TEMPLATES)
     retrieval = build_dataset(
         "wds/captions",
@@ -104,11 +103,12 @@ def test_prompts_have_the_wording_of_training_captions():
 def test_renditions_overlap_little_with_the_training_glyphs():
     generator = numpy.random.default_rng(0)
     overlaps = {style: [] for style in STYLES}
-    for label in range(len(world.CLASSES)):
+    for label in range(len(NAMES)):
         for style in STYLES:
             for size in (26, 34, 42):
-                glyph = numpy.pad(world.glyph_mask(label, size), BORDER)
-                mask = rendition_mask(label, size, style, generator)
+                (drawing,) = glyphs.drawings(PARAMETERS.name, label)
+                glyph = numpy.pad(glyphs.glyph_mask(drawing, size), BORDER)
+                mask = rendition_mask(drawing, size, style, generator)
                 assert mask.shape == glyph.shape and mask.sum() > 20
                 overlaps[style].append(numpy.minimum(mask, glyph).sum() / numpy.maximum(mask, glyph).sum())
     assert numpy.median(list(overlaps.values())) <= 0.7
@@ -118,8 +118,8 @@ def test_renditions_overlap_little_with_the_training_glyphs():
 def test_every_rendition_style_is_drawn_of_every_class():
     # Four cycles of classes: enough for each class to meet each style about once; styles are equally frequent.
     pairs = Counter()
-    for index in range(16 * len(world.CLASSES)):
-        style = (index + index // len(world.CLASSES)) % len(STYLES)
+    for index in range(16 * len(NAMES)):
+        style = (index + index // len(NAMES)) % len(STYLES)
         pairs[style, world.layout(PARAMETERS, "renditions", index).label] += 1
     assert len({style for style, _ in pairs}) == 4
     assert len(pairs) > 0.95 * 4 * 48
@@ -145,7 +145,7 @@ def ink_luminance(name, count=192):
     for index in range(count):
         scene, picture = draw_item(PARAMETERS, name, index)
         (figure,) = scene.figures
-        ink = world.glyph_mask(figure.label, max(figure.width, figure.height)) > 0.95
+        ink = glyphs.glyph_mask(figure.glyph, max(figure.width, figure.height)) > 0.95
         box = picture[figure.top : figure.top + figure.height, figure.left : figure.left + figure.width]
         values += list((box @ numpy.array([0.299, 0.587, 0.114]))[ink])
     return numpy.mean(values)
@@ -210,7 +210,7 @@ def test_a_bag_of_words_is_at_chance_on_order_items():
 def test_right_order_captions_are_true_and_wrong_ones_are_not():
     forms = {"left": "left of", "right": "right of", "above": "above|over", "below": "below|under"}
     for scene, item in order_items(150):
-        first, second = (world.CLASS_NAMES[figure.label] for figure in scene.figures)
+        first, second = (NAMES[figure.label] for figure in scene.figures)
         right, wrong = item["captions"][:2]
         assert right.index(first) < right.index(second)
         assert any(form in right for form in forms[scene.relation].split("|"))

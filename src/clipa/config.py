@@ -16,16 +16,31 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
+    SerializeAsAny,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
 from clipa import crosschecks, study
 from clipa.cards import CARDS
+from clipa.fields import (
+    Area,
+    ConfigError,
+    Count,
+    Fraction,
+    Natural,
+    Number,
+    Positive,
+    Rate,
+    Share,
+    Strict,
+    Text,
+)
 from clipa.files import unique_keys
+from clipa.worlds import WORLDS, WorldParameters
 
 CONFIG_DIRECTORY = Path("config")
 
@@ -43,23 +58,6 @@ def _one_of(known: Callable[[], Any]) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _no_truth(value: Any) -> Any:
-    """YAML's `yes` is no number; pydantic takes it for 1."""
-    if isinstance(value, bool):
-        raise ValueError(f"a number is expected, found {str(value).lower()}")
-    return value
-
-
-_Number = BeforeValidator(_no_truth)
-Rate = Annotated[float, _Number, Field(gt=0, allow_inf_nan=False)]
-"""A base learning rate."""
-Share = Annotated[float, _Number, Field(gt=0, lt=1, allow_inf_nan=False)]
-Fraction = Annotated[float, _Number, Field(ge=0, le=1, allow_inf_nan=False)]
-Area = Annotated[float, _Number, Field(gt=0, le=1, allow_inf_nan=False)]
-Positive = Annotated[float, _Number, Field(gt=0, le=10, allow_inf_nan=False)]
-Count = Annotated[int, _Number, Field(gt=0, le=10**12)]
-Natural = Annotated[int, _Number, Field(ge=0, le=10**12)]
-Text = Annotated[str, Field(min_length=1)]
 ImageReductionName = Annotated[str, _one_of(lambda: ("none", *study.IMAGE_REDUCTIONS))]
 MaskName = Annotated[str, _one_of(study.masks)]
 TextReductionName = Annotated[str, _one_of(lambda: tuple(study.TEXT_REDUCTIONS))]
@@ -83,23 +81,7 @@ DirectoryName = Annotated[str, AfterValidator(_safe_directory)]
 CardName = Annotated[str, _one_of(lambda: CARDS)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Integrity = Literal["once", "always", "manifest"]
-WORLD = "pictograms/v1"
-"""Name and version of the generator. The version is raised whenever the same parameters would give other scenes or
-other captions; it is part of every fingerprint."""
-TEST_SETS = ("plain", "fresh", "renditions", "outlines", "clutter", "odd", "captions", "order")
-"""The world's. Counterparts, in this order: imagenet1k imagenetv2 imagenet-r imagenet_sketch imagenet-a objectnet
-mscoco_captions, and ARO."""
 MODEL_CONFIG_DIRECTORY = Path(__file__).parent / "model_configs"
-
-
-class ConfigError(ValueError):
-    """A configuration mistake, as one line: file, key, what is wrong, what to do."""
-
-
-class Strict(BaseModel):
-    """Frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Schedule(Strict):
@@ -111,7 +93,7 @@ class Schedule(Strict):
     base_lr: dict[ModelName, Rate] = Field(description="by model; peak lr = base lr × batch size / 256")
     betas: tuple[Share, Share] = (0.9, 0.95)
     eps: Share = 1e-8
-    weight_decay: Annotated[float, _Number, Field(ge=0, le=10, allow_inf_nan=False)] = 0.2
+    weight_decay: Annotated[float, Number, Field(ge=0, le=10, allow_inf_nan=False)] = 0.2
     microbatch: Count | None = Field(
         default=None,
         description="samples per forward pass and process; below the batch size: gradient caching. None: all of them, "
@@ -166,39 +148,11 @@ class Augmentation(Strict):
         return self
 
 
-class WorldParameters(Strict):
-    """What the pictogram world's generator is asked for (docs/world.md). Part of the data fingerprint; the defaults
-    are the micro scale's. Figure sizes bound the longer side of a one-figure scene's main figure.
-    """
-
-    image_size: Count = Field(64, ge=16, le=4096, description="stored pixels, square")
-    figure_min: Share = Field(0.40, ge=0.1, le=0.9, description="figure size as a fraction of image_size")
-    figure_max: Share = Field(0.65, ge=0.1, le=0.9)
-    training_images: Count = 40_000
-    captions_per_image: Count = Field(
-        3, le=8, description="each from another template; there are enough for 8"
-    )
-    images_per_shard: Count = 1000
-    test_images_plain: Count = 4000
-    test_images: Count = 2000
-    world_seed: Natural = 0
-
-    @model_validator(mode="after")
-    def _ordered(self) -> WorldParameters:
-        if self.figure_min > self.figure_max:
-            raise ValueError(f"figure_min {self.figure_min} is larger than figure_max {self.figure_max}")
-        return self
-
-    def test_count(self, name: str) -> int:
-        """Number of images (items) of the test set ``name``."""
-        return self.test_images_plain if name == "plain" else self.test_images
-
-
 class Prepared(Strict):
     """A copy of a training set with small images and cut captions (``clipa prepare``, :mod:`clipa.data.prepared`)."""
 
     short_side: Count = Field(ge=16, le=4096, description="pixels; images that are smaller stay as they are")
-    quality: Annotated[int, _Number, Field(ge=50, le=100)] | Literal["raw"] = Field(
+    quality: Annotated[int, Number, Field(ge=50, le=100)] | Literal["raw"] = Field(
         description="of JPEG; raw: bytes, five to eight times as many, read twice as fast"
     )
 
@@ -215,7 +169,9 @@ class Data(Strict):
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9-]*(/[a-z0-9-]+)?$", description="pictograms/v1, laion-400m, …"
     )
-    world: WorldParameters | None = None
+    world: SerializeAsAny[WorldParameters] | None = Field(
+        default=None, description="pictograms: parameters of the world of that name"
+    )
     shards: Count | None = Field(default=None, description="webdataset: how many shards the download makes")
     lanes: Count = Field(8, description="canonical lanes: the same for every number of ranks and workers")
     shuffle_window: Count = Field(1000, description="samples permuted together inside a lane")
@@ -242,14 +198,20 @@ class Data(Strict):
         description="all images stay on the device, which crops and resizes them; pixels may differ by 1 of 255",
     )
 
+    @field_validator("world", mode="before")
+    @classmethod
+    def _of_its_version(cls, values: Any, info: ValidationInfo) -> Any:
+        world = WORLDS.get(info.data.get("name"), WorldParameters)
+        return world.model_validate(values) if isinstance(values, dict) else values
+
     @model_validator(mode="after")
     def _world_if_pictograms(self) -> Data:
         if (self.kind == "pictograms") != (self.world is not None):
             raise ValueError("`world` parameters belong to, and only to, data of kind pictograms")
         if (self.kind == "webdataset") != (self.shards is not None):
             raise ValueError("`shards` belongs to, and only to, data of kind webdataset")
-        if self.kind == "pictograms" and (self.name != WORLD or self.download is not None):
-            raise ValueError(f"name: data of kind pictograms is {WORLD}, and has no `download`")
+        if self.kind == "pictograms" and (self.name not in WORLDS or self.download is not None):
+            raise ValueError(f"name: data of kind pictograms is {' or '.join(WORLDS)}, and has no `download`")
         if self.kind == "pictograms" and self.prepared is not None:
             raise ValueError("`prepared` is for data of kind webdataset: a world is drawn as small as needed")
         if self.kind == "webdataset" and self.resident:
@@ -410,7 +372,7 @@ class ExperimentRuns(Strict):
         default=None, min_length=1, description="of the paper's 196; masks only"
     )
     text_reduction: list[TextReductionName] = Field(["truncation"], min_length=1)
-    text_tokens: list[Annotated[int, _Number, Field(ge=2, le=study.FULL_TEXT_TOKENS)]] = Field(
+    text_tokens: list[Annotated[int, Number, Field(ge=2, le=study.FULL_TEXT_TOKENS)]] = Field(
         [study.FULL_TEXT_TOKENS], min_length=1, description="[CLS] and at least one word piece"
     )
     recipe: list[str] = Field([study.STUDY], min_length=1)
@@ -442,8 +404,8 @@ class Experiment(Strict):
         min_length=1,
         description="tables and figures of the paper (table11, figure4, …), or a name of their own",
     )
-    models: list[ModelName] = []
-    runs: list[ExperimentRuns] = []
+    models: list[ModelName] = Field(default_factory=list)
+    runs: list[ExperimentRuns] = Field(default_factory=list)
     cells: dict[str, str | Annotated[list[str], Field(min_length=1)]] = Field(
         default_factory=dict,
         description="runs with recipes, by what the ids of the table's numbers call them (case, or run)",
@@ -472,8 +434,8 @@ class Project(Strict):
 
     scale: str = "micro"
     seeds: Annotated[
-        list[Annotated[int, _Number, Field(ge=0, lt=2**31)]], Field(min_length=1), AfterValidator(_each_once)
-    ] = [0, 1, 2]
+        list[Annotated[int, Number, Field(ge=0, lt=2**31)]], Field(min_length=1), AfterValidator(_each_once)
+    ] = Field(default=[0, 1, 2])
     experiments: list[str] | None = Field(
         default=None, min_length=1, description="None: those of the scale's file"
     )
@@ -481,7 +443,7 @@ class Project(Strict):
     runs_directory: DirectoryName = "results/runs"
     data_directory: DirectoryName = "results/data"
     card: CardName | None = Field(default=None, description="another GPU than the scale's file names")
-    budget_gpu_hours: Annotated[float, _Number, Field(ge=0, allow_inf_nan=False)] | None = Field(
+    budget_gpu_hours: Annotated[float, Number, Field(ge=0, allow_inf_nan=False)] | None = Field(
         default=None,
         description="Snakemake does not start targets whose pending stages need more (core-hours at CPU scales)",
     )

@@ -144,7 +144,7 @@ def _resources(scale: Scale) -> None:
 
 
 def _world(scale: Scale) -> None:
-    from clipa.config import TEST_SETS
+    from clipa.worlds import TEST_SETS
 
     if scale.vocabulary_size is None:
         raise ValueError("vocabulary_size: the embedded world's vocabulary is made from it; give one")

@@ -14,17 +14,15 @@ from pydantic import Field, model_validator
 from clipa.config import (
     Augmentation,
     Blocks,
-    ConfigError,
     Data,
     Integrity,
     Prepared,
-    Rate,
     Schedule,
-    Strict,
-    WorldParameters,
     validated,
 )
+from clipa.fields import ConfigError, Rate, Strict
 from clipa.files import check_digest, digest, read_json, sha256_of, write_json_atomically
+from clipa.worlds import WorldParameters
 
 SEMANTICS = 1
 """Raised whenever the same configuration would train other weights (that is: when the golden loss curve changes)."""
@@ -66,9 +64,9 @@ def _place(content: dict[str, Any]) -> str:
     return fingerprint({name: content[name] for name in ("name", "parameters")})
 
 
-def world_fingerprint(name: str, parameters: WorldParameters) -> str:
+def world_fingerprint(parameters: WorldParameters) -> str:
     """Identity of a drawn world, known without drawing; the end of its directory's name (:func:`data_slug`)."""
-    return fingerprint({"name": name, "parameters": parameters.model_dump()})
+    return fingerprint({"name": parameters.name, "parameters": parameters.model_dump()})
 
 
 DRAWN = {"3d4fa9eae164": "5fb77c2ea1a7c53e5066303f5fa9fc1e173a9f7b6d375a17bca9aa52315c9db2"}
@@ -80,7 +78,7 @@ def named_manifest(data: Data) -> str | None:
 
     None where neither is known.
     """
-    return DRAWN.get(world_fingerprint(data.name, data.world)) if data.world else data.manifest
+    return DRAWN.get(world_fingerprint(data.world)) if data.world else data.manifest
 
 
 def data_slug(data: Data) -> str:

@@ -1,36 +1,25 @@
-"""Pictograms v1: scenes of dark glyph figures on light textured grounds, with captions.
+"""Pictograms: scenes of dark glyph figures on light textured grounds, with captions.
 
 A scene is a pure function of (parameters, split, index): three random streams per scene, named by
 ``SeedSequence([world_seed, split, index, purpose])``, decide its layout, its pixels and its captions, so any
-number of processes draws the same. Figures are pictographs of DejaVu Sans, which ships inside matplotlib.
+number of processes draws the same. Figures are glyphs (:mod:`clipa.data.glyphs`). Version 2 of the world differs from
+version 1 in its classes and drawings, in :data:`_KINDS` and in how figures are placed.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import io
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from pathlib import Path
+from functools import lru_cache
 
 import numpy
-from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
+from PIL import Image
 
 from clipa.data import TEST_SETS, WorldParameters
 from clipa.data.captions import Caption, Facts, Named, draw
+from clipa.data.glyphs import Glyph, class_names, drawings, glyph_mask, glyph_shape
+from clipa.worlds import SecondWorldParameters
 
-# Forty-eight nameable figures whose outlines differ, and DejaVu Sans' glyph for each.
-_GLYPHS = """
-    umbrella ☂  snowman ☃  comet ☄  star ★  telephone ☎  cup ☕  shamrock ☘  skull ☠  biohazard ☣
-    sun ☀  cloud ☁  smiley ☻  moon ☽  crown ♛  rook ♜  knight ♞  pawn ♟  spade ♠  heart ♥  diamond ♦
-    melody ♫  wheelchair ♿  dice ⚄  flag ⚑  hammer ⚒  anchor ⚓  sword ⚔  balance ⚖  flask ⚗  gear ⚙
-    atom ⚛  lily ⚜  lightning ⚡  urn ⚱  scissors ✂  reel ✇  airplane ✈  envelope ✉  pencil ✏
-    checkmark ✔  flower ✿  snowflake ❄  house ⌂  keyboard ⌨  arrow ➔  cat 🐱  mouse 🐭  hand ☛
-"""
-CLASSES = {name: ord(glyph) for name, glyph in zip(_GLYPHS.split()[::2], _GLYPHS.split()[1::2], strict=True)}
-CLASS_NAMES = tuple(CLASSES)
-# Thin strokes, which a picture of 24 px would not show, are widened, in 1/512 of the glyph.
-_BOLDER = {"comet": 17, "snowman": 13, "cup": 9, "skull": 7, "atom": 7, "moon": 7}
 COLOURS = {
     "black": (22, 22, 24),
     "red": (186, 22, 30),
@@ -57,18 +46,20 @@ _TINTS = numpy.array(
 )
 TWO_FIGURE_SIZES = (0.30, 0.42)
 _MARK_SIZES = (0.13, 0.18)
-# In every twenty consecutive training scenes thirteen have one figure (65 %).
-_BLOCK, _BLOCK_ONE = 20, 13
+# Of every twenty consecutive training scenes so many have two figures.
+_BLOCK, _TWO_OF_BLOCK = 20, {"pictograms/v1": 7, "pictograms/v2": 3}
+# Version 2 places figures near the middle: so far from it at most, as a fraction of the image.
+_OFF_CENTRE = 0.08
 _LAYOUT, _PIXELS, _CAPTIONS = range(3)
 SPLITS = ("train", *TEST_SETS)
-_MASTER = 512
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A placed glyph. left, top, width, height: its ink's box in pixels; label: index in CLASS_NAMES."""
+    """A placed glyph. left, top, width, height: its ink's box in pixels; label: index among its world's classes."""
 
     label: int
+    glyph: Glyph
     colour: int
     left: int
     top: int
@@ -81,6 +72,7 @@ class Figure:
 class Scene:
     """Layout of one picture: one or two named figures, then unnamed small marks, on a ground."""
 
+    world: str
     split: str
     index: int
     figures: tuple[Figure, ...]
@@ -96,61 +88,17 @@ class Scene:
 
     def facts(self) -> Facts:
         """What captions may say of it."""
-        named = tuple(Named(CLASS_NAMES[f.label], COLOUR_NAMES[f.colour], f.size) for f in self.figures)
+        names = class_names(self.world)
+        named = tuple(Named(names[f.label], COLOUR_NAMES[f.colour], f.size) for f in self.figures)
         return Facts(named, TEXTURES[self.texture], self.position, self.relation)
 
 
 def random_stream(
     parameters: WorldParameters, split: str, index: int, purpose: int
 ) -> numpy.random.Generator:
-    """The named random stream of one scene: purpose 0 layout, 1 pixels, 2 captions, 3 up a test set's own."""
+    """The named random stream of one scene: purpose 0 layout, 1 pixels, 2 captions, 3 up others'."""
     seed = numpy.random.SeedSequence([parameters.world_seed, SPLITS.index(split), index, purpose])
     return numpy.random.Generator(numpy.random.PCG64(seed))
-
-
-def font_path() -> Path:
-    """DejaVuSans.ttf inside the installed matplotlib (found without importing it)."""
-    spec = importlib.util.find_spec("matplotlib")
-    if spec is None or spec.origin is None:
-        raise FileNotFoundError(
-            "matplotlib is not installed: pictograms need the DejaVu Sans font it carries"
-        )
-    path = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: font not found; reinstall matplotlib, which carries DejaVu Sans")
-    return path
-
-
-@cache
-def master_glyph(label: int) -> Image.Image:
-    """Ink of a class as a grey image (255 = ink), cropped to the ink, its longer side about 512 px."""
-    character = chr(CLASSES[CLASS_NAMES[label]])
-    font = ImageFont.truetype(str(font_path()), _MASTER, layout_engine=ImageFont.Layout.BASIC)
-    left, top, right, bottom = font.getbbox(character)
-    font = font.font_variant(size=round(_MASTER * _MASTER / max(right - left, bottom - top)))
-    left, top, right, bottom = font.getbbox(character)
-    canvas = Image.new("L", (right - left + 8, bottom - top + 8), 0)
-    ImageDraw.Draw(canvas).text((4 - left, 4 - top), character, font=font, fill=255)
-    width = _BOLDER.get(CLASS_NAMES[label], 1)
-    if width > 1:
-        canvas = ImageOps.expand(canvas, width).filter(ImageFilter.MaxFilter(2 * (width // 2) + 1))
-    return canvas.crop(canvas.getbbox())
-
-
-def glyph_shape(label: int, size: int) -> tuple[int, int]:
-    """Width and height in pixels of a class whose longer side is ``size`` pixels."""
-    width, height = master_glyph(label).size
-    longer = max(width, height)
-    return max(1, round(size * width / longer)), max(1, round(size * height / longer))
-
-
-@lru_cache(maxsize=20_000)
-def glyph_mask(label: int, size: int) -> numpy.ndarray:
-    """Ink coverage of a class, float32 in [0, 1], shape (height, width), longer side ``size`` pixels."""
-    mask = master_glyph(label).resize(glyph_shape(label, size), Image.Resampling.BOX)
-    coverage = numpy.asarray(mask, dtype=numpy.float32) / 255.0
-    coverage.setflags(write=False)
-    return coverage
 
 
 @lru_cache(maxsize=64)
@@ -161,7 +109,8 @@ def _permutation(parameters: WorldParameters, split: str, cycle: int, length: in
 
 
 def scene_place(parameters: WorldParameters, split: str, index: int, two_of_twenty: int) -> tuple[int, int]:
-    """(number of figures, class of the first) of a scene: kinds by blocks of twenty, classes by cycles of 48."""
+    """(number of figures, class of the first) of a scene: kinds by blocks of twenty, classes by cycles of all."""
+    classes = len(class_names(parameters.name))
     block, offset = divmod(index, _BLOCK)
     order = _permutation(parameters, split, block, _BLOCK)
     ones = _BLOCK - two_of_twenty
@@ -170,9 +119,8 @@ def scene_place(parameters: WorldParameters, split: str, index: int, two_of_twen
         figures, ordinal = 1, block * ones + rank
     else:
         figures, ordinal = 2, block * two_of_twenty + rank - ones
-    cycle, place = divmod(ordinal, len(CLASS_NAMES))
-    classes = _permutation(parameters, split, 2 * cycle + figures - 1, len(CLASS_NAMES))
-    return figures, int(classes[place])
+    cycle, place = divmod(ordinal, classes)
+    return figures, int(_permutation(parameters, split, 2 * cycle + figures - 1, classes)[place])
 
 
 def _uniform(generator: numpy.random.Generator, low: float, high: float) -> float:
@@ -187,15 +135,37 @@ def _third(fraction: float, names: tuple[str, str, str]) -> str:
     return names[0] if fraction < 0.42 else names[2] if fraction > 0.58 else names[1]
 
 
+def _drawing(parameters: WorldParameters, label: int, generator: numpy.random.Generator) -> Glyph:
+    """One of the drawings of a class; nothing is drawn from the generator where there is only one."""
+    glyphs = drawings(parameters.name, label)
+    return glyphs[_integer(generator, len(glyphs))] if len(glyphs) > 1 else glyphs[0]
+
+
+def _other(parameters: WorldParameters, label: int, generator: numpy.random.Generator) -> int:
+    """Another class."""
+    classes = len(class_names(parameters.name))
+    return (label + 1 + _integer(generator, classes - 1)) % classes
+
+
+def _start(parameters: WorldParameters, length: int, generator: numpy.random.Generator) -> int:
+    """Where a figure of ``length`` pixels begins: anywhere inside the picture, or in version 2 near its middle."""
+    side = parameters.image_size
+    if not isinstance(parameters, SecondWorldParameters):
+        return _integer(generator, side - length + 1)
+    middle = (side - length) / 2 + side * _uniform(generator, -_OFF_CENTRE, _OFF_CENTRE)
+    return min(max(round(middle), 0), side - length)
+
+
 def place_one(parameters: WorldParameters, label: int, generator: numpy.random.Generator) -> Figure:
-    """One main figure, freely placed, whole inside the picture."""
+    """One main figure, whole inside the picture."""
     fraction = float(generator.random())
     side = parameters.image_size
     size = round(side * (parameters.figure_min + (parameters.figure_max - parameters.figure_min) * fraction))
     word = "small" if fraction < 0.35 else "large" if fraction > 0.65 else ""
-    width, height = glyph_shape(label, size)
-    left, top = _integer(generator, side - width + 1), _integer(generator, side - height + 1)
-    return Figure(label, _integer(generator, len(COLOURS)), left, top, width, height, word)
+    glyph = _drawing(parameters, label, generator)
+    width, height = glyph_shape(glyph, size)
+    left, top = _start(parameters, width, generator), _start(parameters, height, generator)
+    return Figure(label, glyph, _integer(generator, len(COLOURS)), left, top, width, height, word)
 
 
 def position_of(figure: Figure, side: int) -> tuple[str, str]:
@@ -209,7 +179,7 @@ def place_two(
     parameters: WorldParameters, first: int, generator: numpy.random.Generator
 ) -> tuple[tuple[Figure, Figure], str]:
     """Two figures of different class and colour, beside or above one another, and the first's relation."""
-    second = (first + 1 + _integer(generator, len(CLASS_NAMES) - 1)) % len(CLASS_NAMES)
+    second = _other(parameters, first, generator)
     colour = _integer(generator, len(COLOURS))
     other = (colour + 1 + _integer(generator, len(COLOURS) - 1)) % len(COLOURS)
     relation = ("left", "right", "above", "below")[_integer(generator, 4)]
@@ -224,7 +194,8 @@ def place_two(
         (first, colour, sizes[0], words[0], 1),
         (second, other, sizes[1], words[1], 0),
     ):
-        width, height = glyph_shape(label, size)
+        glyph = _drawing(parameters, label, generator)
+        width, height = glyph_shape(glyph, size)
         along, across = (width, height) if relation in ("left", "right") else (height, width)
         half = side // 2
         # Each keeps to its own half along the relation's axis, and near the middle across it.
@@ -232,7 +203,7 @@ def place_two(
         middle = (side - across) / 2 + _uniform(generator, -0.16, 0.16) * side
         cross = min(max(round(middle), 0), side - across)
         left, top = (start, cross) if relation in ("left", "right") else (cross, start)
-        placed.append(Figure(label, hue, left, top, width, height, word))
+        placed.append(Figure(label, glyph, hue, left, top, width, height, word))
     return (placed[0], placed[1]), relation
 
 
@@ -253,30 +224,32 @@ def _marks(
     if generator.random() >= 0.25:
         return ()
     side = parameters.image_size
-    label = (main.label + 1 + _integer(generator, len(CLASS_NAMES) - 1)) % len(CLASS_NAMES)
-    width, height = glyph_shape(label, round(side * _uniform(generator, *_MARK_SIZES)))
+    label = _other(parameters, main.label, generator)
+    glyph = _drawing(parameters, label, generator)
+    width, height = glyph_shape(glyph, round(side * _uniform(generator, *_MARK_SIZES)))
     colour = _integer(generator, len(COLOURS))
     for _ in range(6):
         left, top = _integer(generator, side - width + 1), _integer(generator, side - height + 1)
-        mark = Figure(label, colour, left, top, width, height)
+        mark = Figure(label, glyph, colour, left, top, width, height)
         if not overlaps(mark, main):
             return (mark,)
     return ()
 
 
 def layout(parameters: WorldParameters, split: str, index: int, two_of_twenty: int | None = None) -> Scene:
-    """The scene ``index`` of a split; of twenty, ``two_of_twenty`` have two figures (training 7, else 0)."""
+    """The scene ``index`` of a split; of twenty, ``two_of_twenty`` have two figures (None: as in training, else 0)."""
     if two_of_twenty is None:
-        two_of_twenty = _BLOCK - _BLOCK_ONE if split == "train" else 0
+        two_of_twenty = _TWO_OF_BLOCK[parameters.name] if split == "train" else 0
     generator = random_stream(parameters, split, index, _LAYOUT)
     figures, label = scene_place(parameters, split, index, two_of_twenty)
     texture = _integer(generator, len(TEXTURES))
     if figures == 2:
         pair, relation = place_two(parameters, label, generator)
-        return Scene(split, index, pair, (), texture, None, relation)
+        return Scene(parameters.name, split, index, pair, (), texture, None, relation)
     main = place_one(parameters, label, generator)
     marks = _marks(parameters, main, generator)
-    return Scene(split, index, (main,), marks, texture, position_of(main, parameters.image_size), None)
+    position = position_of(main, parameters.image_size)
+    return Scene(parameters.name, split, index, (main,), marks, texture, position, None)
 
 
 @lru_cache(maxsize=8)
@@ -342,11 +315,11 @@ def encode(picture: numpy.ndarray) -> bytes:
 
 
 def render(parameters: WorldParameters, scene: Scene) -> numpy.ndarray:
-    """The picture of a scene, float32 in 0..255, shape (image_size, image_size, 3)."""
+    """The plain picture of a scene, float32 in 0..255, shape (image_size, image_size, 3)."""
     generator = random_stream(parameters, scene.split, scene.index, _PIXELS)
     picture = ground(parameters.image_size, scene.texture, generator)
     for figure in (*scene.figures, *scene.marks):
-        mask = glyph_mask(figure.label, max(figure.width, figure.height))
+        mask = glyph_mask(figure.glyph, max(figure.width, figure.height))
         paint(picture, mask, figure.left, figure.top, figure_colour(figure.colour, generator))
     return picture
 
