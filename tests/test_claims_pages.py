@@ -29,12 +29,12 @@ def evaluation():
 
 @pytest.fixture(scope="module")
 def micro(evaluation):
-    return verdicts_of(evaluation, ScaleRecords("micro", recorded("micro"), evaluation.numbers))
+    return verdicts_of(evaluation, ScaleRecords("micro-v1", recorded("micro-v1"), evaluation.numbers))
 
 
 @pytest.fixture(scope="module")
 def pages(evaluation, micro):
-    return {"claims.md": claims_page(evaluation, {"micro": micro}), "errata.md": errata_page(evaluation)}
+    return {"claims.md": claims_page(evaluation, {"micro-v1": micro}), "errata.md": errata_page(evaluation)}
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +214,7 @@ def test_recorded_seconds_are_summed_over_stages_of_the_same_run_only(evaluation
             for (run, stage), values in stages.items()
             for seed, value in enumerate(values)
         ]
-        scale = ScaleRecords("micro", numbers, evaluation.numbers)
+        scale = ScaleRecords("micro-v1", numbers, evaluation.numbers)
         return scale.seconds_of(trainings_behind([records[cell]]).stages)
 
     cell = f"table11.{run}.finetune.imagenet1k.acc1"
@@ -238,7 +238,7 @@ def test_the_report_lists_what_is_contradicted_in_100_columns(evaluation):
 
 
 def test_the_report_on_a_scale_lists_what_was_measured(micro):
-    text = claims_report("micro", None, False)
+    text = claims_report("micro-v1", None, False)
     assert max(map(len, text.splitlines())) <= 100
     for name, found in micro.items():
         assert (f"  {name}   " in text) == (found.verdict != "not attempted")
@@ -251,16 +251,16 @@ def test_the_report_as_json(evaluation, micro):
     assert [claim["id"] for claim in document["claims"]] == [
         result.claim.id for result in evaluation.results if result.verdict == WITHIN
     ]
-    measured = json.loads(claims_report("micro", None, True))
+    measured = json.loads(claims_report("micro-v1", None, True))
     assert [claim["id"] for claim in measured["claims"]] == list(micro)
-    assert all(claim["measured"]["scale"] == "micro" for claim in measured["claims"])
+    assert all(claim["measured"]["scale"] == "micro-v1" for claim in measured["claims"])
 
 
 @pytest.mark.parametrize(
     ("scale", "verdict", "message"),
     [
         (None, "wrong", "'wrong' is no verdict on published numbers: holds, "),
-        ("micro", "holds", "'holds' is no verdict on measured numbers: reproduced, "),
+        ("micro-v1", "holds", "'holds' is no verdict on measured numbers: reproduced, "),
     ],
 )
 def test_a_verdict_that_does_not_exist(scale, verdict, message):
@@ -269,5 +269,5 @@ def test_a_verdict_that_does_not_exist(scale, verdict, message):
 
 
 def test_a_scale_without_records():
-    with pytest.raises(RecordError, match=r"no accepted records of scale 'nano'.*micro"):
+    with pytest.raises(RecordError, match=r"no accepted records of scale 'nano'.*micro-v1"):
         claims_report("nano", None, False)

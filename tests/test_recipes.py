@@ -12,7 +12,7 @@ from clipa.records import published_records
 from clipa.stages import Stage, measured_stages, recorded_suite_path, stages_of
 from clipa.study import parse_run
 
-PAPER, MICRO = load_scale("paper"), load_scale("micro")
+PAPER, MICRO = load_scale("paper"), load_scale("micro-v1")
 ROOT = Path(__file__).parents[1]
 TREES = (1, 2, 3, 6, 7, 8, 9, 10, 14)
 NEGCLIP = "B16-resize112-truncation16-negclip"
@@ -216,7 +216,7 @@ def test_at_micro_ratios_are_the_papers() -> None:
     small = stages_of(parse_run("L16-resize64-truncation16-clipa-batch7k"), MICRO, 0)[1].schedule
     assert small.batch_size == 8  # 7 is no multiple of the eight lanes
     wide = MICRO.model_copy(update={"processes": 16})
-    with pytest.raises(ConfigError, match=r"micro\.yaml: processes: 16 do not divide the batch of 8 of L16"):
+    with pytest.raises(ConfigError, match=r"micro-v1\.yaml: processes: 16 do not divide the batch of 8 of L16"):
         stages_of(parse_run("L16-resize64-truncation16-clipa-batch7k"), wide, 0)
 
 

@@ -28,7 +28,7 @@ def test_measured_cells_stand_beside_published_ones(measured):
     assert table.rows[0][3].text == "--" and "(56.7)" in table.rows[0][4].text
     words = " ".join(latex.split())
     for part in (
-        "measured at the micro scale on pictograms/v1/plain ($n = 4000$)",
+        "measured at the micro-v1 scale on pictograms/v1/plain ($n = 4000$)",
         "not comparable",
         "mean over 3 seeds",
         "over seeds",

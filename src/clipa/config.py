@@ -168,7 +168,7 @@ class Augmentation(Strict):
 
 class WorldParameters(Strict):
     """What the pictogram world's generator is asked for (docs/world.md). Part of the data fingerprint; the defaults
-    are the micro scale's. Figure sizes bound the longer side of a one-figure scene's main figure.
+    are the micro-v1 scale's. Figure sizes bound the longer side of a one-figure scene's main figure.
     """
 
     image_size: Count = Field(64, ge=16, le=4096, description="stored pixels, square")
@@ -470,7 +470,7 @@ def _each_once(values: list[int]) -> list[int]:
 class Project(Strict):
     """``config/config.yaml``, with what the command line's --config overrides."""
 
-    scale: str = "micro"
+    scale: str = "micro-v1"
     seeds: Annotated[
         list[Annotated[int, _Number, Field(ge=0, lt=2**31)]], Field(min_length=1), AfterValidator(_each_once)
     ] = [0, 1, 2]
