@@ -305,7 +305,8 @@ def test_measured_compute_is_of_what_ran(measured, printed):
 def test_compute_of_another_model_than_the_configured_is_refused():
     frame = frame_of(measured_grid({"resize64": (9, 7, 5)}))
     with pytest.raises(
-        FigureError, match=r"micro-v1\.S16.*ran with width 48 and 3 layers, config/scales/micro-v1.yaml has 24"
+        FigureError,
+        match=r"micro-v1\.S16.*ran with width 48 and 3 layers, config/scales/micro-v1.yaml has 24",
     ):
         figure08.data(frame)
 

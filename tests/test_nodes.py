@@ -287,7 +287,16 @@ def test_snakemake_submits_a_job_of_two_nodes(root: Path, slurm, spread: Stage) 
     target = root / "workflow" / spread.directory / "stage.json"
     options = ["--profile", "slurm", "--slurm-init-seconds-before-status-checks", "2"]
     own = {name: value for name, value in slurm.environment.items() if name != "PYTHONPATH"}
-    command = [sys.executable, "-m", "snakemake", str(target), *options, "--config", "scale=micro-v1", *places]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        str(target),
+        *options,
+        "--config",
+        "scale=micro-v1",
+        *places,
+    ]
     done = subprocess.run(command, cwd=tree, env=own, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert torch.equal(made(root, "workflow", spread)[1], made(root, "spread", spread)[1])

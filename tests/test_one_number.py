@@ -176,7 +176,9 @@ def drops_in_found() -> dict[tuple[str, str], str]:
 def test_drops_are_the_same_in_the_report_and_behind_figures_4_7_and_9():
     printed, compared = drops_in_found(), 0
     for name in ("figure4", "figure7", "figure9"):
-        with open(ROOT / "figures" / "micro-v1" / "data" / f"{name}.csv", encoding="utf-8", newline="") as file:
+        with open(
+            ROOT / "figures" / "micro-v1" / "data" / f"{name}.csv", encoding="utf-8", newline=""
+        ) as file:
             rows = [row for row in csv.DictReader(file) if row["source"] == "measured" and row["interval"]]
         for row in rows:
             if name == "figure7":

@@ -148,7 +148,9 @@ def test_aro_is_converted_and_not_asked_of_clip_benchmark(tree):
 
 
 def test_measuring_plans_every_stage_of_every_seed(tree):
-    jobs, said = plan(tree, "measure_figure4", "-n", "-p", "--config", "scale=micro-v1", "reuse_recorded=false")
+    jobs, said = plan(
+        tree, "measure_figure4", "-n", "-p", "--config", "scale=micro-v1", "reuse_recorded=false"
+    )
     assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"]) == (27, 18, 27)
     commands = re.findall(r"python -m clipa (.*?)(?: > \S+ 2>&1)?$", said, re.M)
     verbs = {
