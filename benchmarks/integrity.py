@@ -2,8 +2,8 @@
 
     PYTHONPATH=src python benchmarks/integrity.py
 
-Draws the training set of micro-v1 into a temporary folder (1.5 GB in all) and trains one pre-training in processes of its
-own, with `integrity: manifest` and `once` in turn. Files are in the page cache. Nothing is kept or asserted.
+Draws the training set of micro-v1 into a temporary folder (1.5 GB in all) and trains one pre-training in processes of
+its own, with `integrity: manifest` and `once` in turn. Files are in the page cache. Nothing is kept or asserted.
 """
 
 from __future__ import annotations
