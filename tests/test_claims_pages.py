@@ -12,7 +12,15 @@ from clipa.cost import TRAINING_PASSES, stage_macs
 from clipa.estimate import UNIT, calibrated
 from clipa.plan import filling
 from clipa.published.claims import CONTRADICTED, VERDICTS, WITHIN, Evaluation
-from clipa.published.measured import ScaleRecords, a100_hours, recorded, trainings_behind, verdicts_of
+from clipa.published.measured import (
+    ScaleRecords,
+    a100_hours,
+    recorded,
+    recorded_scales,
+    scales_of,
+    trainings_behind,
+    verdicts_of,
+)
 from clipa.records import RecordError, published_records
 from clipa.render.claims_md import claims_page, errata_page, in_cell, plain, write
 from clipa.render.terminal import claims_report
@@ -33,8 +41,10 @@ def micro(evaluation):
 
 
 @pytest.fixture(scope="module")
-def pages(evaluation, micro):
-    return {"claims.md": claims_page(evaluation, {"micro-v1": micro}), "errata.md": errata_page(evaluation)}
+def pages(evaluation):
+    scales = scales_of(evaluation, recorded_scales())
+    measured = {name: verdicts_of(evaluation, scale) for name, scale in scales.items()}
+    return {"claims.md": claims_page(evaluation, measured), "errata.md": errata_page(evaluation)}
 
 
 @pytest.fixture(scope="module")

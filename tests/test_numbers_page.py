@@ -13,7 +13,7 @@ import pytest
 from clipa.published import citation
 from clipa.published.claims import Evaluation
 from clipa.published.errata import ROUNDING, about, errata_of
-from clipa.published.measured import ScaleRecords, recorded
+from clipa.published.measured import recorded, recorded_scales, scales_of
 from clipa.published.search import matches, record_terms, terms_of
 from clipa.records import published_records
 from clipa.render import numbers_page
@@ -163,8 +163,9 @@ def test_measured_means_do_not_stand_beside_another_recipe(records):
 
 def test_every_measured_record_has_an_anchor(static):
     anchors = {span.attributes.get("id") for row in rows(static) for span in row.all("span")}
-    for record in recorded("micro-v1"):
-        assert record["id"] in anchors
+    for scale in recorded_scales():
+        for record in recorded(scale):
+            assert record["id"] in anchors
 
 
 def test_links_on_the_page_lead_somewhere(static):
@@ -203,7 +204,7 @@ def test_page_is_accessible_without_and_with_script(static):
 
 def test_claims_and_errata_are_all_there(static, records):
     evaluation = Evaluation(records)
-    scales = {"micro-v1": ScaleRecords("micro-v1", recorded("micro-v1"), evaluation.numbers)}
+    scales = scales_of(evaluation, recorded_scales())
     claims = numbers_page.claim_entries(evaluation, scales)
     items = {item.attributes["id"]: item for item in static.of_class("claims")[0].all("li")}
     assert len(items) == len(claims) > 150
