@@ -22,7 +22,7 @@ SNAKEFILES := Snakefile workflow
 help:
 	@echo 'An Inverse Scaling Law for CLIP Training, executable. What you can make:'
 	@echo
-	@echo '  make demo            measure the law on this machine (micro scale; at most 20 minutes on two cores)'
+	@echo '  make demo            measure the law on this machine (micro-v1 scale; at most 20 minutes on two cores)'
 	@echo '  make demo SIZE=ci    check that every job runs (at most 5 minutes; measures nothing)'
 	@echo '  make test            the test suite'
 	@echo '  make reader          install the small environment for figures and numbers (no torch): $(READER)'
@@ -33,11 +33,11 @@ help:
 	@echo '  make clean           remove what jobs wrote (results/runs, results/data); accepted records and figures stay'
 	@echo
 	@echo 'With an environment active (source $(READER)/bin/activate):'
-	@echo '  snakemake figures tables pages                   every figure, table and page from stored numbers'
-	@echo '  snakemake figures/figure4.pdf                    one figure from the published numbers'
-	@echo '  clipa cite L/16 resize 64 finetune               one number, with its citation and its errata'
-	@echo '  snakemake measure_figure4 --config scale=micro   the same figure from measured numbers'
-	@echo '  snakemake --profile slurm all -n                 dry run at the scale of the paper'
+	@echo '  snakemake figures tables pages                      every figure, table and page from stored numbers'
+	@echo '  snakemake figures/figure4.pdf                       one figure from the published numbers'
+	@echo '  clipa cite L/16 resize 64 finetune                  one number, with its citation and its errata'
+	@echo '  snakemake measure_figure4 --config scale=micro-v1   the same figure from measured numbers'
+	@echo '  snakemake --profile slurm all -n                    dry run at the scale of the paper'
 
 # ---------------------------------------------------------------------------------------------- environments
 # Compile bytecode once here: otherwise every job compiles its imports again and starts several times slower.

@@ -1,8 +1,8 @@
-"""What it costs to compare bytes with their digests: CPU time of a micro stage, and of a gigabyte of shards.
+"""What it costs to compare bytes with their digests: CPU time of a micro-v1 stage, and of a gigabyte of shards.
 
     PYTHONPATH=src python benchmarks/integrity.py
 
-Draws the micro scale's training set into a temporary folder (1.5 GB in all) and trains one pre-training in processes of
+Draws the training set of micro-v1 into a temporary folder (1.5 GB in all) and trains one pre-training in processes of
 its own, with `integrity: manifest` and `once` in turn. Files are in the page cache. Nothing is kept or asserted.
 """
 
@@ -80,7 +80,7 @@ def main() -> None:
     options.add_argument("--repeats", type=int, default=3)
     options.add_argument("--gigabytes", type=float, default=1.0)
     chosen = options.parse_args()
-    scale = load_scale("micro")
+    scale = load_scale("micro-v1")
     print(f"{hardware()}; commit {commit()[0]}, code {code()}")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -133,7 +133,7 @@ def stages(scale: Scale, root: Path, repeats: int) -> str:
         )
         for mode, times in seconds.items()
     ]
-    head = (f"micro {RUN}, pretrain", "CPU s (median)", f"of {repeats}", "of manifest")
+    head = (f"micro-v1 {RUN}, pretrain", "CPU s (median)", f"of {repeats}", "of manifest")
     return tabulate(rows, head, disable_numparse=True)
 
 

@@ -13,7 +13,7 @@ LENGTHS = {"none": (224, 196, 64), "resize112": (112, 49, 16), "resize64": (64, 
 def measured_record(
     model: str, image: str, stage: str, seed: int, correct: numpy.ndarray, **changes
 ) -> Record:
-    """One valid record of the micro scale whose value and error follow from `correct` (bool [n])."""
+    """One valid record of the micro-v1 scale whose value and error follow from `correct` (bool [n])."""
     size, patches, _ = LENGTHS[image]
     width, layers, parameters = SIZES[model]
     value, error = percent_and_error(correct)
@@ -22,7 +22,7 @@ def measured_record(
         "id": "",
         "schema_version": 1,
         "source": "measured",
-        "scale": "micro",
+        "scale": "micro-v1",
         "table": None,
         "figure": None,
         "column": None,

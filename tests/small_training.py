@@ -23,7 +23,7 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "
 
 
 def tiny_scale(**changes: object) -> Scale:
-    """The micro scale's S/16, twelve steps of sixteen samples, a checkpoint every three."""
+    """The micro-v1 scale's S/16, twelve steps of sixteen samples, a checkpoint every three."""
     values = small_scale(training_images=256, images_per_shard=32).model_dump()
     values["data"] |= {"lanes": 4, "shuffle_window": 16, "workers": changes.pop("workers", 0)}
     schedules = {"pretrain": changes.pop("schedule", {}), **changes.pop("schedules", {})}

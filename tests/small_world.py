@@ -17,8 +17,8 @@ CONFIG = Path(__file__).parents[1] / "config"
 
 
 def small_scale(**world: int) -> Scale:
-    """The micro scale with few pictures (48 classes, so a vocabulary of 700 entries fits)."""
-    values = load_scale("micro", CONFIG).model_dump()
+    """The micro-v1 scale with few pictures (48 classes, so a vocabulary of 700 entries fits)."""
+    values = load_scale("micro-v1", CONFIG).model_dump()
     values["data"]["world"] |= {
         "training_images": 128,
         "images_per_shard": 64,

@@ -20,7 +20,7 @@ CONFIG = Path(__file__).parents[1] / "config"
 
 @pytest.fixture(scope="module")
 def scale():
-    return load_scale("micro", CONFIG)
+    return load_scale("micro-v1", CONFIG)
 
 
 def records_of(scale, image="resize64", seed=0):
@@ -49,7 +49,7 @@ def known(_commit):
 def test_good_records_are_written_where_the_plan_looks(written, scale):
     path, made, stages, root = written
     (target,) = accept([path], scale, root, knows_commit=known)
-    assert target == root / "micro/S16-resize64-truncation32" / f"seed0-{stages[-1].fingerprint}.json"
+    assert target == root / "micro-v1/S16-resize64-truncation32" / f"seed0-{stages[-1].fingerprint}.json"
     assert read_records(target) == made
     before = target.stat().st_mtime_ns
     accept([path], scale, root, knows_commit=known)  # again: nothing to do, nothing touched
@@ -141,7 +141,7 @@ def test_published_numbers_and_other_scales_are_refused(written, scale):
     published = CONFIG.parent / "results" / "published" / "table11.json"
     with pytest.raises(AcceptError, match="mix several"):
         accept([published], scale, root, knows_commit=known)
-    with pytest.raises(AcceptError, match="measured at scale micro, not paper"):
+    with pytest.raises(AcceptError, match="measured at scale micro-v1, not paper"):
         accept([path], load_scale("paper", CONFIG), root, knows_commit=known)
 
 
@@ -194,7 +194,7 @@ def test_a_suite_is_kept_apart_and_must_be_whole(tmp_path, scale):
     path = tmp_path / "suite.json"
     write_records(path, made)
     (target,) = accept([path], scale, tmp_path / "recorded", knows_commit=known)
-    assert target.parent == tmp_path / "recorded/micro/S16-none-truncation32/suite"
+    assert target.parent == tmp_path / "recorded/micro-v1/S16-none-truncation32/suite"
     write_records(path, made[:-1])
     with pytest.raises(AcceptError, match="no record of aro/coco_order; evaluate the whole suite"):
         accept([path], scale, tmp_path / "recorded", knows_commit=known)

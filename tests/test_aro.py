@@ -338,5 +338,5 @@ def test_the_verb_converts_into_the_scale_s_data(sources, tmp_path, monkeypatch,
     assert manifest.parents[1].name == "test" and manifest.parents[2].name.startswith("laion-400m-")
     assert main(["aro", "blue", *places]) == 1
     assert "'blue' is no set of ARO: choose from vg_relation" in capsys.readouterr().err
-    assert main(["aro", "vg_relation", "--scale", "micro"]) == 1
+    assert main(["aro", "vg_relation", "--scale", "micro-v1"]) == 1
     assert "its counterpart of ARO is the set `order`" in capsys.readouterr().err

@@ -53,7 +53,7 @@ def measured(drops, numbers, formula=PAIR):
         for image, stage, value in (("none", "pretrain", 60.0), ("resize64", "finetune", 60.0 - drop))
     ]
     claim = Claim(**{**GOOD, "formula": formula, "scale_free": True})
-    return ScaleRecords("micro", records, numbers).verdict(check(claim, numbers))
+    return ScaleRecords("micro-v1", records, numbers).verdict(check(claim, numbers))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_numbers_of_another_recipe_are_not_taken_for_the_runs_own(numbers):
 
 def test_only_scale_free_claims_are_asked_of_measured_records(numbers):
     with pytest.raises(ValueError, match="not scale-free"):
-        ScaleRecords("micro", [], numbers).verdict(check(Claim(**GOOD), numbers))
+        ScaleRecords("micro-v1", [], numbers).verdict(check(Claim(**GOOD), numbers))
 
 
 def test_a_ratio_to_nothing_gives_no_verdict_and_no_error(numbers):
@@ -135,7 +135,7 @@ def test_recorded_numbers_of_two_values_are_refused(numbers):
         "metric": "acc1",
     }
     with pytest.raises(RecordError, match=r"two accepted values of S16-none.* with seed 0"):
-        ScaleRecords("micro", [{**record, "seed": 0, "value": value} for value in (1.0, 2.0)], numbers)
+        ScaleRecords("micro-v1", [{**record, "seed": 0, "value": value} for value in (1.0, 2.0)], numbers)
 
 
 # ----------------------------------------------------------------------------------------------------------- means
@@ -143,13 +143,13 @@ def test_recorded_numbers_of_two_values_are_refused(numbers):
 
 def test_one_seed_is_printed_with_its_error_over_items_and_three_with_theirs_over_seeds():
     record = {
-        "id": "micro.S16-none-truncation32.pretrain.imagenet1k.acc1.seed0",
-        "scale": "micro",
+        "id": "micro-v1.S16-none-truncation32.pretrain.imagenet1k.acc1.seed0",
+        "scale": "micro-v1",
         "run": "S16-none-truncation32",
         "standard_error": 0.75,
     }
     (alone,) = means([{**record, "seed": 0, "value": 17.35}])
-    assert (alone.estimate.text, alone.seeds_text) == ("17.4 ± 0.8", "micro, 1 seed")
+    assert (alone.estimate.text, alone.seeds_text) == ("17.4 ± 0.8", "micro-v1, 1 seed")
     (mean,) = means([{**record, "seed": seed, "value": 16.0 + seed} for seed in range(3)])
-    assert (mean.estimate.text, mean.seeds_text) == ("17.0 ± 0.6", "micro, 3 seeds")
-    assert mean.id == "micro.S16-none-truncation32.pretrain.imagenet1k.acc1"
+    assert (mean.estimate.text, mean.seeds_text) == ("17.0 ± 0.6", "micro-v1, 3 seeds")
+    assert mean.id == "micro-v1.S16-none-truncation32.pretrain.imagenet1k.acc1"

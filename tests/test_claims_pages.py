@@ -12,7 +12,15 @@ from clipa.cost import TRAINING_PASSES, stage_macs
 from clipa.estimate import UNIT, calibrated
 from clipa.plan import filling
 from clipa.published.claims import CONTRADICTED, VERDICTS, WITHIN, Evaluation
-from clipa.published.measured import ScaleRecords, a100_hours, recorded, trainings_behind, verdicts_of
+from clipa.published.measured import (
+    ScaleRecords,
+    a100_hours,
+    recorded,
+    recorded_scales,
+    scales_of,
+    trainings_behind,
+    verdicts_of,
+)
 from clipa.records import RecordError, published_records
 from clipa.render.claims_md import claims_page, errata_page, in_cell, plain, write
 from clipa.render.terminal import claims_report
@@ -29,12 +37,14 @@ def evaluation():
 
 @pytest.fixture(scope="module")
 def micro(evaluation):
-    return verdicts_of(evaluation, ScaleRecords("micro", recorded("micro"), evaluation.numbers))
+    return verdicts_of(evaluation, ScaleRecords("micro-v1", recorded("micro-v1"), evaluation.numbers))
 
 
 @pytest.fixture(scope="module")
-def pages(evaluation, micro):
-    return {"claims.md": claims_page(evaluation, {"micro": micro}), "errata.md": errata_page(evaluation)}
+def pages(evaluation):
+    scales = scales_of(evaluation, recorded_scales())
+    measured = {name: verdicts_of(evaluation, scale) for name, scale in scales.items()}
+    return {"claims.md": claims_page(evaluation, measured), "errata.md": errata_page(evaluation)}
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +224,7 @@ def test_recorded_seconds_are_summed_over_stages_of_the_same_run_only(evaluation
             for (run, stage), values in stages.items()
             for seed, value in enumerate(values)
         ]
-        scale = ScaleRecords("micro", numbers, evaluation.numbers)
+        scale = ScaleRecords("micro-v1", numbers, evaluation.numbers)
         return scale.seconds_of(trainings_behind([records[cell]]).stages)
 
     cell = f"table11.{run}.finetune.imagenet1k.acc1"
@@ -238,7 +248,7 @@ def test_the_report_lists_what_is_contradicted_in_100_columns(evaluation):
 
 
 def test_the_report_on_a_scale_lists_what_was_measured(micro):
-    text = claims_report("micro", None, False)
+    text = claims_report("micro-v1", None, False)
     assert max(map(len, text.splitlines())) <= 100
     for name, found in micro.items():
         assert (f"  {name}   " in text) == (found.verdict != "not attempted")
@@ -251,16 +261,16 @@ def test_the_report_as_json(evaluation, micro):
     assert [claim["id"] for claim in document["claims"]] == [
         result.claim.id for result in evaluation.results if result.verdict == WITHIN
     ]
-    measured = json.loads(claims_report("micro", None, True))
+    measured = json.loads(claims_report("micro-v1", None, True))
     assert [claim["id"] for claim in measured["claims"]] == list(micro)
-    assert all(claim["measured"]["scale"] == "micro" for claim in measured["claims"])
+    assert all(claim["measured"]["scale"] == "micro-v1" for claim in measured["claims"])
 
 
 @pytest.mark.parametrize(
     ("scale", "verdict", "message"),
     [
         (None, "wrong", "'wrong' is no verdict on published numbers: holds, "),
-        ("micro", "holds", "'holds' is no verdict on measured numbers: reproduced, "),
+        ("micro-v1", "holds", "'holds' is no verdict on measured numbers: reproduced, "),
     ],
 )
 def test_a_verdict_that_does_not_exist(scale, verdict, message):
@@ -269,5 +279,5 @@ def test_a_verdict_that_does_not_exist(scale, verdict, message):
 
 
 def test_a_scale_without_records():
-    with pytest.raises(RecordError, match=r"no accepted records of scale 'nano'.*micro"):
+    with pytest.raises(RecordError, match=r"no accepted records of scale 'nano'.*micro-v1"):
         claims_report("nano", None, False)

@@ -27,27 +27,27 @@ def edit(path: Path, old: str, new: str) -> None:
     ("file", "old", "new", "said"),
     [
         (
-            "scales/micro.yaml",
+            "scales/micro-v1.yaml",
             "batch_size",
             "bath_size",
             r"bath_size: unknown key \(did you mean batch_size\?\)",
         ),
         (
-            "scales/micro.yaml",
+            "scales/micro-v1.yaml",
             "samples: 51200",
             "samples: 51201",
             "samples 51201 is not a multiple",
         ),
-        ("scales/micro.yaml", "samples: 51200", "samples: many", r"pretrain\.samples: "),
-        ("scales/micro.yaml", "224: 48", "224: 50", r"image_sizes: 50 is not a multiple of patch_size 6"),
-        ("scales/micro.yaml", "B/16: {config", "B/15: {config", r"pretrain.base_lr: no value for B/15"),
-        ("scales/micro.yaml", "B/16: 1.12e-2, ", "", r"base_lr: no value for B/16"),
-        ("scales/micro.yaml", "patch_size: 6", "patch_size: [6", r"not valid YAML"),
+        ("scales/micro-v1.yaml", "samples: 51200", "samples: many", r"pretrain\.samples: "),
+        ("scales/micro-v1.yaml", "224: 48", "224: 50", r"image_sizes: 50 is not a multiple of patch_size 6"),
+        ("scales/micro-v1.yaml", "B/16: {config", "B/15: {config", r"pretrain.base_lr: no value for B/15"),
+        ("scales/micro-v1.yaml", "B/16: 1.12e-2, ", "", r"base_lr: no value for B/16"),
+        ("scales/micro-v1.yaml", "patch_size: 6", "patch_size: [6", r"not valid YAML"),
         (
             "scales/ci.yaml",
-            "extends: micro",
+            "extends: micro-v1",
             "extends: macro",
-            r"no scale 'macro' \(known: ci, micro, mini, paper\)",
+            r"no scale 'macro' \(known: ci, .*micro-v1, mini, paper\)",
         ),
     ],
 )
@@ -60,7 +60,7 @@ def test_a_mistake_in_a_scale(copied: Path, file: str, old: str, new: str, said:
 
 def test_a_mistake_on_the_command_line(copied: Path) -> None:
     with pytest.raises(ConfigError, match=r"config\.yaml: scal: unknown key \(did you mean scale\?\)"):
-        load_project({"scal": "micro"}, copied)
+        load_project({"scal": "micro-v1"}, copied)
     with pytest.raises(ConfigError, match=r"there is no experiment 'figure44'"):
         load_plan({"experiments": ["figure44"]}, copied.parent)
 
@@ -72,16 +72,16 @@ def test_a_mistake_in_an_experiment(copied: Path) -> None:
 
 
 def test_files_that_extend_each_other_in_a_circle(copied: Path) -> None:
-    edit(copied / "scales" / "micro.yaml", "about:", "extends: ci\nabout:")
+    edit(copied / "scales" / "micro-v1.yaml", "about:", "extends: ci\nabout:")
     with pytest.raises(ConfigError, match="circle"):
         load_scale("ci", copied)
 
 
 def test_an_extending_scale_overrides_key_by_key() -> None:
-    micro, ci = load_scale("micro"), load_scale("ci")
+    micro, ci = load_scale("micro-v1"), load_scale("ci")
     assert ci.pretrain.samples < micro.pretrain.samples
     assert ci.pretrain.base_lr == micro.pretrain.base_lr and ci.models == micro.models
-    assert (ci.name, micro.name) == ("ci", "micro")
+    assert (ci.name, micro.name) == ("ci", "micro-v1")
 
 
 @pytest.mark.parametrize("path", sorted((CONFIG / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
@@ -119,11 +119,11 @@ def test_every_experiment_says_where_how_and_what_to_expect(path: Path) -> None:
     ],
 )
 def test_a_value_that_cannot_work_is_refused(copied: Path, old: str, new: str, key: str) -> None:
-    file = copied / "scales" / "micro.yaml"
+    file = copied / "scales" / "micro-v1.yaml"
     file.write_text(file.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
     assert new.split("\n")[0] in file.read_text(encoding="utf-8")
-    with pytest.raises(ConfigError, match=rf"scales/micro\.yaml.*{key}") as raised:
-        load_scale("micro", copied)
+    with pytest.raises(ConfigError, match=rf"scales/micro-v1\.yaml.*{key}") as raised:
+        load_scale("micro-v1", copied)
     assert "\n" not in str(raised.value)
 
 
@@ -134,7 +134,7 @@ def test_a_value_that_cannot_work_is_refused(copied: Path, old: str, new: str, k
         ("seeds", [-1]),
         ("runs_directory", "x; touch P; true "),
         ("runs_directory", "results/recorded"),
-        ("runs_directory", "results/../results/recorded/micro"),
+        ("runs_directory", "results/../results/recorded/micro-v1"),
         ("data_directory", "$(touch P)"),
     ],
 )
@@ -144,7 +144,7 @@ def test_a_project_that_cannot_work_is_refused(copied: Path, key: str, value: ob
 
 
 def test_a_file_of_another_encoding_is_named(copied: Path) -> None:
-    (copied / "config.yaml").write_bytes("scale: micro # gro\xdf\n".encode("latin-1"))
+    (copied / "config.yaml").write_bytes("scale: micro-v1 # gro\xdf\n".encode("latin-1"))
     with pytest.raises(ConfigError, match=r"config\.yaml: not UTF-8"):
         load_project({}, copied)
 

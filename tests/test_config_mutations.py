@@ -202,7 +202,7 @@ def test_a_wrong_value_is_refused(root: Path, name: str, overrides: dict[str, An
     [
         case
         for case in cases()
-        if case[0].count("/") == 0 or case[0] in ("scales/micro.yaml", "experiments/demo.yaml")
+        if case[0].count("/") == 0 or case[0] in ("scales/micro-v1.yaml", "experiments/demo.yaml")
     ],
 )
 def test_a_file_that_cannot_be_read_is_named(
@@ -210,7 +210,7 @@ def test_a_file_that_cannot_be_read_is_named(
 ) -> None:
     file = root / "config" / name
     file.write_bytes(spoil(file.read_bytes()))
-    said = outcome(root, {"scale": "micro", "experiments": ["demo"]} if "demo" in name else overrides)
+    said = outcome(root, {"scale": "micro-v1", "experiments": ["demo"]} if "demo" in name else overrides)
     assert said is not None and str(file) in said and "\n" not in said and not Path("P").exists()
 
 
@@ -256,12 +256,12 @@ def test_a_file_that_cannot_be_read_is_named(
     ],
 )
 def test_what_does_not_fit_together_is_refused(root: Path, edits: dict[tuple, Any], said: str) -> None:
-    file = root / "config" / "scales" / "micro.yaml"
+    file = root / "config" / "scales" / "micro-v1.yaml"
     tree = yaml.safe_load(file.read_text(encoding="utf-8"))
     for path, value in edits.items():
         functools.reduce(lambda inner, key: inner[key], path[:-1], tree)[path[-1]] = value
     file.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
-    refusal = outcome(root, {"scale": "micro"})
+    refusal = outcome(root, {"scale": "micro-v1"})
     assert refusal is not None and re.search(said, refusal), refusal
     assert str(file) in refusal and "\n" not in refusal
 

@@ -193,15 +193,15 @@ def test_cpu_scales_count_cores_and_use_what_was_recorded(tree):
     (tree / RECORDED_DIRECTORY).symlink_to(ROOT / RECORDED_DIRECTORY)  # and no results/runs of this checkout
     plan = load_plan({"scale": "ci", "reuse_recorded": False}, tree)
     speed = throughput_of(plan)
-    assert devices_of(plan.scale) == 1 and "measured at scale micro" in speed.about
-    micro = load_plan({"scale": "micro", "reuse_recorded": False}, tree)
+    assert devices_of(plan.scale) == 1 and "measured at scale micro-v1" in speed.about
+    micro = load_plan({"scale": "micro-v1", "reuse_recorded": False}, tree)
     recorded = throughput_of(micro)
     stage = micro.job(parse_run("L16-resize64-truncation32"), 0).stages[0]
     seconds = [
         next(r for r in json.loads(path.read_text("utf-8"))["records"] if r["stage"] == "pretrain")[
             "provenance"
         ]["seconds"]
-        for path in (ROOT / RECORDED_DIRECTORY / "micro" / stage.run.slug).glob("*.json")
+        for path in (ROOT / RECORDED_DIRECTORY / "micro-v1" / stage.run.slug).glob("*.json")
     ]
     assert len(seconds) >= 3
     hours = recorded.hours(stage)
@@ -210,7 +210,7 @@ def test_cpu_scales_count_cores_and_use_what_was_recorded(tree):
 
 
 def test_without_any_record_a_cpu_scale_is_still_estimated(tree):
-    speed = throughput_of(load_plan({"scale": "micro"}, tree))
+    speed = throughput_of(load_plan({"scale": "micro-v1"}, tree))
     assert speed.source == "nominal" and "factor of two" in speed.about
 
 
@@ -360,7 +360,7 @@ def test_a_training_of_more_than_one_job_is_told(capsys, monkeypatch, tree):
     (tree / "slurm").unlink()
     said = " ".join(asked(capsys, "all", "--scale", "paper").split())
     assert "WARNING: nothing starts them again: slurm/config.yaml has no `slurm-requeue: true`" in said
-    assert "\njobs" not in asked(capsys, "measure_table11", "--scale", "micro")
+    assert "\njobs" not in asked(capsys, "measure_table11", "--scale", "micro-v1")
 
 
 @pytest.mark.parametrize(
@@ -379,7 +379,7 @@ def test_people_get_at_most_100_columns_and_every_assumption(words, capsys, monk
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("table99",), "clipa plan: table99: at scale micro the experiments fill"),
+        (("table99",), "clipa plan: table99: at scale micro-v1 the experiments fill"),
         (("--scale", "paper", "--gpus", "4"), "clipa plan: --gpus 4: one stage at scale paper takes 8 GPUs"),
         (("--price", "-1"), "clipa plan: --price -1: must not be negative"),
         (("--config", "seeds"), "clipa plan: --config seeds: expected KEY=VALUE"),

@@ -89,7 +89,7 @@ def test_classification_is_clip_benchmarks_number_at_every_stage(world):
         assert record["actual"]["patches"] == {"pretrain": 4, "finetune": 64}[stage.kind]
         assert (record["image_size"], record["patches"], record["image_tokens"]) == (64, 16, 17)
     record = records["finetune"]
-    assert record["id"] == "micro.S16-resize64-truncation32.finetune.imagenet1k.acc1.seed1"
+    assert record["id"] == "micro-v1.S16-resize64-truncation32.finetune.imagenet1k.acc1.seed1"
     assert record["dataset"]["name"] == "pictograms/v1/plain" and record["dataset"]["n"] == 60
     share = record["value"] / 100
     assert record["standard_error"] == pytest.approx(100 * (share * (1 - share) / 60) ** 0.5)

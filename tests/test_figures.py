@@ -86,7 +86,7 @@ def test_measured_points_have_means_and_intervals_over_seeds(three_seeds, one_se
 @pytest.mark.parametrize("number", [4, 9, 10])
 def test_measured_figures_say_what_they_show(number, three_seeds, one_seed, published):
     said = " ".join(texts(MODULES[number].draw(three_seeds, published)).copy()).replace("\n", " ")
-    for part in ("micro", "pictograms/v1/plain (n = 4000), not ImageNet", "3 seeds", "95 % over seeds"):
+    for part in ("micro-v1", "pictograms/v1/plain (n = 4000), not ImageNet", "3 seeds", "95 % over seeds"):
         assert part in said
     assert "ublished" in said
     said = " ".join(texts(MODULES[number].draw(one_seed))).replace("\n", " ")
@@ -126,7 +126,7 @@ def test_what_cannot_be_drawn_is_said(three_seeds, published, tmp_path):
     with pytest.raises(FigureError, match="no full-length baseline"):
         figure04.draw(three_seeds[three_seeds.image_reduction == "none"])
     lacking = [r for r in measured_grid(DROPS) if r["run"] != "S16-none-truncation32"]
-    with pytest.raises(FigureError, match=r"micro\.S16-resize112.*its full-length baseline"):
+    with pytest.raises(FigureError, match=r"micro-v1\.S16-resize112.*its full-length baseline"):
         figure04.draw(frame_of(lacking))
     with pytest.raises(FigureError, match="figure 11: the paper has none; there are figures 1, 2, 3, 4"):
         figures.make(11, [], [PUBLISHED], tmp_path / "figure11.pdf")

@@ -54,7 +54,7 @@ def measured():
 
 
 def micro_towers(record: dict) -> dict:
-    """The record as if the micro scale's own models had run."""
+    """The record as if the micro-v1 scale's own models had run."""
     width = {"S/16": 24, "B/16": 48, "L/16": 96}[record["model"]]
     return record | {"actual": record["actual"] | {"width": width, "layers": 3}}
 
@@ -179,7 +179,7 @@ def test_measured_benchmarks_are_drawn_fully(number, rows, measured, printed):
     # Of random masking: three models, four lengths and the baseline; beside them the drops that are in print.
     assert len(marks(drawn.axes[0])) == 3 * 5 + (3 if number == 5 else 0)
     said = texts(drawn)
-    assert "Measured at micro scale on pictograms/v1/of-" in said and "3 seeds" in said
+    assert "Measured at micro-v1 scale on pictograms/v1/of-" in said and "3 seeds" in said
     assert ("Open marks: the drops that the paper prints" in said) == (number == 5)
     table = MODULES[number].data(measured[number])
     row = table[(table.image_reduction == "random") & (table.patches == 16) & (table.model == "S/16")].iloc[0]
@@ -290,13 +290,13 @@ def test_figure_8_states_its_unit_and_both_sides_of_each_comparison(printed):
 
 def test_measured_compute_is_of_what_ran(measured, printed):
     table = figure08.data(measured[8]).set_index(["model", "image_tokens"])
-    towers = figure08._towers("micro", "B/16")
+    towers = figure08._towers("micro-v1", "B/16")
     both = 80_000 * towers.macs(4, 32) + 16_000 * towers.macs(64, 32)
     assert table.loc[("B/16", 17)].gflops == pytest.approx(both / 1e9)
     assert table.loc[("B/16", 197)].gflops == pytest.approx(80_000 * towers.macs(64, 32) / 1e9)
     left, right = draw(8, measured[8], printed[8]).axes
     assert (left.get_title(loc="left"), right.get_title(loc="left")) == (
-        "Measured (micro)",
+        "Measured (micro-v1)",
         "Published (paper)",
     )
     assert left.get_ylim()[1] < 50 < right.get_ylim()[1]
@@ -305,7 +305,8 @@ def test_measured_compute_is_of_what_ran(measured, printed):
 def test_compute_of_another_model_than_the_configured_is_refused():
     frame = frame_of(measured_grid({"resize64": (9, 7, 5)}))
     with pytest.raises(
-        FigureError, match=r"micro\.S16.*ran with width 48 and 3 layers, config/scales/micro.yaml has 24"
+        FigureError,
+        match=r"micro-v1\.S16.*ran with width 48 and 3 layers, config/scales/micro-v1.yaml has 24",
     ):
         figure08.data(frame)
 

@@ -141,4 +141,6 @@ def test_the_plan_says_what_fits(plan):
     asked = replace(plan, scale=plan.scale.model_copy(update={"pretrain": schedule}), _known={})
     wrong = cost_of(asked, "table14", 8, {})
     assert "1 stage cannot be trained so: B16-" in " ".join(report(wrong).split())
-    assert cost_of(load_plan({"scale": "micro", "reuse_recorded": False}), "table11", 2, {})["memory"] is None
+    assert (
+        cost_of(load_plan({"scale": "micro-v1", "reuse_recorded": False}), "table11", 2, {})["memory"] is None
+    )

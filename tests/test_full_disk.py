@@ -18,7 +18,7 @@ from clipa.cli import main
 ROOT = Path(__file__).parents[1]
 RUN = "S16-resize64-truncation8"
 TINY = {
-    "extends": "micro",
+    "extends": "micro-v1",
     "about": "four steps of sixteen",
     "data": {
         "world": {"training_images": 128, "images_per_shard": 32, "test_images_plain": 60, "test_images": 48},

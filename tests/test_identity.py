@@ -492,7 +492,7 @@ def test_a_machine_that_draws_other_bytes_says_so_and_its_records_are_refused(tm
         accept(["records.json"], tiny_scale(), "recorded", knows_commit=known)
 
 
-def test_the_recorded_results_were_trained_on_the_world_that_micro_names():
+def test_the_recorded_results_were_trained_on_the_world_that_micro_v1_names():
     text, code = verify.report([ROOT / "results" / "recorded"])
     assert code == 0, text
 

@@ -103,7 +103,7 @@ class Touch:
 @pytest.mark.parametrize("ending", ["pyd", "pickle", "npy", "pth", "ten"])
 def test_a_member_that_unpickles_is_not_decoded(root, ending):
     before, mark = evaluated(root), root / "executed"
-    shutil.rmtree(root / "runs" / "micro" / RUN.slug / "evaluation")
+    shutil.rmtree(root / "runs" / "micro-v1" / RUN.slug / "evaluation")
     bomb = pickle.dumps(Touch(str(mark)))
 
     def with_bombs(members):
@@ -357,13 +357,13 @@ def test_the_recorded_results_fit():
         ({"stage_fingerprint": "896b14b8b95d"}, "trained as 896b14b8b95d"),
         (
             {"dataset": {"name": "ImageNet-1k"}},
-            "data set is ImageNet-1k; at scale micro, imagenet1k is measured on",
+            "data set is ImageNet-1k; at scale micro-v1, imagenet1k is measured on",
         ),
         ({"provenance": {"commit": "0" * 40}}, "commit 000000000000 is not in this repository"),
     ],
 )
 def test_a_tampered_record_does_not_fit(tmp_path, change, says):
-    name = "results/recorded/micro/S16-resize64-truncation32"
+    name = "results/recorded/micro-v1/S16-resize64-truncation32"
     [source] = (ROOT / name).glob("seed0-*.json")
     content = json.loads(source.read_text(encoding="utf-8"))
     for key, value in change.items():
@@ -379,7 +379,7 @@ def test_a_tampered_record_does_not_fit(tmp_path, change, says):
 def test_a_copy_is_checked_wherever_it_is(tmp_path):
     """Also below a folder of another name, and a file of another name; what holds nothing to check is no success."""
     name = "S16-resize64-truncation32"
-    shutil.copytree(ROOT / "results" / "recorded" / "micro" / name, tmp_path / "copy" / "micro" / name)
+    shutil.copytree(ROOT / "results" / "recorded" / "micro-v1" / name, tmp_path / "copy" / "micro-v1" / name)
     text, code = report([tmp_path / "copy"])
     assert code == 0 and re.search(r"(?m)^record +[1-9]\d* +0$", text), text
     file = next((tmp_path / "copy").rglob("seed0-*.json"))

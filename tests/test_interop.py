@@ -31,7 +31,7 @@ ENVIRONMENT = {
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> tuple[Path, Path]:
-    """(Folder of 256 drawn samples in four shards, exported micro model at resize 64)."""
+    """(Folder of 256 drawn samples in four shards, exported micro-v1 model at resize 64)."""
     root = tmp_path_factory.mktemp("world")
     scale = small_scale(training_images=256, images_per_shard=64)
     project = draw_small_world(scale, root, ())

@@ -36,8 +36,8 @@ def test_three_seeds_give_students_interval_and_a_verdict():
         drops = []
         for model in MODELS:
             name = model.replace("/", "")
-            full = by_id[f"micro.{name}-none-truncation32.pretrain.imagenet1k.acc1.seed{seed}"]
-            short = by_id[f"micro.{name}-resize64-truncation32.finetune.imagenet1k.acc1.seed{seed}"]
+            full = by_id[f"micro-v1.{name}-none-truncation32.pretrain.imagenet1k.acc1.seed{seed}"]
+            short = by_id[f"micro-v1.{name}-resize64-truncation32.finetune.imagenet1k.acc1.seed{seed}"]
             drops.append(full["value"] - short["value"])
         slopes.append(numpy.polyfit(numpy.log10([SIZES[m][2] for m in MODELS]), drops, 1)[0])
     half = 3.182446 * numpy.std(slopes, ddof=1) / 2
@@ -89,7 +89,7 @@ def test_two_models_are_not_enough_for_a_verdict():
 def test_an_incomplete_seed_is_left_out_and_said():
     records = measured_grid({"resize64": (10, 7, 3)}, seeds=(0, 1, 2, 3))
     lacking = [
-        r for r in records if r["id"] != "micro.L16-resize64-truncation32.finetune.imagenet1k.acc1.seed2"
+        r for r in records if r["id"] != "micro-v1.L16-resize64-truncation32.finetune.imagenet1k.acc1.seed2"
     ]
     summary = law.summarise(lacking)
     assert summary.lengths[0].seeds == (0, 1, 3) and summary.lengths[0].left_out == (2,)
@@ -112,7 +112,7 @@ def test_a_short_text_drops_from_the_same_reduction_at_32_tokens():
     assert summary.lengths[0].drops["S/16"].mean == pytest.approx(3.0, abs=1.5)
     assert summary.text_lengths[1].drops["S/16"].mean == pytest.approx(30.0, abs=2.5)
     by_id = {record["id"]: record for record in texts}
-    pair = [by_id[f"micro.S16-resize112-block{n}.finetune.imagenet1k.acc1.seed1"] for n in (32, 4)]
+    pair = [by_id[f"micro-v1.S16-resize112-block{n}.finetune.imagenet1k.acc1.seed1"] for n in (32, 4)]
     assert float(law.item_drops(*pair).mean()) == pytest.approx(paired_drop(*map(correct_items, pair))[0])
     text = law.report(summary)
     assert "Drop from the same reduction at 32" in text and "text block 16, 4" in " ".join(text.split())

@@ -211,7 +211,7 @@ def test_gelu_is_exact_or_the_tanh_approximation(recipe: str) -> None:
 @pytest.mark.parametrize("recipe", ["tanh", "moco-v3"])
 def test_a_convnext_has_neither(recipe: str) -> None:
     with pytest.raises(ConfigError, match=rf"ConvNeXt-T-resize64-truncation32-{recipe}: .* a ConvNeXt"):
-        stages_of(parse_run(f"ConvNeXt-T-resize64-truncation32-{recipe}"), load_scale("micro"), 0)
+        stages_of(parse_run(f"ConvNeXt-T-resize64-truncation32-{recipe}"), load_scale("micro-v1"), 0)
 
 
 def test_text_positions_are_stretched() -> None:

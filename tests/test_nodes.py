@@ -282,12 +282,21 @@ def test_snakemake_submits_a_job_of_two_nodes(root: Path, slurm, spread: Stage) 
     shutil.copytree(TESTS.parent / "config", tree / "config")
     scale = spread.scale.model_dump(mode="json", exclude={"name", "config_directory"})
     scale["experiments"], scale["resources"]["gpus"] = ["table11"], 2
-    (tree / "config" / "scales" / "micro.yaml").write_text(yaml.safe_dump(scale), encoding="utf-8")
+    (tree / "config" / "scales" / "micro-v1.yaml").write_text(yaml.safe_dump(scale), encoding="utf-8")
     places = f"runs_directory={root}/workflow", f"data_directory={root}/data"
     target = root / "workflow" / spread.directory / "stage.json"
     options = ["--profile", "slurm", "--slurm-init-seconds-before-status-checks", "2"]
     own = {name: value for name, value in slurm.environment.items() if name != "PYTHONPATH"}
-    command = [sys.executable, "-m", "snakemake", str(target), *options, "--config", "scale=micro", *places]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        str(target),
+        *options,
+        "--config",
+        "scale=micro-v1",
+        *places,
+    ]
     done = subprocess.run(command, cwd=tree, env=own, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert torch.equal(made(root, "workflow", spread)[1], made(root, "spread", spread)[1])

@@ -13,7 +13,7 @@ import pytest
 from clipa.published import citation
 from clipa.published.claims import Evaluation
 from clipa.published.errata import ROUNDING, about, errata_of
-from clipa.published.measured import ScaleRecords, recorded
+from clipa.published.measured import recorded, recorded_scales, scales_of
 from clipa.published.search import matches, record_terms, terms_of
 from clipa.records import published_records
 from clipa.render import numbers_page
@@ -115,7 +115,7 @@ def test_every_published_number_has_a_row_that_says_it(static, records):
 
 def test_measured_means_stand_beside_the_published_number_of_the_same_run(static):
     by_id = {row.attributes["id"]: row for row in rows(static)}
-    micro = recorded("micro")
+    micro = recorded("micro-v1")
     values = [
         record["value"]
         for record in micro
@@ -127,7 +127,7 @@ def test_measured_means_stand_beside_the_published_number_of_the_same_run(static
     beside = by_id[RESIZE64].of_class("m")[0]
     assert len(values) >= 3
     assert f"{mean:.1f} ± {error:.1f} %" in beside.text
-    assert f"micro, {len(values)} seeds" in beside.text
+    assert f"micro-v1, {len(values)} seeds" in beside.text
     own = by_id[beside.all("a")[0].attributes["href"].removeprefix("#")]
     assert f"{mean:.1f} ± {error:.1f}" in own.of_class("m")[0].text
 
@@ -135,10 +135,10 @@ def test_measured_means_stand_beside_the_published_number_of_the_same_run(static
 def test_measured_means_do_not_stand_beside_another_recipe(records):
     """Tables 1, 6 and 7 have this run with recipes; Table 7's baseline is the study's."""
     run = "L16-resize64-truncation16"
-    (like,) = [one for one in recorded("micro") if one["run"] == "L16-resize64-truncation32"][:1]
+    (like,) = [one for one in recorded("micro-v1") if one["run"] == "L16-resize64-truncation32"][:1]
     record = {**like, "run": run, "stage": "finetune", "text_tokens": 16}
-    record["id"] = f"micro.{run}.finetune.imagenet1k.acc1.seed0"
-    page = read(numbers_page.render(records, {"micro": [record]}))
+    record["id"] = f"micro-v1.{run}.finetune.imagenet1k.acc1.seed0"
+    page = read(numbers_page.render(records, {"micro-v1": [record]}))
     marks = (run, "table6.", "table7.")
     of_run = [row for row in rows(page) if any(mark in row.attributes["id"] for mark in marks)]
     assert len(of_run) > 10
@@ -149,9 +149,9 @@ def test_measured_means_do_not_stand_beside_another_recipe(records):
     other = {
         **record,
         "recipe": "clipa-batch7k",
-        "id": f"micro.{run}-clipa-batch7k.finetune.imagenet1k.acc1.seed0",
+        "id": f"micro-v1.{run}-clipa-batch7k.finetune.imagenet1k.acc1.seed0",
     }
-    page = read(numbers_page.render(records, {"micro": [other]}))
+    page = read(numbers_page.render(records, {"micro-v1": [other]}))
     filled = [row.attributes["id"] for row in rows(page) if row.of_class("m")[0].text]
     filled = [name for name in filled if name.startswith("table")]
     cases = ("gap-jitter-batch7k", "gap-jitter-pytorch-batch7k")  # one implementation here
@@ -163,8 +163,9 @@ def test_measured_means_do_not_stand_beside_another_recipe(records):
 
 def test_every_measured_record_has_an_anchor(static):
     anchors = {span.attributes.get("id") for row in rows(static) for span in row.all("span")}
-    for record in recorded("micro"):
-        assert record["id"] in anchors
+    for scale in recorded_scales():
+        for record in recorded(scale):
+            assert record["id"] in anchors
 
 
 def test_links_on_the_page_lead_somewhere(static):
@@ -203,7 +204,7 @@ def test_page_is_accessible_without_and_with_script(static):
 
 def test_claims_and_errata_are_all_there(static, records):
     evaluation = Evaluation(records)
-    scales = {"micro": ScaleRecords("micro", recorded("micro"), evaluation.numbers)}
+    scales = scales_of(evaluation, recorded_scales())
     claims = numbers_page.claim_entries(evaluation, scales)
     items = {item.attributes["id"]: item for item in static.of_class("claims")[0].all("li")}
     assert len(items) == len(claims) > 150

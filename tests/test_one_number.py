@@ -16,7 +16,7 @@ from printed_latex import place, read_back, records_of
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-FILES = sorted((ROOT / "results" / "recorded" / "micro").glob("**/*.json"))
+FILES = sorted((ROOT / "results" / "recorded" / "micro-v1").glob("**/*.json"))
 # A suite measures the plain set again, with the same outcome: one record an id.
 RECORDS = list({record["id"]: record for file in FILES for record in read_records(file)}.values())
 
@@ -43,7 +43,7 @@ def accuracy_of(run: Run, recipe: str = "study") -> str:
     slug = run.slug if recipe == "study" else f"{run.slug}-{recipe}"
     stages = {r["stage"] for r in RECORDS if run_name(r) == slug}
     stage = "finetune" if "finetune" in stages else "pretrain"
-    return f"micro.{slug}.{stage}.imagenet1k.acc1"
+    return f"micro-v1.{slug}.{stage}.imagenet1k.acc1"
 
 
 def run_of(model: str, label: str) -> Run:
@@ -91,7 +91,7 @@ def in_table(path: Path):
                 continue  # a row or column that nothing fills is left out
             if found := re.match(r"\$(\S+) \\pm (\S+)\$", entry.text):
                 for run in filling(record):
-                    identity = f"micro.{run}.{record['stage']}.{record['benchmark']}.{record['metric']}"
+                    identity = f"micro-v1.{run}.{record['stage']}.{record['benchmark']}.{record['metric']}"
                     if any(name_of(r) == identity for r in RECORDS):
                         yield identity, f"{found[1]} ± {found[2]}"
 
@@ -102,14 +102,14 @@ def in_numbers_page():
     number = r"-?[\d.]+(?: ± [\d.]+)?"
     for start, end in (('<a href="#', "</a>"), ('<tr id="', "</b>")):
         between = ">" if end == "</a>" else r"[^>]*><th[^>]*><b>"
-        pattern = rf'{start}(micro\.[^"]+?)(?:\.seed\d+)?"{between}({number}){end}'
+        pattern = rf'{start}(micro-v1\.[^"]+?)(?:\.seed\d+)?"{between}({number}){end}'
         for identity, text in re.findall(pattern, page):
             yield identity, html.unescape(text)
 
 
 def in_figure_data():
     """(id without seed, mean, low, high) of the measured accuracies in the figures' data: Figures 8 and 10."""
-    for path in sorted((ROOT / "figures" / "micro" / "data").glob("*.csv")):
+    for path in sorted((ROOT / "figures" / "micro-v1" / "data").glob("*.csv")):
         with open(path, encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 if row["source"] != "measured" or not row.get("value"):
@@ -128,7 +128,7 @@ def test_every_measurement_is_printed_as_one_number(estimates):
     printed: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     sources = {page.name: in_pages(page) for page in PAGES}
     sources |= {
-        f"{path.name}": in_table(path) for path in sorted((ROOT / "tables" / "micro").glob("table*.tex"))
+        f"{path.name}": in_table(path) for path in sorted((ROOT / "tables" / "micro-v1").glob("table*.tex"))
     }
     sources["numbers.html"] = in_numbers_page()
     for source, found in sources.items():
@@ -176,7 +176,9 @@ def drops_in_found() -> dict[tuple[str, str], str]:
 def test_drops_are_the_same_in_the_report_and_behind_figures_4_7_and_9():
     printed, compared = drops_in_found(), 0
     for name in ("figure4", "figure7", "figure9"):
-        with open(ROOT / "figures" / "micro" / "data" / f"{name}.csv", encoding="utf-8", newline="") as file:
+        with open(
+            ROOT / "figures" / "micro-v1" / "data" / f"{name}.csv", encoding="utf-8", newline=""
+        ) as file:
             rows = [row for row in csv.DictReader(file) if row["source"] == "measured" and row["interval"]]
         for row in rows:
             if name == "figure7":

@@ -12,7 +12,7 @@ from clipa.records import published_records
 from clipa.stages import Stage, measured_stages, recorded_suite_path, stages_of
 from clipa.study import parse_run
 
-PAPER, MICRO = load_scale("paper"), load_scale("micro")
+PAPER, MICRO = load_scale("paper"), load_scale("micro-v1")
 ROOT = Path(__file__).parents[1]
 TREES = (1, 2, 3, 6, 7, 8, 9, 10, 14)
 NEGCLIP = "B16-resize112-truncation16-negclip"
@@ -181,7 +181,7 @@ def test_negclip_sees_cocos_images_five_times() -> None:
     assert paper(NEGCLIP)[-1].peak_lr == pytest.approx(1e-6)
 
 
-def test_at_micro_negclip_is_what_was_recorded() -> None:
+def test_at_micro_v1_negclip_is_what_was_recorded() -> None:
     """With the augmentation of the fine-tuning before it."""
     stages = stages_of(parse_run(NEGCLIP), MICRO, 0)
     assert stages[-1].augmentation == stages[-2].augmentation
@@ -196,7 +196,7 @@ def test_runs_of_several_recipes_share_their_stages() -> None:
     assert len({stages[-1].directory for stages in runs}) == 15
 
 
-def test_at_micro_every_data_source_is_the_one_world() -> None:
+def test_at_micro_v1_every_data_source_is_the_one_world() -> None:
     two = [
         stages_of(parse_run(f"H14-resize84-truncation8-{data}-2.56B-128M"), MICRO, 0)
         for data in ("laion400m", "laion2b")
@@ -205,7 +205,7 @@ def test_at_micro_every_data_source_is_the_one_world() -> None:
     assert two[0][0].directory == two[1][0].directory
 
 
-def test_at_micro_ratios_are_the_papers() -> None:
+def test_at_micro_v1_ratios_are_the_papers() -> None:
     first, second, third = stages_of(parse_run("H14-resize84-truncation8-laion2b-12.8B-512M-128M"), MICRO, 0)
     assert [stage.patches for stage in (first, second, third)] == [9, 64, 144]
     assert (second.kept_patches, third.kept_patches) == (45, 86)
@@ -216,7 +216,9 @@ def test_at_micro_ratios_are_the_papers() -> None:
     small = stages_of(parse_run("L16-resize64-truncation16-clipa-batch7k"), MICRO, 0)[1].schedule
     assert small.batch_size == 8  # 7 is no multiple of the eight lanes
     wide = MICRO.model_copy(update={"processes": 16})
-    with pytest.raises(ConfigError, match=r"micro\.yaml: processes: 16 do not divide the batch of 8 of L16"):
+    with pytest.raises(
+        ConfigError, match=r"micro-v1\.yaml: processes: 16 do not divide the batch of 8 of L16"
+    ):
         stages_of(parse_run("L16-resize64-truncation16-clipa-batch7k"), wide, 0)
 
 

@@ -1,4 +1,4 @@
-"""What the accepted records of the micro scale must say for the artifact to stand: they are there, they are what the
+"""What the accepted records of the micro-v1 scale must say for the artifact to stand: they are there, they are what the
 configuration would measure, and the world does what docs/world.md promises.
 """
 
@@ -12,7 +12,7 @@ from clipa.plan import load_plan
 from clipa.records import read_records
 
 ROOT = Path(__file__).parents[1]
-PLAN = load_plan({"scale": "micro"}, ROOT)
+PLAN = load_plan({"scale": "micro-v1"}, ROOT)
 SHIFTED = ("imagenet-r", "imagenet_sketch", "imagenet-a", "objectnet")
 
 

@@ -65,7 +65,7 @@ def check(*records):
 
 
 def test_valid_records_pass_and_survive_the_file(tmp_path, record, published):
-    assert record["id"] == "micro.S16-none-truncation32.pretrain.imagenet1k.acc1.seed0"
+    assert record["id"] == "micro-v1.S16-none-truncation32.pretrain.imagenet1k.acc1.seed0"
     assert published["id"] == "table11.S16-none-truncation32.pretrain.imagenet1k.acc1"
     path = tmp_path / "records.json"
     write_records(path, [record, published])
@@ -94,7 +94,7 @@ def test_a_wrong_measured_record_is_refused_in_one_line(record, change, said):
     with pytest.raises(RecordError) as caught:
         check(record | change)
     message = str(caught.value)
-    assert message.startswith("some.json: record micro.S16-none-truncation32")
+    assert message.startswith("some.json: record micro-v1.S16-none-truncation32")
     assert said in message and "\n" not in message
 
 
@@ -310,7 +310,7 @@ MEASURED = {
     "seconds": nested("provenance", seconds=-1),
 }
 PUBLISHED = {
-    "scale": setting(scale="micro"),
+    "scale": setting(scale="micro-v1"),
     "unit": setting(unit="metres"),
     "nowhere": setting(table=None),
     "no row": setting(row=None),

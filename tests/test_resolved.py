@@ -16,7 +16,7 @@ from small_training import resolved, tiny_stages
 RUN = "S16-block49-syntax16"
 
 
-@pytest.mark.parametrize("scale", ["ci", "micro", "mini", "paper"])
+@pytest.mark.parametrize("scale", ["ci", "micro-v1", "mini", "paper"])
 def test_every_stage_of_every_scale_reads_the_same_from_its_content(scale: str) -> None:
     """Content and fingerprint are the stage's, byte for byte; what content leaves out has the stage's value."""
     plan = load_plan({"scale": scale})
@@ -65,7 +65,7 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
         assert path == tmp_path / "runs" / stage.directory / "stage.resolved.json"
         assert read(path) == resolved(stage, tmp_path)
     pretrain = resolve(tiny_stages()[0], Project()).model_dump(mode="json")
-    assert pretrain["parent"] is None and pretrain["directory"].startswith("results/runs/micro/S16-")
+    assert pretrain["parent"] is None and pretrain["directory"].startswith("results/runs/micro-v1/S16-")
 
 
 @pytest.mark.parametrize(

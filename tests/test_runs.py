@@ -16,7 +16,7 @@ STUDIED = ["table11", "table12", "table13", "table15"]  # §3 and §4; tests/tes
 
 
 def scale(**changes: object) -> Scale:
-    values = load_scale("micro").model_dump()
+    values = load_scale("micro-v1").model_dump()
     for path, value in changes.items():
         *parents, key = path.split("__")
         inner = values
@@ -134,7 +134,7 @@ def test_fingerprints_ignore_the_order_of_keys() -> None:
 
 
 def test_a_run_named_twice_exists_once() -> None:
-    plan = load_plan({"scale": "micro", "experiments": ["demo", "ci", "table11"]})
+    plan = load_plan({"scale": "micro-v1", "experiments": ["demo", "ci", "table11"]})
     assert len(plan.runs()) == 45 == len(set(plan.runs()))
     assert [run.slug for run in plan.runs()][:3] == [
         "S16-none-truncation32",
@@ -194,4 +194,4 @@ def test_what_a_scale_does_not_have_is_named() -> None:
 
 def test_records_are_kept_by_the_last_stages_fingerprint() -> None:
     stages = stages_of(parse_run(RESIZE64), scale(), 3)
-    assert recorded_path(stages).as_posix() == f"micro/{RESIZE64}/seed3-{stages[-1].fingerprint}.json"
+    assert recorded_path(stages).as_posix() == f"micro-v1/{RESIZE64}/seed3-{stages[-1].fingerprint}.json"

@@ -169,8 +169,8 @@ def test_a_lanes_rows_of_noise_are_those_of_its_positions(stride: int) -> None:
 
 
 def test_a_stage_names_scaled_decoding_and_nothing_else_in_its_content() -> None:
-    scale = load_scale("micro", ROOT / "config")
-    [stage, *_] = next(iter(load_plan({"scale": "micro"}, ROOT).jobs("figure4"))).stages
+    scale = load_scale("micro-v1", ROOT / "config")
+    [stage, *_] = next(iter(load_plan({"scale": "micro-v1"}, ROOT).jobs("figure4"))).stages
     data = scale.data.model_copy(update={"decode": "scaled"})
     other = replace(stage, scale=scale.model_copy(update={"data": data}))
     assert "decode" not in stage.content
@@ -181,7 +181,7 @@ def test_a_stage_names_scaled_decoding_and_nothing_else_in_its_content() -> None
 def test_the_papers_scale_decodes_scaled_and_the_recorded_ones_do_not() -> None:
     paper = load_scale("paper", ROOT / "config")
     assert {data.decode for data in (paper.data, *paper.sources.values())} == {"scaled"}
-    assert {load_scale(name, ROOT / "config").data.decode for name in ("micro", "ci", "mini")} == {"full"}
+    assert {load_scale(name, ROOT / "config").data.decode for name in ("micro-v1", "ci", "mini")} == {"full"}
 
 
 def test_resident_data_is_kept_as_stored() -> None:

@@ -384,8 +384,8 @@ def test_activation_checkpointing_is_configured(tmp_path: Path) -> None:
             is value
         )
     (tmp_path / "scales").mkdir()
-    text = (CONFIG / "scales" / "micro.yaml").read_text(encoding="utf-8")
+    text = (CONFIG / "scales" / "micro-v1.yaml").read_text(encoding="utf-8")
     wrong = text.replace("pretrain:\n", "pretrain:\n  activation_checkpointing: some\n", 1)
-    (tmp_path / "scales" / "micro.yaml").write_text(wrong, encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"micro\.yaml: pretrain\.activation_checkpointing"):
-        load_scale("micro", tmp_path)
+    (tmp_path / "scales" / "micro-v1.yaml").write_text(wrong, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"micro-v1\.yaml: pretrain\.activation_checkpointing"):
+        load_scale("micro-v1", tmp_path)

@@ -30,7 +30,7 @@ from clipa.train import INTERRUPTED, NonFinite
 ROOT = Path(__file__).parents[1]
 RUN = "S16-resize64-syntax8"
 TINY = {
-    "extends": "micro",
+    "extends": "micro-v1",
     "about": "twelve steps of sixteen",
     "data": {
         "world": {"training_images": 256, "images_per_shard": 32, "test_images_plain": 60, "test_images": 48},
@@ -226,7 +226,7 @@ def test_foreign_and_damaged_archives_are_refused_and_nothing_is_overwritten(
     out.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="cannot be read"):
         unpack(out, plan)
-    for name in ("../outside", "micro/records.json"):
+    for name in ("../outside", "micro-v1/records.json"):
         with tarfile.open(out, "w:gz") as foreign:
             foreign.add(home / "config" / "config.yaml", name)
         with pytest.raises(ValueError, match="not an archive of this scale"):

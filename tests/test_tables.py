@@ -311,7 +311,7 @@ def test_make_opens_the_files_of_its_table_only(tmp_path):
         make(1, [], absent, tmp_path / "tables" / "table1.tex")
     write_records(tmp_path / "records.json", measured_grid({"resize64": (10, 7, 5)}, n=200))
     beside = make(11, [tmp_path / "records.json"], [PUBLISHED / "table11.json"], tmp_path / "measured.tex")
-    assert "measured, scale micro" in beside.read_text(encoding="utf-8")
+    assert "measured, scale micro-v1" in beside.read_text(encoding="utf-8")
 
 
 def test_tracked_tables_are_what_the_code_makes(tmp_path):

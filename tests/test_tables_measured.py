@@ -28,11 +28,11 @@ def test_measured_cells_stand_beside_published_ones(measured):
     assert table.rows[0][3].text == "--" and "(56.7)" in table.rows[0][4].text
     words = " ".join(latex.split())
     for part in (
-        "measured at the micro scale on pictograms/v1/plain ($n = 4000$)",
+        "measured at the micro-v1 scale on pictograms/v1/plain ($n = 4000$)",
         "not comparable",
         "mean over 3 seeds",
         "over seeds",
-        r"\label{tab:table11-micro}",
+        r"\label{tab:table11-micro-v1}",
     ):
         assert part in words
     assert not any(entry.bold for row in table.rows for entry in row) and "Bold" not in latex
@@ -85,7 +85,7 @@ def test_a_wide_measured_table_goes_model_by_model():
     ]
     latex = render(15, records_of(15), records)
     assert [len(table.heads) for table in read_back(latex)] == [10, 10, 10]
-    assert re.findall(r"\\label\{tab:(.*)\}", latex) == [f"table15-micro-{m}16" for m in "SBL"]
+    assert re.findall(r"\\label\{tab:(.*)\}", latex) == [f"table15-micro-v1-{m}16" for m in "SBL"]
     assert latex.count("(48.60)") == 1 and latex.count(r" \pm 5.5") == 420
 
 

@@ -148,7 +148,9 @@ def test_aro_is_converted_and_not_asked_of_clip_benchmark(tree):
 
 
 def test_measuring_plans_every_stage_of_every_seed(tree):
-    jobs, said = plan(tree, "measure_figure4", "-n", "-p", "--config", "scale=micro", "reuse_recorded=false")
+    jobs, said = plan(
+        tree, "measure_figure4", "-n", "-p", "--config", "scale=micro-v1", "reuse_recorded=false"
+    )
     assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"]) == (27, 18, 27)
     commands = re.findall(r"python -m clipa (.*?)(?: > \S+ 2>&1)?$", said, re.M)
     verbs = {
@@ -160,21 +162,21 @@ def test_measuring_plans_every_stage_of_every_seed(tree):
 
 def test_recorded_cells_are_not_planned(tree):
     """A clone reuses accepted records of the same fingerprint; a cell without one is planned, and no other."""
-    asked = load_plan({"scale": "micro"}, tree)
+    asked = load_plan({"scale": "micro-v1"}, tree)
     first, *others = asked.jobs()
     for job in others:
         path = tree / RECORDED_DIRECTORY / job.recorded_path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}", encoding="utf-8")
     missing = first.stages
-    jobs, said = plan(tree, "measure_figure4", "-n", "--config", "scale=micro")
+    jobs, said = plan(tree, "measure_figure4", "-n", "--config", "scale=micro-v1")
     assert jobs["pretrain"] == 1 and jobs["evaluate"] == 1 and jobs.get("finetune", 0) == len(missing) - 1
     assert missing[-1].fingerprint in said
 
     path = tree / RECORDED_DIRECTORY / first.recorded_path
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("{}", encoding="utf-8")
-    jobs, _ = plan(tree, "measure_figure4", "-n", "--config", "scale=micro")
+    jobs, _ = plan(tree, "measure_figure4", "-n", "--config", "scale=micro-v1")
     assert not TRAINING & set(jobs) and jobs["draw_measured_figure"] == 1
 
 
@@ -199,13 +201,13 @@ def test_what_is_newer_than_the_vocabulary_hides_no_training(tree):
 
 
 def test_a_typo_is_one_line_that_names_key_and_file(tree):
-    file = tree / "config" / "scales" / "micro.yaml"
+    file = tree / "config" / "scales" / "micro-v1.yaml"
     file.write_text(file.read_text(encoding="utf-8").replace("precision:", "precison:"), encoding="utf-8")
     done = snakemake(tree, "-n")
     assert done.returncode != 0
     lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
     assert lines[0].startswith("Using workflow specific profile")  # Snakemake's own
-    assert lines[1:] == ["config/scales/micro.yaml: precison: unknown key (did you mean precision?)"]
+    assert lines[1:] == ["config/scales/micro-v1.yaml: precison: unknown key (did you mean precision?)"]
 
 
 def test_lint_finds_nothing(tree):

@@ -432,7 +432,7 @@ def _each_once(values: list[int]) -> list[int]:
 class Project(Strict):
     """``config/config.yaml``, with what the command line's --config overrides."""
 
-    scale: str = "micro"
+    scale: str = "micro-v1"
     seeds: Annotated[
         list[Annotated[int, Number, Field(ge=0, lt=2**31)]], Field(min_length=1), AfterValidator(_each_once)
     ] = Field(default=[0, 1, 2])

@@ -21,7 +21,7 @@ from clipa.locks import lock_holder
 from clipa.plan import Plan, load_plan
 from clipa.progress import Overall, clock
 
-SCALES = {"full": "micro", "ci": "ci"}
+SCALES = {"full": "micro-v1", "ci": "ci"}
 RESULTS = [*(f"figures/figure{number}.png" for number in (4, 9, 10)), "tables/table11.tex", "report.html"]
 TARGETS = ["data", *(f"measure_{Path(name).stem}" for name in RESULTS[:-1])]
 
@@ -38,7 +38,7 @@ with directory_lock(Path(sys.argv[1]), "the demo"):
 
 
 def demo(size: str = "full") -> int:
-    """Measure the law at the scale of ``size`` (``full``: micro, ``ci``: does it run at all); the exit code.
+    """Measure the law at the scale of ``size`` (``full``: micro-v1, ``ci``: does it run at all); the exit code.
 
     0: finished, also when nothing was left to do; 1: a job failed; 130: interrupted.
     """

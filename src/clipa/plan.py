@@ -204,7 +204,7 @@ class Plan:
 
     @property
     def measured_directory(self) -> Path:
-        """What jobs write at this scale: ``results/runs/micro``."""
+        """What jobs write at this scale: ``results/runs/micro-v1``."""
         return Path(self.project.runs_directory, self.scale.name)
 
     def stage_file(self, stage: Stage) -> Path:

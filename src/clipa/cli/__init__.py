@@ -18,9 +18,9 @@ _ABOUT = """\
 The inverse scaling law for CLIP training (arXiv:2305.07017), executable.
 
 Snakemake calls these commands in the right order; start there:
-  snakemake figures/figure4.pdf                    a figure from the published numbers, in seconds
-  snakemake measure_figure4 --config scale=micro   the same from measured numbers
-  make demo                                        the law measured at a small scale, with a progress bar
+  snakemake figures/figure4.pdf                       a figure from the published numbers, in seconds
+  snakemake measure_figure4 --config scale=micro-v1   the same from measured numbers
+  make demo                                           the law measured at a small scale, with a progress bar
 
 Useful by themselves: cite, claims, law, compare, plan. `clipa COMMAND --help` has an example of each.
 """

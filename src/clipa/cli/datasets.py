@@ -12,7 +12,7 @@ from clipa.cli.verbs import add_verb, project_of
 def add_verbs(verbs) -> None:
     """Add the verbs of this module to a parser's verbs."""
     draw = add_verb(
-        verbs, "draw", _draw, "draw the embedded world: training shards and test sets", "all --scale micro"
+        verbs, "draw", _draw, "draw the embedded world: training shards and test sets", "all --scale micro-v1"
     )
     draw.add_argument(
         "what", help="train, the name of a test set (plain, fresh, …), all, or sheet (docs/world.png)"
@@ -50,10 +50,10 @@ def add_verbs(verbs) -> None:
         "--unpinned", action="store_true", help="also without a digest or revision there; prints what came"
     )
     add_verb(
-        verbs, "vocabulary", _vocabulary, "make the vocabulary from the training captions", "--scale micro"
+        verbs, "vocabulary", _vocabulary, "make the vocabulary from the training captions", "--scale micro-v1"
     )
     annotate = add_verb(
-        verbs, "annotate", _annotate, "tag parts of speech in the training captions", "--scale micro"
+        verbs, "annotate", _annotate, "tag parts of speech in the training captions", "--scale micro-v1"
     )
     prepare = _add_prepare(verbs)
     negatives = _add_negclip_verbs(verbs)
@@ -106,7 +106,7 @@ def _add_negclip_verbs(verbs) -> argparse.ArgumentParser:
         "negatives",
         _negatives,
         "make NegCLIP's training set: captions with two words exchanged, images with similar ones",
-        "--scale micro --processes 2 --neighbours pixels --rows 8000",
+        "--scale micro-v1 --processes 2 --neighbours pixels --rows 8000",
     )
     negatives.add_argument(
         "--neighbours",

@@ -208,7 +208,7 @@ def _stage_verbs(verbs) -> None:
         "resolve",
         _resolve,
         "write what the stages of a run are trained from, and print the files in training order",
-        "L16-resize64-truncation32 --scale micro --seed 0",
+        "L16-resize64-truncation32 --scale micro-v1 --seed 0",
     )
     resolve.add_argument("run", metavar="RUN", help=_RUNS)
     train = add_verb(
@@ -216,7 +216,7 @@ def _stage_verbs(verbs) -> None:
         "train",
         _train,
         "train or resume one stage; exit code 75: interrupted, start again to resume",
-        "results/runs/micro/S16-none-truncation32/pretrain/seed0-2c412bde12f0/stage.resolved.json",
+        "results/runs/micro-v1/S16-none-truncation32/pretrain/seed0-2c412bde12f0/stage.resolved.json",
         asked=False,
     )
     train.add_argument(
@@ -237,7 +237,7 @@ def _stage_verbs(verbs) -> None:
         "evaluate",
         _evaluate,
         "evaluate every stage of a run with CLIP_benchmark and write its records",
-        "--scale micro --run L16-resize64-truncation32 --seed 0",
+        "--scale micro-v1 --run L16-resize64-truncation32 --seed 0",
     )
     evaluate.add_argument("--run", required=True, metavar="RUN", help=_RUNS)
     evaluate.add_argument("--fingerprint", help="refuse unless the configuration gives this one")
@@ -254,7 +254,7 @@ def _record_verbs(verbs) -> None:
         "accept",
         _accept,
         "check measured records and copy them to results/recorded, to be committed",
-        "--scale micro",
+        "--scale micro-v1",
     )
     accept.add_argument("records", nargs="*", type=Path, metavar="FILE", help="default: the whole grid")
     accept.add_argument(
@@ -266,7 +266,7 @@ def _record_verbs(verbs) -> None:
         "verify",
         _verify,
         "check records, models and data on disk against the digests that name them; exit code 1: some do not fit",
-        "results/recorded/micro",
+        "results/recorded/micro-v1",
     )
     verify.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="default: all of results/")
     demo = add_verb(

@@ -127,7 +127,7 @@ def _number_verbs(verbs) -> None:
         "--verdict contradicted",
         asked=False,
     )
-    claims.add_argument("--scale", help="give verdicts on the measured records of this scale (micro, …)")
+    claims.add_argument("--scale", help="give verdicts on the measured records of this scale (micro-v1, …)")
     claims.add_argument("--verdict", help="only claims of this verdict: holds, contradicted, …")
     claims.add_argument("--json", action="store_true", help="as JSON")
     claims.add_argument(
@@ -189,7 +189,7 @@ def _drawing_verbs(verbs) -> None:
         "law",
         _law,
         "say what records of one scale say about the law: drops, intervals, slope",
-        "results/runs/micro/*/evaluation/*/records.json",
+        "results/runs/micro-v1/*/evaluation/*/records.json",
         asked=False,
     )
     law.add_argument("records", nargs="+", type=Path, metavar="FILE")
@@ -198,7 +198,7 @@ def _drawing_verbs(verbs) -> None:
         "compare",
         _compare,
         "set recipes of one run beside the study: accuracy, and the difference with its interval",
-        "results/recorded/micro/*/*.json",
+        "results/recorded/micro-v1/*/*.json",
         asked=False,
     )
     compare.add_argument("records", nargs="+", type=Path, metavar="FILE")

@@ -86,7 +86,7 @@ class Mean:
 
     @property
     def seeds_text(self) -> str:
-        """``micro, 3 seeds``."""
+        """``micro-v1, 3 seeds``."""
         count = len(self.records)
         return f"{self.records[0]['scale']}, {count} seed{'s' if count > 1 else ''}"
 
