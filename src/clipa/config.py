@@ -16,7 +16,6 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -25,6 +24,7 @@ from pydantic import (
 
 from clipa import crosschecks, study
 from clipa.cards import CARDS
+from clipa.fields import Area, Count, Decay, Fraction, Natural, Number, Positive, Rate, Share, Text
 from clipa.files import unique_keys
 
 CONFIG_DIRECTORY = Path("config")
@@ -43,23 +43,6 @@ def _one_of(known: Callable[[], Any]) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _no_truth(value: Any) -> Any:
-    """YAML's `yes` is no number; pydantic takes it for 1."""
-    if isinstance(value, bool):
-        raise ValueError(f"a number is expected, found {str(value).lower()}")
-    return value
-
-
-_Number = BeforeValidator(_no_truth)
-Rate = Annotated[float, _Number, Field(gt=0, allow_inf_nan=False)]
-"""A base learning rate."""
-Share = Annotated[float, _Number, Field(gt=0, lt=1, allow_inf_nan=False)]
-Fraction = Annotated[float, _Number, Field(ge=0, le=1, allow_inf_nan=False)]
-Area = Annotated[float, _Number, Field(gt=0, le=1, allow_inf_nan=False)]
-Positive = Annotated[float, _Number, Field(gt=0, le=10, allow_inf_nan=False)]
-Count = Annotated[int, _Number, Field(gt=0, le=10**12)]
-Natural = Annotated[int, _Number, Field(ge=0, le=10**12)]
-Text = Annotated[str, Field(min_length=1)]
 ImageReductionName = Annotated[str, _one_of(lambda: ("none", *study.IMAGE_REDUCTIONS))]
 MaskName = Annotated[str, _one_of(study.masks)]
 TextReductionName = Annotated[str, _one_of(lambda: tuple(study.TEXT_REDUCTIONS))]
@@ -102,6 +85,14 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Muon(Strict):
+    """torch.optim.Muon for the matrices of the Transformers' blocks, AdamW for all else (:mod:`clipa.optimizers`)."""
+
+    lr: Rate = Field(le=1, description="peak, as it is: not times batch size / 256; for all models")
+    momentum: Share = 0.95
+    weight_decay: Decay = 0.0
+
+
 class Schedule(Strict):
     """One training stage's length and optimizer (§3.1, Table 5). Samples and batches are global."""
 
@@ -111,7 +102,8 @@ class Schedule(Strict):
     base_lr: dict[ModelName, Rate] = Field(description="by model; peak lr = base lr × batch size / 256")
     betas: tuple[Share, Share] = (0.9, 0.95)
     eps: Share = 1e-8
-    weight_decay: Annotated[float, _Number, Field(ge=0, le=10, allow_inf_nan=False)] = 0.2
+    weight_decay: Decay = 0.2
+    muon: Muon | None = Field(default=None, description="none: AdamW for all")
     microbatch: Count | None = Field(
         default=None,
         description="samples per forward pass and process; below the batch size: gradient caching. None: all of them, "
@@ -198,7 +190,7 @@ class Prepared(Strict):
     """A copy of a training set with small images and cut captions (``clipa prepare``, :mod:`clipa.data.prepared`)."""
 
     short_side: Count = Field(ge=16, le=4096, description="pixels; images that are smaller stay as they are")
-    quality: Annotated[int, _Number, Field(ge=50, le=100)] | Literal["raw"] = Field(
+    quality: Annotated[int, Number, Field(ge=50, le=100)] | Literal["raw"] = Field(
         description="of JPEG; raw: bytes, five to eight times as many, read twice as fast"
     )
 
@@ -410,7 +402,7 @@ class ExperimentRuns(Strict):
         default=None, min_length=1, description="of the paper's 196; masks only"
     )
     text_reduction: list[TextReductionName] = Field(["truncation"], min_length=1)
-    text_tokens: list[Annotated[int, _Number, Field(ge=2, le=study.FULL_TEXT_TOKENS)]] = Field(
+    text_tokens: list[Annotated[int, Number, Field(ge=2, le=study.FULL_TEXT_TOKENS)]] = Field(
         [study.FULL_TEXT_TOKENS], min_length=1, description="[CLS] and at least one word piece"
     )
     recipe: list[str] = Field([study.STUDY], min_length=1)
@@ -472,7 +464,7 @@ class Project(Strict):
 
     scale: str = "micro"
     seeds: Annotated[
-        list[Annotated[int, _Number, Field(ge=0, lt=2**31)]], Field(min_length=1), AfterValidator(_each_once)
+        list[Annotated[int, Number, Field(ge=0, lt=2**31)]], Field(min_length=1), AfterValidator(_each_once)
     ] = [0, 1, 2]
     experiments: list[str] | None = Field(
         default=None, min_length=1, description="None: those of the scale's file"
@@ -481,7 +473,7 @@ class Project(Strict):
     runs_directory: DirectoryName = "results/runs"
     data_directory: DirectoryName = "results/data"
     card: CardName | None = Field(default=None, description="another GPU than the scale's file names")
-    budget_gpu_hours: Annotated[float, _Number, Field(ge=0, allow_inf_nan=False)] | None = Field(
+    budget_gpu_hours: Annotated[float, Number, Field(ge=0, allow_inf_nan=False)] | None = Field(
         default=None,
         description="Snakemake does not start targets whose pending stages need more (core-hours at CPU scales)",
     )

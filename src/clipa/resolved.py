@@ -18,12 +18,12 @@ from clipa.config import (
     Data,
     Integrity,
     Prepared,
-    Rate,
     Schedule,
     Strict,
     WorldParameters,
     validated,
 )
+from clipa.fields import Rate
 from clipa.files import check_digest, digest, read_json, sha256_of, write_json_atomically
 
 SEMANTICS = 1
