@@ -35,10 +35,10 @@ def kept(spec: StreamSpec, make: Callable[[], dict[str, Tensor]]) -> dict[str, T
     if not spec.expected:
         return make()
     stem = f"resident-{_made_from(spec)}"
-    if found := _intact(spec.directory, stem):
-        return load_file(found)
     made = None
     try:
+        if found := _intact(spec.directory, stem):
+            return load_file(found)
         with directory_lock(spec.directory, "decoded images"):
             if not (found := _intact(spec.directory, stem)):
                 for pattern in ("resident-*", ".resident-*.partial"):  # damaged, of other data, of a kill
