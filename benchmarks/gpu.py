@@ -23,10 +23,11 @@ from clipa import models
 from clipa.config import Project, load_scale
 from clipa.cost import stage_macs
 from clipa.losses import backward
+from clipa.optimizers import optimizers_of
 from clipa.resolved import ResolvedStage
 from clipa.stages import resolve, stages_of
 from clipa.study import parse_run
-from clipa.train import autocast, kept_patches, optimizer_of
+from clipa.train import autocast, kept_patches
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 RUN = "S16-random49-truncation32"
@@ -57,7 +58,7 @@ def rate(stage: ResolvedStage, device: str, windows: int = 5, steps: int = 8) ->
     content, schedule = stage.content, stage.content.schedule
     model = models.build(content.model, 0, content.blocks, content.positions)
     towers = models.Towers(model, content.augmentation).to(device)
-    optimizer = optimizer_of(towers.model, schedule)
+    optimizer = optimizers_of(towers.model, schedule)
     drawn = torch.Generator(device).manual_seed(0)
     shape = (schedule.batch_size, 3, stage.image_size, stage.image_size)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device, generator=drawn)
@@ -72,7 +73,7 @@ def rate(stage: ResolvedStage, device: str, windows: int = 5, steps: int = 8) ->
         for _ in range(steps):
             backward(towers, batch, stage.microbatch, autocast(content))
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
         if device == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)

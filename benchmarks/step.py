@@ -33,6 +33,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from clipa.cards import CARDS
 from clipa.config import Project, Scale, load_scale
 from clipa.cost import stage_macs
+from clipa.optimizers import optimizers_of
 from clipa.resolved import ResolvedStage
 from clipa.stages import Stage, resolve, stages_of
 from clipa.study import parse_run
@@ -133,7 +134,7 @@ def ours(stage: Stage, operations: Operations | None) -> Clock:
             **{**dict(resolve(stage, Project())), "directory": Path(folder), "content": content}
         )
         towers = train._wrapped(models.Towers(model, content.augmentation).to(content.device), resolved)
-        state = train.State(model, towers, train.optimizer_of(model, content.schedule))
+        state = train.State(model, towers, optimizers_of(model, content.schedule))
         train._save = lambda *_: None
         train._update_until_done(resolved, SimpleNamespace(directory=Path(folder), lanes=1), state, None)
     return clock

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from clipa import distributed, models
 from clipa.losses import backward
-from clipa.train import kept_patches, optimizer_of
+from clipa.optimizers import optimizers_of
+from clipa.train import kept_patches
 from small_training import resolved, tiny_stages
 
 RUN = "S16-random49-truncation32"
@@ -63,7 +64,7 @@ def compare(
     expected: tuple[Tensor, dict[str, Tensor]], microbatch, checkpointing, precision: str, *blocks: str
 ) -> dict:
     towers = distributed.shard(towers_of(checkpointing, *blocks), "cpu", precision)
-    optimizer = optimizer_of(towers.model, STAGE.content.schedule)
+    optimizer = optimizers_of(towers.model, STAGE.content.schedule)
     loss = backward(towers, batch(dist.get_rank(), dist.get_world_size()), microbatch, autocast_of(precision))
     finite = [distributed.gradient_norm(towers.parameters()).isfinite().item()]
     found = distributed.full_tensors(gradients_of(towers))

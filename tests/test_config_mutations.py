@@ -44,6 +44,8 @@ SENSIBLE = {
     r"text_recipe|image_size|gelu|positions)": {
         "null": "as if the key were not there: as in the stage before, or the study"
     },
+    r"(.*\.)?muon": {"null": "AdamW for all"},
+    r"(.*\.)?muon\.weight_decay": {"zero": "none"},
     r".*\.workers": {"zero": "the training process reads for itself"},
     r"repositories\..*\.files": {
         "null": "all files",
@@ -181,6 +183,18 @@ def test_a_wrong_value_is_refused(root: Path, name: str, overrides: dict[str, An
     assert count > 20 and not faults, "\n".join([f"{len(faults)} of {count} mutants of {name}:", *faults])
 
 
+def test_a_wrong_value_of_a_key_that_no_file_has_is_refused(root: Path) -> None:
+    """The file says `muon`, and is planned; then each of its keys is set to wrong values."""
+    file = root / "config" / "scales" / "ci.yaml"
+    tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    tree = {"extends": tree["extends"], "experiments": ["ci"], "pretrain": tree["pretrain"]}
+    tree["pretrain"]["muon"] = {"lr": 0.02, "momentum": 0.95, "weight_decay": 0.1}
+    file.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    assert outcome(root, {"scale": "ci"}) is None
+    count, faults = faults_of(root, "scales/ci.yaml", {"scale": "ci"})
+    assert count > 20 and not faults, "\n".join(faults)
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -247,6 +261,14 @@ def test_a_file_that_cannot_be_read_is_named(
         (
             {("models", "L/16", "augmentation"): {"mean": [0.5, 0.5, 0.5]}},
             r"models\.L/16\.augmentation: mean and std are not the scale's",
+        ),
+        (
+            {("sharded",): True, ("pretrain", "muon"): {"lr": 0.02}},
+            r"pretrain\.muon: a sharded matrix has no",
+        ),
+        (
+            {("models", "S/16", "sharded"): True, ("finetune", "muon"): {"lr": 0.02}},
+            r"finetune\.muon: a sharded matrix has no",
         ),
         ({("pretrain", "microbatch"): 64}, r"pretrain: microbatch 64 exceeds batch_size 32"),
         (

@@ -83,23 +83,39 @@ def save(directory: Path, step: int, tensors: dict[str, Tensor], metadata: dict[
 
     Raises OSError; then the earlier checkpoints are unchanged and no partial file remains.
     """
-    temporary = directory / f".checkpoint-{os.getpid()}.partial"
+    path = write_sealed(directory, f"checkpoint-{step:09d}", tensors, {"clipa": json.dumps(metadata)})
+    for old in _candidates(directory)[KEPT:]:
+        _remove(old)
+    return path
+
+
+def write_sealed(
+    directory: Path, stem: str, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+) -> Path:
+    """Write ``<stem>-<first 16 digits of its sha256>.safetensors``, complete or not at all; returns its path.
+
+    Raises OSError; then no partial file remains. A kill leaves ``.<stem>-….partial``.
+    """
+    temporary = directory / f".{stem}-{os.getpid()}.partial"
     try:
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         try:
-            save_file(contiguous, temporary, metadata={"clipa": json.dumps(metadata)})
+            save_file(contiguous, temporary, metadata=metadata)
         except SafetensorError as error:  # how safetensors reports a full disk
-            raise OSError(f"{directory}: checkpoint of step {step} not written ({error})") from error
+            raise OSError(f"{directory}: {stem} not written ({error})") from error
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        path = directory / f"checkpoint-{step:09d}-{_digest(temporary)}.safetensors"
+        path = directory / f"{stem}-{_digest(temporary)}.safetensors"
         os.replace(temporary, path)
         sync(directory)
     finally:
         temporary.unlink(missing_ok=True)
-    for old in _candidates(directory)[KEPT:]:
-        _remove(old)
     return path
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether the bytes of a file of :func:`write_sealed` are those that its name stands for. OSError if it is gone."""
+    return _digest(path) == path.stem.rpartition("-")[2]
 
 
 def save_shards(directory: Path, step: int, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> Path:

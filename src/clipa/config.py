@@ -30,6 +30,7 @@ from clipa.fields import (
     Area,
     ConfigError,
     Count,
+    Decay,
     Fraction,
     Natural,
     Number,
@@ -84,6 +85,14 @@ Integrity = Literal["once", "always", "manifest"]
 MODEL_CONFIG_DIRECTORY = Path(__file__).parent / "model_configs"
 
 
+class Muon(Strict):
+    """torch.optim.Muon for the matrices of the Transformers' blocks, AdamW for all else (:mod:`clipa.optimizers`)."""
+
+    lr: Rate = Field(le=1, description="peak, as it is: not times batch size / 256; for all models")
+    momentum: Share = 0.95
+    weight_decay: Decay = 0.0
+
+
 class Schedule(Strict):
     """One training stage's length and optimizer (§3.1, Table 5). Samples and batches are global."""
 
@@ -93,7 +102,8 @@ class Schedule(Strict):
     base_lr: dict[ModelName, Rate] = Field(description="by model; peak lr = base lr × batch size / 256")
     betas: tuple[Share, Share] = (0.9, 0.95)
     eps: Share = 1e-8
-    weight_decay: Annotated[float, Number, Field(ge=0, le=10, allow_inf_nan=False)] = 0.2
+    weight_decay: Decay = 0.2
+    muon: Muon | None = Field(default=None, description="none: AdamW for all")
     microbatch: Count | None = Field(
         default=None,
         description="samples per forward pass and process; below the batch size: gradient caching. None: all of them, "

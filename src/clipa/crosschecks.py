@@ -122,6 +122,10 @@ def _schedules(scale: Scale) -> None:
             raise ValueError(
                 f"{kind}.batch_size: {schedule.batch_size} is not a multiple of the {scale.processes} processes"
             )
+        if schedule.muon and (scale.sharded or any(model.sharded for model in scale.models.values())):
+            raise ValueError(
+                f"{kind}.muon: a sharded matrix has no Muon update; leave out `muon` or `sharded`"
+            )
         if unknown := schedule.base_lr.keys() - scale.models.keys():
             raise ValueError(f"{kind}.base_lr: {min(unknown)} is no model of this scale")
         for name in scale.models:

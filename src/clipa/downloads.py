@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from clipa.config import CONFIG_DIRECTORY, Count, Scale, Strict, Text, read_yaml, validated
+from clipa.config import CONFIG_DIRECTORY, Scale, Strict, read_yaml, validated
 from clipa.crosschecks import all_data, test_sets
+from clipa.fields import Count, Text
 
 
 class WebFile(Strict):

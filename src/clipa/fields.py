@@ -26,7 +26,9 @@ def _no_truth(value: Any) -> Any:
 
 Number = BeforeValidator(_no_truth)
 Rate = Annotated[float, Number, Field(gt=0, allow_inf_nan=False)]
-"""A base learning rate."""
+"""A learning rate."""
+Decay = Annotated[float, Number, Field(ge=0, le=10, allow_inf_nan=False)]
+"""Of weights, times the learning rate."""
 Share = Annotated[float, Number, Field(gt=0, lt=1, allow_inf_nan=False)]
 Fraction = Annotated[float, Number, Field(ge=0, le=1, allow_inf_nan=False)]
 Area = Annotated[float, Number, Field(gt=0, le=1, allow_inf_nan=False)]

@@ -19,17 +19,13 @@ from clipa.config import (
     CONFIG_DIRECTORY,
     Augmentation,
     ConfigError,
-    Count,
-    Fraction,
     MaskName,
-    Natural,
-    Positive,
     Schedule,
     Strict,
-    Text,
     read_yaml,
     validated,
 )
+from clipa.fields import Count, Fraction, Natural, Positive, Text
 from clipa.study import FULL_IMAGE_SIZE, IMAGE_REDUCTIONS, STAGE_KINDS
 
 # Samples, batch and warm-up of the study's stages in the paper (§3.1, Table 5, A.2): what recipes are relative to.

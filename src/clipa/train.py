@@ -35,6 +35,7 @@ from clipa.files import with_digest, write_json_atomically, write_text_atomicall
 from clipa.inputs import check_start, continued, expected_of, inputs_of, resumed, warn_unnamed, weaker
 from clipa.launch import INTERRUPTED
 from clipa.losses import backward
+from clipa.optimizers import Optimizers, optimizers_of
 from clipa.progress import Progress
 from clipa.provenance import describe
 from clipa.reductions.images import keep
@@ -70,7 +71,7 @@ class State:
 
     model: models.CLIP
     towers: nn.Module
-    optimizer: torch.optim.AdamW
+    optimizer: Optimizers
     step: int = 0
     replaced: Counter[Reason] = field(default_factory=Counter)
     seconds: float = 0.0
@@ -149,7 +150,7 @@ def _update_until_done(stage: ResolvedStage, spec: StreamSpec, state: State, job
     positions = torch.as_tensor(places, device=stage.content.device)  # of this process's samples in a batch
     progress = Progress(stage.directory, schedule.steps, schedule.batch_size, state.step, enabled=rank == 0)
     began, seconds_before, saved = time.monotonic(), state.seconds, state.step
-    finite = _Finite(state.optimizer, torch.device(stage.content.device), stage.directory)
+    finite = _Finite(stage)
 
     with Stop(job and job.seconds_left(), state.bytes) as stop:
         try:
@@ -195,20 +196,18 @@ def _update(
 ) -> tuple[Tensor, float]:
     """One update on this process's images and tokens, at ``positions`` in the batch; loss (scalar) and learning rate.
 
-    Interrupted where all processes are asked to stop within it: then nothing was changed.
+    The rate is AdamW's. Interrupted where all processes are asked to stop within it: then nothing was changed.
     """
     content, schedule = stage.content, stage.content.schedule
     if content.image.kept_patches is not None:
         batch = [*batch, kept_patches(stage, positions + step * schedule.batch_size)]
     loss = backward(state.towers, batch, stage.microbatch, autocast(content), stop.between_passes)
-    rate = learning_rate(step, schedule.steps, schedule.warmup_steps, schedule.peak_lr)
-    finite.watch(step, loss, distributed.gradient_norm(state.model.parameters()))
     for group in state.optimizer.param_groups:
-        group["lr"] = rate
-    state.optimizer.step()
-    state.optimizer.zero_grad(set_to_none=True)
+        group["lr"] = learning_rate(step, schedule.steps, schedule.warmup_steps, group["peak_lr"])
+    state.optimizer.step(finite.watch(step, loss, distributed.gradient_norm(state.model.parameters())))
+    state.optimizer.zero_grad()
     models.clamp_logit_scale(state.model)
-    return loss, rate
+    return loss, state.optimizer.param_groups[0]["lr"]
 
 
 def _batches(stage: ResolvedStage, spec: StreamSpec, first_step: int) -> Iterator[tuple[Tensor, Tensor, Any]]:
@@ -285,7 +284,7 @@ def _start(stage: ResolvedStage, inputs: dict[str, str], adopt_commit: bool) -> 
         models.inherit(model, _parent_weights(stage))
     towers = _wrapped(models.Towers(model, content.augmentation).to(content.device), stage)
     accelerator = torch.cuda.get_device_name() if content.device == "cuda" else None
-    state = State(model, towers, optimizer_of(model, content.schedule), provenance=describe(accelerator))
+    state = State(model, towers, optimizers_of(model, content.schedule), provenance=describe(accelerator))
     state.inputs, state.commits, state.integrity = inputs, commits, integrity
     if stage.parent:  # what was uncommitted there is in these weights, too
         state.provenance["dirty"] = state.provenance["dirty"] or sealed(stage.parent, content.parent)["dirty"]
@@ -324,19 +323,6 @@ def _wrapped(towers: models.Towers, stage: ResolvedStage) -> nn.Module:
 def _parent_weights(stage: ResolvedStage) -> dict[str, Tensor]:
     finished(stage.parent, stage.content.parent)
     return load_file(stage.parent / EXPORT / WEIGHTS)
-
-
-def optimizer_of(model: models.CLIP, schedule: StageSchedule) -> torch.optim.AdamW:
-    """AdamW (Table 5); decay on weight matrices only."""
-    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    groups = [
-        {
-            "params": [p for n, p in trained if models.decayed(n, p)],
-            "weight_decay": schedule.weight_decay,
-        },
-        {"params": [p for n, p in trained if not models.decayed(n, p)], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=0.0, betas=schedule.betas, eps=schedule.eps, fused=True)
 
 
 def _save(stage: ResolvedStage, state: State) -> None:
@@ -464,22 +450,29 @@ def stream_spec(stage: ResolvedStage) -> tuple[StreamSpec, dict[str, str]]:
 class _Finite:
     """Makes no update from the first step on whose loss or gradients are not finite.
 
-    That is decided on the device, by the optimizer's own switch for it, so the host need not wait for each step: it
-    looks when it waits anyway, and the state is still that of before the step.
+    That is decided on the device, by AdamW's own switch for it, so the host need not wait for each step: it looks when
+    it waits anyway, and the state is still that of before the step. Muon has no switch, so with it the host looks at
+    every step.
     """
 
-    def __init__(self, optimizer: torch.optim.AdamW, device: torch.device, directory: Path) -> None:
-        self.optimizer, self.directory = optimizer, directory
-        self.found = torch.tensor([-1, 0], device=device)  # the step, and whether its loss was finite
+    def __init__(self, stage: ResolvedStage) -> None:
+        self.directory = stage.directory
+        self.found = torch.tensor(
+            [-1, 0], device=stage.content.device
+        )  # the step; whether its loss was finite
+        self.waits = stage.content.device == "cpu" or stage.content.schedule.muon is not None
 
-    def watch(self, step: int, loss: Tensor, gradient_norm: Tensor) -> None:
-        """Call before the update of every step; ``loss`` and ``gradient_norm`` are scalars."""
+    def watch(self, step: int, loss: Tensor, gradient_norm: Tensor) -> Tensor:
+        """1 where no update must be made, else 0 (float32), for :meth:`Optimizers.step`; call it before each.
+
+        ``loss`` and ``gradient_norm`` are scalars. Raises NonFinite where it is decided on the host.
+        """
         failed = ~torch.isfinite(gradient_norm + loss)
         now = torch.stack([torch.full_like(self.found[0], step), torch.isfinite(loss).long()])
         self.found = torch.where(failed & (self.found[0] < 0), now, self.found)
-        self.optimizer.found_inf = (self.found[0] >= 0).float()
-        if self.found.device.type == "cpu":
+        if self.waits:
             self.check()
+        return (self.found[0] >= 0).float()
 
     def check(self) -> None:
         """NonFinite, with the step, if there was one. Before a log or a checkpoint says that steps were made."""

@@ -16,7 +16,7 @@ import numpy
 from PIL import Image
 
 from clipa.data import TEST_SETS, WorldParameters
-from clipa.data.captions import Caption, Facts, Named, draw
+from clipa.data.captions import ONE_FIGURE, SECOND_ONE_FIGURE, Caption, Facts, Named, draw
 from clipa.data.glyphs import Glyph, class_names, drawings, glyph_mask, glyph_shape
 from clipa.worlds import SecondWorldParameters
 
@@ -329,4 +329,6 @@ def scene_captions(
 ) -> list[Caption]:
     """Captions of a scene (by default captions_per_image), each from another template; see captions.draw."""
     generator = random_stream(parameters, scene.split, scene.index, _CAPTIONS)
-    return draw(scene.facts(), count or parameters.captions_per_image, generator, coloured)
+    second = isinstance(parameters, SecondWorldParameters) and not coloured
+    templates = SECOND_ONE_FIGURE if second else ONE_FIGURE
+    return draw(scene.facts(), count or parameters.captions_per_image, generator, coloured, templates)
