@@ -82,8 +82,14 @@ def _number(name: str, kind: str) -> int:
 
 def _law(chosen: argparse.Namespace) -> int:
     from clipa.law import main_report
+    from clipa.law.power import pilot_report
 
-    print(main_report(chosen.records))
+    if chosen.power is not None:
+        print(pilot_report(chosen.power), end="")
+    elif not chosen.records:
+        raise ValueError("clipa law: no records were given; name their files, or a pilot file with --power")
+    if chosen.records:
+        print(main_report(chosen.records, chosen.beside))
     return 0
 
 
@@ -188,11 +194,20 @@ def _drawing_verbs(verbs) -> None:
         verbs,
         "law",
         _law,
-        "say what records of one scale say about the law: drops, intervals, slope",
+        "say what records of one scale say about the law: drops, slopes, convergence, power, verdicts",
         "results/runs/micro/*/evaluation/*/records.json",
         asked=False,
     )
-    law.add_argument("records", nargs="+", type=Path, metavar="FILE")
+    law.add_argument("records", nargs="*", type=Path, metavar="FILE")
+    law.add_argument(
+        "--beside", nargs="+", type=Path, default=[], metavar="FILE", help="records of another scale"
+    )
+    law.add_argument(
+        "--power",
+        type=Path,
+        metavar="PILOT",
+        help="print the power to find the paper's effect, from a YAML file of pilot deviations (docs/law.md)",
+    )
     compare = add_verb(
         verbs,
         "compare",
