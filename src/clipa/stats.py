@@ -150,7 +150,7 @@ def model_weights(variances: Sequence[float]) -> numpy.ndarray:
 
     own = numpy.asarray(variances, float)
     shrunk = (own + own.mean()) / 2
-    return 1 / shrunk if own.mean() > 0 else numpy.ones(len(own))
+    return shrunk.min() / shrunk if shrunk.min() > 0 else numpy.ones(len(own))
 
 
 def slope_weights(parameters: Sequence[float], weights: Sequence[float] | None = None) -> numpy.ndarray:

@@ -87,7 +87,9 @@ def _law(chosen: argparse.Namespace) -> int:
     if chosen.power is not None:
         print(pilot_report(chosen.power), end="")
     elif not chosen.records:
-        raise ValueError("clipa law: no records were given; name their files, or a pilot file with --power")
+        raise ValueError(
+            "no records were given: name their files, or a file of pilot deviations with --power"
+        )
     if chosen.records:
         print(main_report(chosen.records, chosen.beside))
     return 0

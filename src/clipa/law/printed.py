@@ -30,7 +30,7 @@ from clipa.records import load_records
 from clipa.stats import fixed, over_what
 from clipa.study import FULL_TEXT_TOKENS, TEXT_STUDY_IMAGE_SIZE
 
-MODELS_A_TABLE = 3
+ACCURACIES_A_LINE, DROPS_A_LINE = 4, 3
 """More models than this stand in several tables, so that lines stay below 100 columns."""
 
 
@@ -85,15 +85,15 @@ def _part(summary: Summary, lengths: Sequence[Length], full: Sequence[str], agai
     labels.sort(key=lambda label: words.index(label.rpartition(" ")[0]))
     shown = {key: value for key, value in summary.accuracies.items() if key[1] in labels}
     over = over_what(value.seeds for value in shown.values())
-    groups, lines = _groups(summary.models), []
-    for models in groups:
+    lines = []
+    for models in _groups(summary.models, ACCURACIES_A_LINE):
         sizes = [f"{model} ({summary.parameters[model] / 1e6:.2f} M)" for model in models]
         rows = [
             [label, *(shown[key].text if (key := (model, label)) in shown else "–" for model in models)]
             for label in labels
         ]
         lines += [f"Zero-shot accuracy, % (± standard error over {over})", *columns(rows, ["", *sizes]), ""]
-    for models in groups:
+    for models in _groups(summary.models, DROPS_A_LINE):
         rows = [[one.label, *(interval(one.drops.get(model)) for model in models)] for one in lengths]
         lines += [f"Drop from {against}, points (95 % interval)", *columns(rows, ["", *models]), ""]
     rows = [[one.label, *_slopes(one), f"{one.ordered} of {len(one.seeds)}"] for one in lengths]
@@ -105,9 +105,9 @@ def _part(summary: Summary, lengths: Sequence[Length], full: Sequence[str], agai
     return [*lines, *_left_out(summary, lengths)]
 
 
-def _groups(models: Sequence[str]) -> list[Sequence[str]]:
-    """The models in tables of about equal width."""
-    tables = -(-len(models) // MODELS_A_TABLE)
+def _groups(models: Sequence[str], most: int) -> list[Sequence[str]]:
+    """The models in tables of about equal width, at most so many in each."""
+    tables = -(-len(models) // most)
     size = -(-len(models) // tables)
     return [models[start : start + size] for start in range(0, len(models), size)]
 
@@ -151,8 +151,6 @@ def _signed(length: Length) -> list[str]:
 
 def _trainings(found: Findings) -> list[str]:
     """The law over training: each length after other numbers of pre-training samples."""
-    if not found.trainings:
-        return []
     by_share = {TRAININGS[recipe]: own for recipe, own in found.trainings.items()} | {"1": found.summary}
     order = sorted(by_share, key=Fraction)
     labels = dict.fromkeys(one.label for own in found.trainings.values() for one in own.lengths)
@@ -163,7 +161,7 @@ def _trainings(found: Findings) -> list[str]:
         if (length := by_share[share].length(label)) is not None
     ]
     title = "The law over training: pre-training on a share of the study's samples (exploratory)"
-    return [title, *_series(rows, "samples")]
+    return [title, *_series(rows, "samples")] if rows else []
 
 
 def _beside(summary: Summary, other: Summary | None) -> list[str]:
@@ -198,8 +196,8 @@ def _gate(outcomes: Sequence[Outcome]) -> list[str]:
     ]
     seeds = sorted({check.moved.seeds for check in checks if check.moved})
     return [
-        "Convergence gate: accuracy with twice the samples minus the study's, points (point estimates, "
-        f"{counted(seeds[-1], 'seed')})",
+        "Convergence gate: accuracy with twice the samples minus the study's, points "
+        f"(mean, {counted(seeds[-1], 'seed')})",
         *columns(rows, ["twice the samples of", "limit", *models]),
     ]
 
