@@ -126,8 +126,7 @@ class Recipe(Strict):
         samples, batch, warmup = STUDY_IN_THE_PAPER[self.kind]
         own_batch = self.batch_size or batch
         size = max(1, round(study.batch_size * own_batch / batch / lanes)) * lanes
-        # In whole numbers: an eighth of the samples is never one step short.
-        steps = max(1, study.samples * (self.samples or samples) // (samples * size))
+        steps = max(1, int(study.samples * (self.samples or samples) / samples / size))
         share = 1.0 if self.warmup_steps is None else self.warmup_steps * own_batch / (warmup * batch)
         warmup_steps = min(steps, round(study.warmup_steps * study.batch_size * share / size))
         return study.model_copy(
