@@ -103,6 +103,10 @@ def changed(tree: Any, path: tuple, value: Any) -> Any:
     return tree
 
 
+BELOW = "below"
+"""A scale of these tests: the paper's, with the law's model below S/16."""
+
+
 def cases() -> list[tuple[str, dict[str, Any]]]:
     """Files of config/, each with what makes a plan read it."""
     scales = [
@@ -113,7 +117,10 @@ def cases() -> list[tuple[str, dict[str, Any]]]:
         for path in sorted(CONFIG.glob("scales/*.yaml"))
     ]
     experiments = [
-        (f"experiments/{path.name}", {"scale": "paper", "experiments": [path.stem]})
+        (
+            f"experiments/{path.name}",
+            {"scale": BELOW if "Ti/16" in path.read_text() else "paper", "experiments": [path.stem]},
+        )
         for path in sorted(CONFIG.glob("experiments/*.yaml"))
     ]
     recipes = ("recipes.yaml", {"scale": "paper", "experiments": ["table1", "table10", "readings"]})
@@ -174,6 +181,9 @@ def sensible(key: str, kind: str) -> bool:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     shutil.copytree(CONFIG, tmp_path / "config")
+    rates = {"pretrain": 8e-6, "finetune": 8e-7}
+    scale = {"extends": "paper", "models": {"Ti/16": {"config": "S16", "base_lr": rates}}}
+    (tmp_path / "config" / "scales" / f"{BELOW}.yaml").write_text(yaml.safe_dump(scale), encoding="utf-8")
     return tmp_path
 
 

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from clipa import cost
-from clipa.records import frame_of, load_frame, load_records
+from clipa.records import frame_of, load_frame, load_records, write_records
 from clipa.render import figures
 from clipa.render.figures import FigureError, drawing, drops, figure01, figure08, style
 from clipa.study import MODELS, TEXT_REDUCTIONS
@@ -400,3 +400,21 @@ def test_asking_which_records_a_figure_needs_loads_nothing_slow():
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
     assert all((PUBLISHED / name).is_file() for names in figures.SOURCES.values() for name in names)
+
+
+def test_a_model_below_the_papers_changes_no_figure(tmp_path):
+    """Ti/16 lengthens the law's range of sizes; figures keep the paper's models."""
+    records = measured_grid({"resize112": (3, 3, 2), "resize64": (9, 7, 5)})
+    tiny = [
+        r | {"model": "Ti/16", "run": r["run"].replace("S16", "Ti16")}
+        for r in records
+        if r["model"] == "S/16"
+    ]
+    tiny = [r | {"id": r["id"].replace("S16", "Ti16")} for r in tiny]
+    drawn = []
+    for name, own in (("without", records), ("with", records + tiny)):
+        write_records(tmp_path / f"{name}.json", own)
+        sources = [PUBLISHED / source for source in figures.SOURCES[4]]
+        figures.make(4, [tmp_path / f"{name}.json"], sources, tmp_path / name / "figure4.png")
+        drawn.append((tmp_path / name / "figure4.png").read_bytes())
+    assert drawn[0] == drawn[1]

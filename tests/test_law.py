@@ -6,6 +6,7 @@ import numpy
 import pytest
 
 from clipa import law
+from clipa.law.verdicts import sign
 from clipa.records import (
     RecordError,
     correct_items,
@@ -19,7 +20,7 @@ from fabricated import MODELS, SIZES, measured_grid
 from fabricated_grid import image_grid, text_grid
 
 
-def test_three_seeds_give_students_interval_and_a_verdict():
+def test_three_seeds_give_students_interval_and_a_sign():
     records = measured_grid({"resize64": (10, 7, 3), "resize112": (3, 5, 8)}, seeds=(0, 1, 2, 3))
     summary = law.summarise(reversed(records))
     assert summary.models == list(MODELS) and [length.label for length in summary.lengths] == [
@@ -27,7 +28,7 @@ def test_three_seeds_give_students_interval_and_a_verdict():
         "resize 64",
     ]
     opposite, as_the_law = summary.lengths
-    assert (opposite.verdict, as_the_law.verdict) == ("contradicted", "reproduced")
+    assert (sign(opposite), sign(as_the_law)) == ("against the law", "as the law says")
     assert (opposite.ordered, as_the_law.ordered) == (0, 4)
 
     slopes = []
@@ -48,20 +49,20 @@ def test_three_seeds_give_students_interval_and_a_verdict():
     assert slope.over == "seeds" and slope.seeds == 4
 
 
-def test_no_slope_no_verdict():
+def test_no_slope_no_sign():
     flat = law.summarise(measured_grid({"resize64": (6, 6, 6)}))
-    assert flat.lengths[0].verdict == "inconclusive"
+    assert sign(flat.lengths[0]) == "not clear"
     assert flat.lengths[0].slope.low < 0 < flat.lengths[0].slope.high
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)])
-def test_few_seeds_give_intervals_over_items_and_never_a_verdict(seeds):
-    summary = law.summarise(measured_grid({"resize64": (15, 8, 1)}, seeds=seeds))
-    length = summary.lengths[0]
+def test_few_seeds_give_intervals_over_items_and_no_sign(seeds):
+    found = law.examine(measured_grid({"resize64": (15, 8, 1)}, seeds=seeds))
+    length = found.summary.lengths[0]
     assert length.slope.high < 0  # far from zero, and yet
-    assert length.verdict == "not attempted" and length.slope.over == "items"
-    text = law.report(summary)
-    assert "no verdict" in text and "other seeds may differ" in text and "reproduced" not in text
+    assert sign(length) == "not clear" and length.slope.over == "items"
+    text = law.report(found)
+    assert "without a verdict" in text and "other seeds may differ" in text and "reproduced" not in text
 
 
 def test_one_seeds_drop_interval_is_the_paired_one():
@@ -80,10 +81,10 @@ def test_two_seeds_on_the_same_items_are_not_twice_the_items():
     assert two.seeds == 2 and two.standard_error == pytest.approx(one.standard_error)
 
 
-def test_two_models_are_not_enough_for_a_verdict():
+def test_two_models_are_not_enough_for_a_sign():
     records = [record for record in measured_grid({"resize64": (10, 7, 3)}) if record["model"] != "L/16"]
     length = law.summarise(records).lengths[0]
-    assert length.slope is not None and length.verdict == "not attempted"
+    assert length.slope is not None and sign(length) == "not clear"
 
 
 def test_an_incomplete_seed_is_left_out_and_said():
@@ -91,9 +92,9 @@ def test_an_incomplete_seed_is_left_out_and_said():
     lacking = [
         r for r in records if r["id"] != "micro-v1.L16-resize64-truncation32.finetune.imagenet1k.acc1.seed2"
     ]
-    summary = law.summarise(lacking)
-    assert summary.lengths[0].seeds == (0, 1, 3) and summary.lengths[0].left_out == (2,)
-    assert "; left out: seed 2" in law.report(summary)
+    found = law.examine(lacking)
+    assert found.summary.lengths[0].seeds == (0, 1, 3) and found.summary.lengths[0].left_out == (2,)
+    assert "runs are missing: resize 64: seed 2" in law.report(found)
 
 
 def test_a_short_text_drops_from_the_same_reduction_at_32_tokens():
@@ -108,13 +109,14 @@ def test_a_short_text_drops_from_the_same_reduction_at_32_tokens():
         "text block 4",
         "text syntax 8",
     ]
-    assert [length.verdict for length in summary.text_lengths] == ["reproduced", "reproduced", "contradicted"]
+    signs = ["as the law says", "as the law says", "against the law"]
+    assert [sign(length) for length in summary.text_lengths] == signs
     assert summary.lengths[0].drops["S/16"].mean == pytest.approx(3.0, abs=1.5)
     assert summary.text_lengths[1].drops["S/16"].mean == pytest.approx(30.0, abs=2.5)
     by_id = {record["id"]: record for record in texts}
     pair = [by_id[f"micro-v1.S16-resize112-block{n}.finetune.imagenet1k.acc1.seed1"] for n in (32, 4)]
     assert float(law.item_drops(*pair).mean()) == pytest.approx(paired_drop(*map(correct_items, pair))[0])
-    text = law.report(summary)
+    text = law.report(law.examine([*images, *texts]))
     assert "Drop from the same reduction at 32" in text and "text block 16, 4" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 100
 
@@ -162,25 +164,25 @@ def test_recipes_are_compared_with_the_study_seed_by_seed(tmp_path):
 def test_another_family_of_models_is_left_out():
     """ConvNeXt (Table 13) has no patches; the law's slope is over the ViTs."""
     records = measured_grid({"resize64": (10, 7, 3)})
-    before = law.report(law.summarise(records))
+    before = law.report(law.examine(records))
     convnext = {"model": "ConvNeXt-T", "patches": None, "image_tokens": None}
     others = [
         record | convnext | {"run": record["run"].replace("S16", "ConvNeXt-T")}
         for record in records
         if record["model"] == "S/16"
     ]
-    assert law.report(law.summarise(records + others)) == before
+    assert law.report(law.examine(records + others)) == before
 
 
 def test_a_length_of_one_seed_stands_beside_those_of_three():
     records = measured_grid({"resize64": (10, 7, 3)})
     single = measured_grid({"resize112": (3, 2, 1)}, seeds=(0,))
     records += [record for record in single if record["image_reduction"] != "none"]
-    text = law.report(law.summarise(records))
+    text = law.report(law.examine(records))
     assert "1 to 3 seeds" in text and "over seeds or, below three seeds, test items" in text
     assert max(map(len, text.splitlines())) <= 100
     row = [line for line in text.splitlines() if "resize 112" in line][2]
-    assert "not attempted" in row and "of 1 seed" in row and "left out" not in text
+    assert "not clear" in row and "of 1" in row and "Left out" not in text
 
 
 def test_mixtures_and_missing_baselines_are_refused():
@@ -200,7 +202,9 @@ def test_the_report_fits_a_terminal_and_says_what_the_numbers_say(tmp_path):
     sentences = " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 100
     assert "3 seeds" in text and "pictograms/v1/plain (n = 4000)" in text
-    assert "the law's sign is reproduced at resize 64." in sentences
-    assert "nothing is decided at resize 112." in sentences
+    assert "without a verdict: as the law says at resize 64; not clear at resize 112." in sentences
+    assert (
+        "P1 resize 112: no verdict (3 of 4 models; 3 of 8 complete seeds; the gate was not measured)." in text
+    )
     only_full = [record for record in records if record["image_reduction"] == "none"]
-    assert "nothing can be said" in law.report(law.summarise(only_full))
+    assert "nothing can be said" in law.report(law.examine(only_full))

@@ -123,9 +123,12 @@ def run_name(record: Mapping[str, Any]) -> str | None:
     return f"{record['run']}-{record['recipe']}" if record.get("recipe") else record["run"]
 
 
-def of_the_study(records: Iterable[Record]) -> list[Record]:
-    """Records of runs without a recipe: what the law and Figures 1 to 10 are about (§3, §4)."""
-    return [record for record in records if not record.get("recipe")]
+def of_the_study(records: Iterable[Record], without: Sequence[str] = ()) -> list[Record]:
+    """Records of runs without a recipe: what the law and Figures 1 to 10 are about (§3, §4).
+
+    ``without``: models that are left out.
+    """
+    return [record for record in records if not record.get("recipe") and record.get("model") not in without]
 
 
 # --------------------------------------------------------------------------------------------- per-item outcomes

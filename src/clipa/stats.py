@@ -25,6 +25,10 @@ LEVEL = 0.95
 MINIMAL_SEEDS = 3
 """From this many seeds on, intervals are over seeds and verdicts are given."""
 MINIMAL_MODELS = 3
+WEIGHED_SEEDS = 8
+"""From this many seeds on, a model's variance over them is known well enough to weigh it; below, models count alike."""
+SPENT_ON_WEIGHTS = 1
+"""Degrees of freedom that a slope loses when its weights come from the same seeds (docs/law.md, "Slopes")."""
 SEEDS, ITEMS = "seeds", "items"
 RESAMPLES = 10_000
 BOOTSTRAP_STREAM = "law/bootstrap"
@@ -34,7 +38,8 @@ BOOTSTRAP_STREAM = "law/bootstrap"
 class Estimate:
     """A mean over ``seeds`` seeds, with standard error and interval; ``over``: SEEDS, ITEMS, or "" for neither.
 
-    Without an error (published numbers: ``over`` is ""), ``standard_error``, ``low`` and ``high`` are NaN.
+    Without an error (published numbers: ``over`` is ""), ``standard_error``, ``low`` and ``high`` are NaN. ``degrees``
+    of freedom are those of an interval over seeds, else 0.
     """
 
     mean: float
@@ -43,6 +48,7 @@ class Estimate:
     high: float
     seeds: int
     over: str
+    degrees: int = 0
 
     @property
     def text(self) -> str:
@@ -53,32 +59,71 @@ class Estimate:
     @property
     def interval_text(self) -> str:
         """``+15.6 [-0.7, +31.9]``, for differences and slopes."""
-        low, mean, high = (fixed(value, signed=True) for value in (self.low, self.mean, self.high))
+        return self.interval()
+
+    def interval(self, decimals: int = 1) -> str:
+        """Mean and interval with so many decimals."""
+        low, mean, high = (fixed(value, decimals, signed=True) for value in (self.low, self.mean, self.high))
         return f"{mean} [{low}, {high}]"
 
+    @property
+    def p_value(self) -> float:
+        """Two-sided p of Student's test that the mean is zero; NaN unless the interval is over seeds."""
+        if self.over != SEEDS:
+            return math.nan
+        if self.standard_error == 0:
+            return float(self.mean == 0)
+        from scipy.special import stdtr
 
-def estimate(values: Sequence[float], errors: Sequence[float]) -> Estimate:
+        return float(2 * stdtr(self.degrees, -abs(self.mean) / self.standard_error))
+
+
+def estimate(values: Sequence[float], errors: Sequence[float], spent: int = 0) -> Estimate:
     """The mean of one value a seed. ``errors``: standard error of each over its test items, NaN where unknown.
 
     Below three seeds the error is the root mean square of the seeds' own: their test items are the same, so errors
-    over items do not average out.
+    over items do not average out. ``spent``: degrees of freedom that the values' own weights have used up.
     """
     mean = math.fsum(values) / len(values)
+    degrees = 0
     if len(values) >= MINIMAL_SEEDS:
-        spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+        degrees = len(values) - 1 - spent
+        spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / degrees)
         error, over = spread / math.sqrt(len(values)), SEEDS
-        half = student_quantile(len(values) - 1) * error
+        half = student_quantile(degrees) * error
     else:
         error = math.sqrt(math.fsum(error**2 for error in errors) / len(errors))
         half, over = NormalDist().inv_cdf((1 + LEVEL) / 2) * error, "" if math.isnan(error) else ITEMS
-    return Estimate(mean, error, mean - half, mean + half, len(values), over)
+    return Estimate(mean, error, mean - half, mean + half, len(values), over, degrees)
 
 
-def student_quantile(degrees: int) -> float:
-    """Half width of the interval at LEVEL in standard errors, with so many degrees of freedom."""
+def student_quantile(degrees: int, level: float = LEVEL) -> float:
+    """Half width of the two-sided interval at ``level`` in standard errors, with so many degrees of freedom."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(degrees, (1 + LEVEL) / 2))
+    return float(stdtrit(degrees, (1 + level) / 2))
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """p values as Holm's step-down procedure adjusts them: below a level, they are so for the whole family."""
+    adjusted, least = [0.0] * len(values), 0.0
+    for rank, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        least = max(least, min(1.0, (len(values) - rank) * values[index]))
+        adjusted[index] = least
+    return adjusted
+
+
+def power_below(mean: float, standard_error: float, seeds: int, spent: int, level: float) -> float:
+    """How probably the two-sided test of :func:`estimate` at ``level`` (0.05) finds a mean significantly below zero.
+
+    ``standard_error``: the true one of the mean over ``seeds`` seeds.
+    """
+    from scipy.special import nctdtr
+
+    degrees = seeds - 1 - spent
+    # `estimate` divides by the degrees that are left, so its t is smaller than one of seeds - 1 degrees.
+    threshold = student_quantile(degrees, 1 - level) * math.sqrt((seeds - 1) / degrees)
+    return float(nctdtr(seeds - 1, mean / standard_error, -threshold))
 
 
 def over_what(seeds: Iterable[int]) -> str:
@@ -94,13 +139,31 @@ def of_items(points: numpy.ndarray) -> tuple[float, float]:
     return float(points.mean()), float(points.std()) / math.sqrt(len(points))
 
 
-def slope_weights(parameters: Sequence[float]) -> numpy.ndarray:
-    """Weights [models] whose product with the drops is their least-squares slope on log10(parameters)."""
+def model_weights(variances: Sequence[float]) -> numpy.ndarray:
+    """Weights [models] of a regression over models whose drops have these variances over seeds.
+
+    The inverse of each variance, after it was moved half of the way to the mean of all: a variance from eight seeds
+    can be wrong by a factor of four, and one that is small by chance must not decide the slope. No weight is more than
+    models + 1 times another.
+    """
+    import numpy
+
+    own = numpy.asarray(variances, float)
+    shrunk = (own + own.mean()) / 2
+    return shrunk.min() / shrunk if shrunk.min() > 0 else numpy.ones(len(own))
+
+
+def slope_weights(parameters: Sequence[float], weights: Sequence[float] | None = None) -> numpy.ndarray:
+    """Weights [models] whose product with the drops is their least-squares slope on log10(parameters).
+
+    ``weights`` [models] of the least squares; None: all alike.
+    """
     import numpy
 
     x = numpy.log10(numpy.asarray(parameters, float))
-    centred = x - x.mean()
-    return centred / (centred**2).sum()
+    w = numpy.ones(len(x)) if weights is None else numpy.asarray(weights, float)
+    centred = x - (w * x).sum() / w.sum()
+    return w * centred / (w * centred**2).sum()
 
 
 def bootstrap(points: numpy.ndarray, seeds: int) -> Estimate:
@@ -112,8 +175,11 @@ def bootstrap(points: numpy.ndarray, seeds: int) -> Estimate:
 
     distinct, counts = numpy.unique(points.round(12), return_counts=True)
     random = numpy.random.default_rng(list(BOOTSTRAP_STREAM.encode()))
-    draws = random.multinomial(len(points), counts / len(points), size=RESAMPLES)
-    means = draws @ distinct / len(points)
+    parts = [  # in parts, which are the same draws: many models and seeds have many distinct values
+        random.multinomial(len(points), counts / len(points), size=RESAMPLES // 20) @ distinct
+        for _ in range(20)
+    ]
+    means = numpy.concatenate(parts) / len(points)
     low, high = numpy.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(float(points.mean()), float(means.std(ddof=1)), float(low), float(high), seeds, ITEMS)
 

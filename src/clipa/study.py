@@ -25,6 +25,8 @@ IMAGE_LENGTHS = (197, 101, 99, 50, 37, 17)
 
 MODELS = ("S/16", "B/16", "L/16", "H/14", "G/14", "ConvNeXt-T", "ConvNeXt-B")
 """The paper's own models (Table 4, §4.3), smallest first within a family."""
+SMALLER_MODELS = ("Ti/16",)
+"""Models of our own below S/16, smallest first: they lengthen the law's range of sizes, and fill no published cell."""
 TABLE4_PARAMETERS = {"S/16": 55, "B/16": 141, "L/16": 414, "H/14": 967, "G/14": 2516}
 """Parameters of both towers in millions, as Table 4 prints them."""
 
@@ -117,8 +119,8 @@ def patch_size(model: str) -> int | None:
 
 
 def model_order(model: str) -> tuple[int, str]:
-    """Sort key: the paper's models in their order, then others by name."""
-    return (MODELS.index(model) if model in MODELS else len(MODELS)), model
+    """Sort key: models below the paper's, the paper's in their order, then others by name."""
+    return order_of((*SMALLER_MODELS, *MODELS), model), model
 
 
 def model_slug(model: str) -> str:

@@ -82,8 +82,16 @@ def _number(name: str, kind: str) -> int:
 
 def _law(chosen: argparse.Namespace) -> int:
     from clipa.law import main_report
+    from clipa.law.power import pilot_report
 
-    print(main_report(chosen.records))
+    if chosen.power is not None:
+        print(pilot_report(chosen.power), end="")
+    elif not chosen.records:
+        raise ValueError(
+            "no records were given: name their files, or a file of pilot deviations with --power"
+        )
+    if chosen.records:
+        print(main_report(chosen.records, chosen.beside))
     return 0
 
 
@@ -127,7 +135,7 @@ def _number_verbs(verbs) -> None:
         "--verdict contradicted",
         asked=False,
     )
-    claims.add_argument("--scale", help="give verdicts on the measured records of this scale (micro-v1, …)")
+    claims.add_argument("--scale", help="give verdicts on the measured records of this scale (micro, …)")
     claims.add_argument("--verdict", help="only claims of this verdict: holds, contradicted, …")
     claims.add_argument("--json", action="store_true", help="as JSON")
     claims.add_argument(
@@ -188,17 +196,26 @@ def _drawing_verbs(verbs) -> None:
         verbs,
         "law",
         _law,
-        "say what records of one scale say about the law: drops, intervals, slope",
-        "results/runs/micro-v1/*/evaluation/*/records.json",
+        "say what records of one scale say about the law: drops, slopes, convergence, power, verdicts",
+        "results/runs/micro/*/evaluation/*/records.json",
         asked=False,
     )
-    law.add_argument("records", nargs="+", type=Path, metavar="FILE")
+    law.add_argument("records", nargs="*", type=Path, metavar="FILE")
+    law.add_argument(
+        "--beside", nargs="+", type=Path, default=[], metavar="FILE", help="records of another scale"
+    )
+    law.add_argument(
+        "--power",
+        type=Path,
+        metavar="PILOT",
+        help="print the power to find the paper's effect, from a YAML file of pilot deviations (docs/law.md)",
+    )
     compare = add_verb(
         verbs,
         "compare",
         _compare,
         "set recipes of one run beside the study: accuracy, and the difference with its interval",
-        "results/recorded/micro-v1/*/*.json",
+        "results/recorded/micro/*/*.json",
         asked=False,
     )
     compare.add_argument("records", nargs="+", type=Path, metavar="FILE")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from clipa.files import write_bytes_atomically, write_text_atomically
 from clipa.records import frame_of, load_frame, load_records, of_the_study
+from clipa.study import SMALLER_MODELS
 
 if TYPE_CHECKING:
     import pandas
@@ -78,8 +79,8 @@ def drawing(number: int) -> Drawing:
 def make(number: int, records: Iterable[Path], published: Iterable[Path], out: Path) -> list[Path]:
     """Draw figure `number`: `out` (.pdf), the same stem as .png, and the numbers in `data/<stem>.csv` beside.
 
-    From measured `records` with the published ones beside them, or from `published` alone if there are no
-    records. Returns the files written. Raises FigureError, RecordError.
+    From measured `records` (without models below the paper's, which only the law has) with the published ones beside
+    them, or from `published` alone if there are no records. Returns the files written. Raises FigureError, RecordError.
     """
     one = drawing(number)
     import matplotlib
@@ -90,7 +91,7 @@ def make(number: int, records: Iterable[Path], published: Iterable[Path], out: P
     from clipa.render.figures import style
 
     records, published_frame = list(records), load_frame(published)
-    frame = frame_of(of_the_study(load_records(records))) if records else published_frame
+    frame = frame_of(of_the_study(load_records(records), SMALLER_MODELS)) if records else published_frame
     beside = published_frame if records and len(published_frame) else None
     with matplotlib.rc_context(style.settings()):
         figure = one.draw(frame, beside)

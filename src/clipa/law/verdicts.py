@@ -1,0 +1,234 @@
+"""The two primary hypotheses, the convergence gate before them, and signs at all other lengths (docs/law.md)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from clipa.law.statistic import (
+    Finals,
+    Length,
+    Summary,
+    check_one_experiment,
+    finals_of,
+    item_drops,
+    measured,
+    summarise,
+)
+from clipa.records import of_the_study
+from clipa.schema import Record
+from clipa.stats import MINIMAL_MODELS, MINIMAL_SEEDS, WEIGHED_SEEDS, Estimate, estimate, holm, of_items
+from clipa.study import TEXT_STUDY_IMAGE_SIZE, Run
+
+LEVEL = 0.05
+"""Of the family of primary hypotheses."""
+PRIMARY_SEEDS, PRIMARY_MODELS = WEIGHED_SEEDS, 4
+PRETRAINED_TWICE, FINETUNED_TWICE = "samples-double-pretrain", "finetune-double"
+"""Recipes of the gate: pre-training, or fine-tuning, on twice the samples (config/recipes.yaml)."""
+PRETRAIN_LIMIT, FINETUNE_LIMIT = 2.0, 1.0
+"""Points by which twice the samples may move an accuracy."""
+TRAININGS = {"samples-eighth": "1/8", "samples-quarter": "1/4", "samples-half": "1/2", "samples-double": "2"}
+"""Recipes that pre-train on a share of the study's samples, smallest first. Full length: `<recipe>-pretrain`."""
+
+REPRODUCED, CONTRADICTED, INCONCLUSIVE, NO_VERDICT = (
+    "reproduced",
+    "contradicted",
+    "inconclusive",
+    "no verdict",
+)
+AS_SAID, AGAINST, NOT_CLEAR = "as the law says", "against the law", "not clear"
+
+
+@dataclass(frozen=True)
+class Primary:
+    """A primary hypothesis: the slope of the drop is zero at `label`, the length of `reduced`."""
+
+    name: str
+    label: str
+    reduced: Run
+
+    def run(self, model: str) -> Run:
+        """The reduced run of a model."""
+        return Run(
+            model,
+            self.reduced.image_reduction,
+            self.reduced.image_size,
+            text_reduction=self.reduced.text_reduction,
+            text_tokens=self.reduced.text_tokens,
+        )
+
+
+PRIMARIES = (
+    Primary("P1", "resize 112", Run("L/16", "resize", 112)),
+    Primary(
+        "P2",
+        "text syntax 8",
+        Run("L/16", "resize", TEXT_STUDY_IMAGE_SIZE, text_reduction="syntax", text_tokens=8),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One model's part of the gate: how twice the samples of a `stage` moved its accuracy at `label`, points.
+
+    The point estimate counts: the mean over the seeds that have both, seed 0 among them. None: not measured.
+    """
+
+    stage: str
+    label: str
+    model: str
+    limit: float
+    moved: Estimate | None
+
+    @property
+    def passed(self) -> bool:
+        return self.moved is not None and abs(self.moved.mean) < self.limit
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was found on a primary hypothesis. `p`, and `adjusted` by Holm, are NaN where there is no verdict.
+
+    `lacks`: what a verdict would need, in words.
+    """
+
+    primary: Primary
+    length: Length | None
+    checks: tuple[Check, ...]
+    lacks: tuple[str, ...]
+    p: float = math.nan
+    adjusted: float = math.nan
+
+    @property
+    def verdict(self) -> str:
+        if self.lacks or self.length is None or self.length.slope is None:
+            return NO_VERDICT
+        if not self.adjusted < LEVEL:
+            return INCONCLUSIVE
+        return REPRODUCED if self.length.slope.mean < 0 else CONTRADICTED
+
+    @property
+    def ratio_agrees(self) -> bool:
+        """Whether the log ratio's interval lies on the same side of zero as the slope of the drop."""
+        ratio, slope = (self.length.log_ratio, self.length.slope) if self.length else (None, None)
+        if ratio is None or slope is None:
+            return False
+        return ratio.high < 0 if slope.mean < 0 else ratio.low > 0
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that the report prints. `trainings`: the lengths after other numbers of samples, by :data:`TRAININGS`."""
+
+    summary: Summary
+    outcomes: tuple[Outcome, ...]
+    trainings: dict[str, Summary] = field(default_factory=dict)
+
+
+def examine(records: Iterable[Record]) -> Findings:
+    """The law among the records of one scale: lengths of the study, primary hypotheses, other trainings.
+
+    Records of other recipes are left out. RecordError as :func:`clipa.law.statistic.summarise`.
+    """
+    records = list(records)
+    summary = summarise(of_the_study(records))
+    ours = {FINETUNED_TWICE, *TRAININGS, *map(_full_length, TRAININGS)}
+    check_one_experiment(measured(r for r in records if r.get("recipe") in (None, *ours)))
+    trainings = {}
+    for recipe in TRAININGS:
+        own = measured(r for r in records if r.get("recipe") in (recipe, _full_length(recipe)))
+        if any(run == Run(run.model) for run, _ in finals_of(own)):
+            trainings[recipe] = summarise(own)
+    return Findings(summary, _outcomes(summary, records), trainings)
+
+
+def _full_length(recipe: str) -> str:
+    """The recipe of the full-length baseline, which is only pre-trained."""
+    return f"{recipe}-pretrain"
+
+
+def _outcomes(summary: Summary, records: Sequence[Record]) -> tuple[Outcome, ...]:
+    """Each primary hypothesis with its p and, where nothing is lacking, Holm's. One that lacks something has p = 1."""
+    found = []
+    for primary in PRIMARIES:
+        length = summary.length(primary.label)
+        checks = gate(primary, summary.models, records)
+        found.append(Outcome(primary, length, checks, _lacking(summary, length, checks)))
+    values = [1.0 if one.verdict == NO_VERDICT else one.length.slope.p_value for one in found]
+    return tuple(
+        one
+        if one.verdict == NO_VERDICT
+        else Outcome(one.primary, one.length, one.checks, one.lacks, p, adjusted)
+        for one, p, adjusted in zip(found, values, holm(values), strict=True)
+    )
+
+
+def _lacking(summary: Summary, length: Length | None, checks: Sequence[Check]) -> tuple[str, ...]:
+    """What a verdict needs and is not there, in words."""
+    if length is None or length.slope is None:
+        return ("it was not measured",)
+    lacks = []
+    if len(length.models) < PRIMARY_MODELS:
+        lacks.append(f"{len(length.models)} of {PRIMARY_MODELS} models")
+    if missing := [model for model in summary.models if model not in length.models]:
+        lacks.append(f"no run of {', '.join(missing)}")
+    if len(length.seeds) < PRIMARY_SEEDS:
+        lacks.append(f"{len(length.seeds)} of {PRIMARY_SEEDS} complete seeds")
+    if any(check.moved is None for check in checks):
+        lacks.append("the gate was not measured")
+    elif failed := [check for check in checks if not check.passed]:
+        names = ", ".join(dict.fromkeys(check.model for check in failed))
+        lacks.append(f"the gate is shut: {names} not converged")
+    return tuple(lacks)
+
+
+def eligible(length: Length) -> bool:
+    """Whether this is a primary length with the models and seeds of a verdict: it then has no exploratory sign."""
+    enough = len(length.models) >= PRIMARY_MODELS and len(length.seeds) >= PRIMARY_SEEDS
+    return enough and any(primary.label == length.label for primary in PRIMARIES)
+
+
+def sign(length: Length) -> str:
+    """Where the slope's whole interval lies, in exploratory words; not clear with fewer than three seeds or models."""
+    slope = length.slope
+    if slope is None or slope.seeds < MINIMAL_SEEDS or len(length.models) < MINIMAL_MODELS:
+        return NOT_CLEAR
+    return AS_SAID if slope.high < 0 else AGAINST if slope.low > 0 else NOT_CLEAR
+
+
+# ------------------------------------------------------------------------------------------------------------ the gate
+
+
+def gate(primary: Primary, models: Sequence[str], records: Iterable[Record]) -> tuple[Check, ...]:
+    """Both conditions for every model, from records of the study and of the recipes that double a stage.
+
+    It looks at accuracies of single runs, never at a drop or a slope.
+    """
+    by_recipe: dict[str | None, list[Record]] = {}
+    for record in measured(records):
+        by_recipe.setdefault(record.get("recipe"), []).append(record)
+    study, pretrained, finetuned = (
+        finals_of(by_recipe.get(name, ())) for name in (None, PRETRAINED_TWICE, FINETUNED_TWICE)
+    )
+    checks = [
+        Check("pre-training", "full", model, PRETRAIN_LIMIT, _moved(Run(model), study, pretrained))
+        for model in models
+    ]
+    checks += [
+        Check(
+            "fine-tuning", primary.label, model, FINETUNE_LIMIT, _moved(primary.run(model), study, finetuned)
+        )
+        for model in models
+    ]
+    return tuple(checks)
+
+
+def _moved(run: Run, study: Finals, doubled: Finals) -> Estimate | None:
+    """Accuracy with twice the samples minus the study's, points; None unless seed 0 has both."""
+    seeds = sorted(seed for own, seed in doubled if own == run and (run, seed) in study)
+    if 0 not in seeds:
+        return None
+    gains = [of_items(-item_drops(study[run, seed], doubled[run, seed])) for seed in seeds]
+    return estimate(*zip(*gains, strict=True))
