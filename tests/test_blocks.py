@@ -44,7 +44,7 @@ def gradients(model: torch.nn.Module, config: dict, precision: str = "fp32") -> 
     return features.detach(), torch.cat(found)
 
 
-@pytest.mark.parametrize("name", ["S16", "B16", "H14", "micro-S16"])
+@pytest.mark.parametrize("name", ["S16", "B16", "H14", "micro-v1-S16"])
 def test_features_and_gradients_are_open_clips(name: str) -> None:
     config = config_of(name)
     theirs, ours = models.build(config, 3), models.build(config, 3, "packed")
@@ -58,7 +58,7 @@ def test_features_and_gradients_are_open_clips(name: str) -> None:
 
 
 def test_a_packed_model_loads_in_open_clip(tmp_path: Path) -> None:
-    config = config_of("micro-S16")
+    config = config_of("micro-v1-S16")
     model = models.build(config, 3, "packed").eval()
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_text("{}")
@@ -129,7 +129,7 @@ def test_a_cast_is_one_operation_and_its_gradient_is_exact() -> None:
 
 
 def test_layer_scale_is_refused() -> None:
-    config = copy.deepcopy(config_of("micro-S16"))
+    config = copy.deepcopy(config_of("micro-v1-S16"))
     config["vision_cfg"]["ls_init_value"] = 0.1
     with pytest.raises(ValueError, match="layer scale"):
         pack(models.build(config, 0))

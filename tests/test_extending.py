@@ -49,10 +49,10 @@ def extended(tmp_path_factory) -> Path:
     package, scales = tree / "src" / "clipa", tree / "config" / "scales"
     (package / "reductions" / "ring.py").write_text(block("ring") + "\n", encoding="utf-8")
     insert(package / "study.py", '    "resize": ImageReduction(', f"    {block('entry')}")
-    small = json.loads((package / "model_configs" / "micro-S16.json").read_text(encoding="utf-8"))
+    small = json.loads((package / "model_configs" / "micro-v1-S16.json").read_text(encoding="utf-8"))
     small["vision_cfg"]["layers"] += 1
     (package / "model_configs" / "micro-M16.json").write_text(json.dumps(small), encoding="utf-8")
-    insert(scales / "micro-v1.yaml", "  L/16: {config: micro-L16}", f"  {block('model')}")
+    insert(scales / "micro-v1.yaml", "  L/16: {config: micro-v1-L16}", f"  {block('model')}")
     (scales / "tiny.yaml").write_text(TINY, encoding="utf-8")
     return tree
 

@@ -292,7 +292,7 @@ def test_an_edit_that_no_training_runs_is_no_other_code(tmp_path, monkeypatch):
         with open(package / name, "a", encoding="utf-8") as file:
             file.write("\n# edited\n")
     assert provenance.code() == before
-    for name in ("losses.py", "data/stream.py", "a_new_module.py", "model_configs/micro-S16.json"):
+    for name in ("losses.py", "data/stream.py", "a_new_module.py", "model_configs/micro-v1-S16.json"):
         with open(package / name, "a", encoding="utf-8") as file:
             file.write("\n")
         assert provenance.code() != before

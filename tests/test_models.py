@@ -106,7 +106,7 @@ def test_convnexts_are_the_papers(name: str, published: float, parameters: float
 
 @pytest.mark.parametrize("size", [48, 36, 24, 18, 12])
 def test_small_convnexts_take_every_size(size: int) -> None:
-    config = json.loads((CONFIGS / "micro-ConvNeXt-T.json").read_text())
+    config = json.loads((CONFIGS / "micro-v1-ConvNeXt-T.json").read_text())
     config["vision_cfg"]["image_size"] = size
     model = models.build(config, 0).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():

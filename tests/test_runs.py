@@ -85,7 +85,7 @@ def test_the_baseline_has_one_stage() -> None:
         {"data__world__world_seed": 1},
         {"data__lanes": 4},
         {"vocabulary_size": 500},
-        {"models__L/16__config": "micro-B16"},
+        {"models__L/16__config": "micro-v1-B16"},
     ],
 )
 def test_what_changes_the_weights_changes_both_fingerprints(change: dict) -> None:

@@ -86,7 +86,7 @@ def test_open_clip_tokenizer_of_the_same_folder_gives_the_same_ids(data, tmp_pat
 
     from clipa.stages import MODEL_CONFIG_DIRECTORY
 
-    config = json.loads((MODEL_CONFIG_DIRECTORY / "micro-S16.json").read_text())
+    config = json.loads((MODEL_CONFIG_DIRECTORY / "micro-v1-S16.json").read_text())
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(data / "vocabulary" / name, tmp_path)
