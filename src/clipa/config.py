@@ -270,6 +270,10 @@ class ScaleModel(Strict):
     base_lr: dict[Literal["pretrain", "finetune", "negclip"], Rate] = Field(
         default_factory=dict, description="by kind of stage, where the schedule names no rate for this model"
     )
+    samples: dict[Literal["pretrain", "finetune"], Count] = Field(
+        default_factory=dict,
+        description="by kind of stage, where they are not the schedule's: what this model needs to converge",
+    )
     patch_size: Count | None = Field(default=None, description="where it is not the scale's (H/14, G/14)")
     sharded: bool | None = Field(default=None, description="where it is not the scale's")
     augmentation: Augmentation | None = Field(
@@ -358,9 +362,22 @@ class Scale(Strict):
             missing = [name for name in self.models if self.base_lr(name, kind) is None]
             if missing:
                 raise ValueError(f"{kind}.base_lr: no value for {missing[0]}")
+        for name, model in self.models.items():
+            for kind in model.samples:
+                try:
+                    self.schedule(name, kind)
+                except ValidationError as error:
+                    reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+                    raise ValueError(f"models.{name}.samples.{kind}: {reason}") from None
         if (self.negclip is None) != (self.negatives is None):
             raise ValueError("negclip and negatives: a schedule and its training set go together")
         return self
+
+    def schedule(self, model: str, kind: str) -> Schedule:
+        """The study's schedule of a kind of stage, with the model's own number of samples where it has one."""
+        schedule = getattr(self, kind)
+        samples = self.models[model].samples.get(kind)
+        return schedule if samples is None else Schedule(**schedule.model_dump() | {"samples": samples})
 
     def base_lr(self, model: str, kind: str) -> float | None:
         """The base learning rate of a model in a kind of stage; None where none is given."""

@@ -49,7 +49,7 @@ class Stage:
     @cached_property
     def schedule(self) -> Schedule:
         """The scale's for this kind of stage, as the recipe changes it."""
-        return self.recipe.schedule(getattr(self.scale, self.kind), self.data.lanes)
+        return self.recipe.schedule(self.scale.schedule(self.run.model, self.kind), self.data.lanes)
 
     @property
     def sharded(self) -> bool:

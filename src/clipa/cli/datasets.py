@@ -15,7 +15,7 @@ def add_verbs(verbs) -> None:
         verbs, "draw", _draw, "draw the embedded world: training shards and test sets", "all --scale micro-v1"
     )
     draw.add_argument(
-        "what", help="train, the name of a test set (plain, fresh, …), all, or sheet (docs/world.png)"
+        "what", help="train, the name of a test set (plain, fresh, …), all, or sheet (docs/world-v2.png)"
     )
     index = add_verb(
         verbs,
@@ -149,9 +149,10 @@ def _draw(chosen: argparse.Namespace) -> int:
         )
     parameters = scale.data.world
     if chosen.what == "sheet":
-        with naming("docs/world.png"):
-            contact_sheet(parameters).save("docs/world.png", optimize=True)
-        print("docs/world.png")
+        sheet = f"docs/world-{parameters.name.rpartition('/')[2]}.png"
+        with naming(sheet):
+            contact_sheet(parameters).save(sheet, optimize=True)
+        print(sheet)
         return 0
     if chosen.what in ("train", "all"):
         path = draw_train(parameters, directory, chosen.processes)

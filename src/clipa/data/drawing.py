@@ -225,7 +225,7 @@ def draw_item(parameters: WorldParameters, name: str, index: int) -> tuple[Scene
 
 
 def contact_sheet(parameters: WorldParameters, columns: int = 12) -> Image.Image:
-    """One row of pictures per set, training first: what docs/world.png shows."""
+    """One row of pictures per set, training first: what docs/world-v1.png and world-v2.png show."""
     side, left = parameters.image_size + 4, 96
     names = ("train", *TEST_SETS)
     sheet = Image.new("RGB", (left + columns * side, len(names) * side), "white")
