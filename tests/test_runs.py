@@ -93,6 +93,34 @@ def test_what_changes_the_weights_changes_both_fingerprints(change: dict) -> Non
     assert before[0] != after[0] and before[1] != after[1]
 
 
+def test_a_model_can_have_its_own_number_of_samples_and_recipes_change_it_alike() -> None:
+    values = load_scale("micro-v1").model_dump()
+    values["models"]["S/16"]["samples"] = {"pretrain": 25600}
+    own = Scale.model_validate(values)
+    for recipe, samples in (("", 25600), ("-samples-double", 51200)):
+        stages = stages_of(parse_run(f"S16-resize112-truncation32{recipe}"), own, 0)
+        assert stages[0].schedule.samples == stages[0].content["schedule"]["samples"] == samples
+        assert stages[1].schedule == own.finetune
+    assert stages_of(parse_run("L16-none-truncation32"), own, 0)[0].schedule == own.pretrain
+    values["models"]["S/16"]["samples"] = {"pretrain": 25601}
+    with pytest.raises(ValueError, match=r"models\.S/16\.samples\.pretrain: samples 25601 is not a multiple"):
+        Scale.model_validate(values)
+
+
+def test_a_class_token_takes_the_place_of_average_pooling() -> None:
+    usual, own = (
+        stages_of(parse_run(f"S16-none-truncation32{recipe}"), load_scale("micro"), 0)[0].model_config[
+            "vision_cfg"
+        ]
+        for recipe in ("", "-class-token-pretrain")
+    )
+    assert (usual["pool_type"], usual["final_ln_after_pool"]) == ("avg", True)
+    assert own == {
+        **{name: value for name, value in usual.items() if name != "final_ln_after_pool"},
+        "pool_type": "tok",
+    }
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -57,7 +57,9 @@ class Recipe(Strict):
     base_lr_factor: Positive = Field(default=1.0, description="times the study's of this kind and model")
     image_size: Count = Field(default=FULL_IMAGE_SIZE, description="the paper's pixels, in fine-tuning")
     mask: Mask | None = None
-    pooling: Literal["average"] | None = Field(default=None, description="of the image; else the model's own")
+    pooling: Literal["average", "class"] | None = Field(
+        default=None, description="of the image, class: by the class token; else the model's own"
+    )
     color_jitter: Fraction | None = None
     grayscale_probability: Fraction | None = None
     reading: dict[MaskName, str] = Field(

@@ -176,6 +176,9 @@ class Stage:
         config["vision_cfg"]["image_size"] = self.image_size
         if self.recipe.pooling == "average":  # of the patches, then the norm (§5; open_clip's CLIPA models)
             config["vision_cfg"] |= {"pool_type": "avg", "final_ln_after_pool": True}
+        elif self.recipe.pooling == "class":
+            config["vision_cfg"]["pool_type"] = "tok"
+            config["vision_cfg"].pop("final_ln_after_pool", None)
         config["text_cfg"]["context_length"] = self.text_tokens
         if self.recipe.gelu is not None:
             for tower in ("vision_cfg", "text_cfg"):
