@@ -24,7 +24,7 @@ from small_world import small_scale
 
 PARAMETERS = WorldParameters()
 SECOND = SecondWorldParameters()
-SECOND_DIGEST = "ccb7d9e4daa1bd304b7e519debdc8187d1d3e49726c963405084c9f961756fa9"
+SECOND_DIGEST = "16fa96a452514103ee5699ce31dd96262f58f88955dd127d9b6d8a6b19ba64ff"
 TINY = WorldParameters(training_images=30, images_per_shard=8, test_images=10, test_images_plain=12)
 
 

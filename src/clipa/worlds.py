@@ -56,7 +56,7 @@ class SecondWorldParameters(WorldParameters):
     figure_max: Share = Field(0.85, ge=0.1, le=0.9)
     training_images: Count = 60_000
     hard: Fraction = Field(
-        0.3,
+        0.4,
         description="share of one-figure scenes drawn as in renditions, outlines, clutter or odd, in training, plain "
         "and fresh",
     )
