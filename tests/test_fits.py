@@ -5,7 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+import clipa.cli.fits
+import clipa.memory
 from clipa.cards import CARDS, CPU
+from clipa.cli.fits import completed
 from clipa.cli.planning import cost_of, report
 from clipa.config import ConfigError, Project
 from clipa.fits import (
@@ -84,8 +87,19 @@ def test_the_table_is_written_and_read(tmp_path):
     assert read_table(tmp_path / "table.json") == table and read_table(tmp_path / "none.json") == {}
 
 
+def test_the_table_that_is_tracked_changes_only_when_asked(plan, monkeypatch, capsys):
+    stage, kept = stage_of(plan, "S16-none-truncation32"), []
+    found = Counted(3, {False: 3, "selective": 2, True: 1})
+    monkeypatch.setattr(clipa.cli.fits, "read_table", dict)
+    monkeypatch.setattr(clipa.cli.fits, "write_table", kept.append)
+    monkeypatch.setattr(clipa.memory, "count", lambda _: found)
+    assert completed([stage], write=False) == {key(stage): found} and not kept
+    assert "--write keeps the counts" in capsys.readouterr().err
+    assert completed([stage], write=True) == {key(stage): found} and kept == [{key(stage): found}]
+
+
 def test_every_stage_of_the_paper_fits_80_gb(plan):
-    """With what is tracked; a stage that the plan has got since then is counted by `clipa fits`."""
+    """With what is tracked; a stage that the plan has got since then is counted by `clipa fits --write`."""
     table = read_table()
     missing = [stage.run.slug for stage in plan.stages.values() if key(stage) not in table]
     assert not missing
@@ -113,7 +127,7 @@ def test_what_cannot_fit_is_refused_in_one_line(plan):
         ConfigError, match=r"^L16-none-truncation32 pretrain at scale paper: does not fit A100-80"
     ):
         execution(stage, "A100-80", huge)
-    with pytest.raises(ConfigError, match=r"`clipa fits --scale paper` counts them$"):
+    with pytest.raises(ConfigError, match=r"`clipa fits --scale paper --write` counts them$"):
         execution(stage, "A100-80", {})
     schedule = plan.scale.pretrain.model_copy(update={"microbatch": 4096})
     asked = replace(stage, scale=plan.scale.model_copy(update={"pretrain": schedule}))
