@@ -65,10 +65,10 @@ def main() -> None:
         processes, chain = nodes.made(root, "chain", stage)
         print(f"processes that trained a part: {processes}")
         cut = [int(step[1]) for _, what in told if (step := re.match(r"stopped after step (\d+)", what))]
-        changed = without_slurm(root, "changed", (4, 2, cut[-1]), (2, 1, STEPS))
+        changed = without_slurm(root, "changed", (4, 2, cut[1]), (2, 1, STEPS))
         same = torch.equal(chain, changed)
         print(
-            f"4 processes to step {cut[-1]}, then 2, without SLURM: {'the same bits' if same else 'OTHER BITS'}"
+            f"4 processes to step {cut[1]}, then 2, without SLURM: {'the same bits' if same else 'OTHER BITS'}"
         )
         whole = without_slurm(root, "whole", (4, 2, STEPS))
         print(
