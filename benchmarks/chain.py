@@ -23,7 +23,6 @@ TESTS = Path(__file__).resolve().parents[1] / "tests"
 sys.path.insert(0, str(TESTS))
 
 import test_nodes as nodes  # noqa: E402
-from clipa.launch import INTERRUPTED  # noqa: E402
 from clipa.slurm import LOG  # noqa: E402
 from private_slurm import private_slurm  # noqa: E402
 from small_training import STEPS, tiny_scale  # noqa: E402
@@ -36,11 +35,10 @@ def without_slurm(root: Path, runs: str, *parts: tuple[int, int, int]) -> torch.
         variables = {} if last == STEPS else {"MOMENT": nodes.STOP, "STEPS": str(last - 1)}
         stage = nodes.stage_of(processes, count)
         ended = nodes.train(root, stage, runs, **variables)
-        expected = 0 if last == STEPS else INTERRUPTED
-        if {code for code, _ in ended} != {expected}:
-            raise SystemExit(
-                f"{runs}: exit codes {[code for code, _ in ended]}, expected {expected}\n{ended}"
-            )
+        ended_well = all(code == 0 for code, _ in ended)
+        stopped = any(f"stopped after step {last} of" in said for _, said in ended)
+        if not (ended_well if last == STEPS else stopped):
+            raise SystemExit(f"{runs}: {ended}")
     return nodes.made(root, runs, stage)[1]
 
 
@@ -48,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=int, default=2, help="of a job, which starts four processes in it")
+    parser.add_argument("--minutes", type=int, default=2, help="of a job; more where processes start slowly")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
