@@ -51,8 +51,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         draw_small_world(tiny_scale(), root, ())
-        # Two jobs have time for five or six of the twelve steps each.
-        slowed = {"MOMENT": f"time.sleep({6 * chosen.minutes})", "STEPS": " ".join(map(str, range(STEPS)))}
+        # Two jobs have time for fewer than twelve such steps, however soon processes start; the last is not slowed.
+        moment = f'os.environ["WORLD_SIZE"] == "4" and time.sleep({9 * chosen.minutes})'
+        slowed = {"MOMENT": moment, "STEPS": " ".join(map(str, range(STEPS)))}
         (root / "slurm").mkdir()
         with private_slurm(root / "slurm", kill_wait=30) as cluster:
             if cluster is None:

@@ -1,12 +1,11 @@
-"""What a pass keeps in memory: as predicted for a plan, and as torch's own tracker counts it in a step.
+"""What a pass keeps in memory: as predicted for a plan, and as torch's own tracker counts it.
 
     python benchmarks/memory.py                      # S/16, B/16, L/16 and H/14 at three lengths; ten minutes
     python benchmarks/memory.py --device cuda        # beside them, what a GPU allocates
 
-A prediction (`clipa fits`, `clipa.memory`) follows the tensors of a pass of the towers alone. The count is of a step of
-two passes as `clipa.losses` makes it, loss and cached features included, by torch.distributed's MemTracker: activations
-and temporary tensors of a sample of a pass. Both use fake tensors. On a GPU it is `torch.cuda.max_memory_allocated` of
-a pass forward and backward, less parameters and their gradients.
+A prediction (`clipa fits`, `clipa.memory`) follows the tensors of a pass of the towers, forward and backward. The count
+is torch.distributed's MemTracker's of such a pass: its activations and temporary tensors, of a sample. Both use fake
+tensors. On a GPU it is `torch.cuda.max_memory_allocated` of a pass with its loss, less parameters and their gradients.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ def stages() -> list[Stage]:
 
 
 def counted(stage: Stage, mode: Checkpointing, samples: int = 1 << 15) -> float:
-    """Bytes a sample of a pass, by torch's tracker; so many samples that casts of weights and the loss weigh little."""
+    """Bytes a sample of a pass, by torch's tracker; of so many samples that casts of weights weigh little."""
     size, length, kept = stage.image_size, stage.text_tokens, stage.kept_patches
     with FakeTensorMode():
         towers = models.Towers(models.build(stage.model_config, 0, stage.scale.blocks), Augmentation())
@@ -52,15 +51,17 @@ def counted(stage: Stage, mode: Checkpointing, samples: int = 1 << 15) -> float:
         for parameter in towers.parameters():
             parameter.requires_grad_()  # the tracker expects it of all; the fixed positions are small
         batch: list[Any] = [
-            torch.zeros(2 * samples, 3, size, size, dtype=torch.uint8),
-            torch.zeros(2 * samples, length, dtype=torch.int64),
+            torch.zeros(samples, 3, size, size, dtype=torch.uint8),
+            torch.zeros(samples, length, dtype=torch.int64),
         ]
         if kept is not None:
-            batch.append(torch.zeros(2 * samples, kept, dtype=torch.int64))
+            batch.append(torch.zeros(samples, kept, dtype=torch.int64))
         tracker = MemTracker()
         tracker.track_external(towers, *batch)
         with tracker:
-            backward(towers, batch, samples, lambda: torch.autocast("cpu", torch.bfloat16))
+            with torch.autocast("cpu", torch.bfloat16):
+                outputs = towers(*batch)
+            torch.autograd.backward(outputs, [torch.ones_like(output) for output in outputs])
         [peak_] = tracker.get_tracker_snapshot("peak").values()
     return sum(peak_[kind] for kind in peak_ if str(kind).rpartition(".")[2] in ("ACT", "TEMP")) / samples
 

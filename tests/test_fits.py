@@ -42,7 +42,7 @@ def stage_of(plan, run: str, number: int = 0) -> Stage:
 
 @pytest.mark.parametrize("run", ["S16-resize64-truncation32", "S16-random49-truncation32"])
 @pytest.mark.parametrize("mode", MODES)
-def test_a_pass_needs_what_torchs_tracker_counts_in_a_step(plan, run, mode):
+def test_a_pass_needs_what_torchs_own_tracker_counts(plan, run, mode):
     stage = stage_of(plan, run)
     found = bytes_of_a_sample(stage.model_config, stage.kept_patches, mode, "bf16", "packed")
     assert found == pytest.approx(counted(stage, mode), rel=0.1)
