@@ -1,28 +1,29 @@
-"""What a pass keeps in memory: as predicted for a plan, and as counted of whole models.
+"""What a pass keeps in memory: as predicted for a plan, and as torch's own tracker counts it.
 
-    python benchmarks/memory.py                      # S/16, B/16, L/16 and H/14 at three lengths; a few minutes
+    python benchmarks/memory.py                      # S/16, B/16, L/16 and H/14 at three lengths; ten minutes
     python benchmarks/memory.py --device cuda        # beside them, what a GPU allocates
 
-A prediction (`clipa fits`) is made of models with few blocks. The count here follows every allocation of a model with
-all of its blocks. On a GPU it is `torch.cuda.max_memory_allocated` of a pass forward and backward, less parameters and
-their gradients.
+A prediction (`clipa fits`, `clipa.memory`) follows the tensors of a pass of the towers, forward and backward. The count
+is torch.distributed's MemTracker's of such a pass: its activations and temporary tensors, of a sample. Both use fake
+tensors. On a GPU it is `torch.cuda.max_memory_allocated` of a pass with its loss, less parameters and their gradients.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 import torch
 from tabulate import tabulate
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed._tools.mem_tracker import MemTracker
 
 from clipa import models
 from clipa.config import Augmentation
 from clipa.distributed import apply_activation_checkpointing
 from clipa.fits import MODES, NAMES, Checkpointing
 from clipa.losses import backward
-from clipa.memory import _peak, bytes_of_a_sample
+from clipa.memory import bytes_of_a_sample
 from clipa.models import CLIP
 from clipa.plan import load_plan
 from clipa.stages import Stage
@@ -38,6 +39,31 @@ def stages() -> list[Stage]:
     plan = load_plan({"scale": "paper", "seeds": [0]})
     runs = [f"{model}-{run}" for model in MODELS for run in MODELS_PIXELS.get(model, RUNS)]
     return [plan.job(parse_run(run), 0).stages[0] for run in runs]
+
+
+def counted(stage: Stage, mode: Checkpointing, samples: int = 1 << 15) -> float:
+    """Bytes a sample of a pass, by torch's tracker; of so many samples that casts of weights weigh little."""
+    size, length, kept = stage.image_size, stage.text_tokens, stage.kept_patches
+    with FakeTensorMode():
+        towers = models.Towers(models.build(stage.model_config, 0, stage.scale.blocks), Augmentation())
+        if mode:
+            apply_activation_checkpointing(towers.model, mode)
+        for parameter in towers.parameters():
+            parameter.requires_grad_()  # the tracker expects it of all; the fixed positions are small
+        batch: list[Any] = [
+            torch.zeros(samples, 3, size, size, dtype=torch.uint8),
+            torch.zeros(samples, length, dtype=torch.int64),
+        ]
+        if kept is not None:
+            batch.append(torch.zeros(samples, kept, dtype=torch.int64))
+        tracker = MemTracker()
+        tracker.track_external(towers, *batch)
+        with tracker:
+            with torch.autocast("cpu", torch.bfloat16):
+                outputs = towers(*batch)
+            torch.autograd.backward(outputs, [torch.ones_like(output) for output in outputs])
+        [peak_] = tracker.get_tracker_snapshot("peak").values()
+    return sum(peak_[kind] for kind in peak_ if str(kind).rpartition(".")[2] in ("ACT", "TEMP")) / samples
 
 
 def allocated(stage: Stage, mode: Checkpointing, samples: int) -> float:
@@ -78,7 +104,7 @@ def main() -> None:
         for mode in MODES:
             asked = stage.kept_patches, mode, stage.scale.precision, stage.scale.blocks
             predicted = bytes_of_a_sample(stage.model_config, *asked)
-            whole = _peak(json.dumps(stage.model_config, sort_keys=True), *asked)
+            whole = counted(stage, mode)
             row = [stage.run.coordinates, NAMES[mode], predicted / 1e6, whole / 1e6, predicted / whole]
             if chosen.device == "cuda":
                 found = allocated(stage, mode, chosen.samples)

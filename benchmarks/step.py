@@ -95,9 +95,9 @@ class Clock:
 
 
 def stage_of(chosen: argparse.Namespace, blocks: str) -> Stage:
-    """A pre-training of the paper's scale, as this machine trains it."""
+    """A pre-training of the scale, as this machine trains it."""
     steps = chosen.steps + WARM_UP + 1
-    values = load_scale("paper").model_dump(exclude={"config_directory"})
+    values = load_scale(chosen.scale).model_dump(exclude={"config_directory"})
     values |= {"device": chosen.device, "precision": chosen.precision, "processes": 1, "blocks": blocks}
     values |= {"threads": None, "log_every": 10**6, "checkpoint_every": 10**6}
     values["image_sizes"] |= {64: chosen.pixels}
@@ -202,7 +202,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="S/16", help="of Table 4")
+    parser.add_argument("--scale", default="paper", help="whose models are trained")
+    parser.add_argument("--model", default="S/16", help="of the scale")
     parser.add_argument("--pixels", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=16, choices=(4, 6, 8, 16, 32))
     parser.add_argument("--batch", type=int, default=64)

@@ -1,11 +1,14 @@
 """What a card's memory holds: counted activations, and the way that is chosen with them."""
 
-import json
 from dataclasses import replace
 
 import pytest
 
+import clipa.cli.fits
+import clipa.memory
+from benchmarks.memory import counted
 from clipa.cards import CARDS, CPU
+from clipa.cli.fits import completed
 from clipa.cli.planning import cost_of, report
 from clipa.config import ConfigError, Project
 from clipa.fits import (
@@ -22,7 +25,7 @@ from clipa.fits import (
     ways,
     write_table,
 )
-from clipa.memory import _peak, bytes_of_a_sample
+from clipa.memory import bytes_of_a_sample
 from clipa.plan import load_plan
 from clipa.stages import Stage
 from clipa.study import parse_run
@@ -39,11 +42,10 @@ def stage_of(plan, run: str, number: int = 0) -> Stage:
 
 @pytest.mark.parametrize("run", ["S16-resize64-truncation32", "S16-random49-truncation32"])
 @pytest.mark.parametrize("mode", MODES)
-def test_few_blocks_tell_what_all_blocks_need(plan, run, mode):
+def test_a_pass_needs_what_torchs_own_tracker_counts(plan, run, mode):
     stage = stage_of(plan, run)
-    whole = _peak(json.dumps(stage.model_config, sort_keys=True), stage.kept_patches, mode, "bf16", "packed")
     found = bytes_of_a_sample(stage.model_config, stage.kept_patches, mode, "bf16", "packed")
-    assert 0.99 * whole < found < 1.15 * whole
+    assert found == pytest.approx(counted(stage, mode), rel=0.1)
     assert read_table()[key(stage)].activations[mode] == round(found)  # what is tracked is still so
 
 
@@ -84,8 +86,19 @@ def test_the_table_is_written_and_read(tmp_path):
     assert read_table(tmp_path / "table.json") == table and read_table(tmp_path / "none.json") == {}
 
 
+def test_the_table_that_is_tracked_changes_only_when_asked(plan, monkeypatch, capsys):
+    stage, kept = stage_of(plan, "S16-none-truncation32"), []
+    found = Counted(3, {False: 3, "selective": 2, True: 1})
+    monkeypatch.setattr(clipa.cli.fits, "read_table", dict)
+    monkeypatch.setattr(clipa.cli.fits, "write_table", kept.append)
+    monkeypatch.setattr(clipa.memory, "count", lambda _: found)
+    assert completed([stage], write=False) == {key(stage): found} and not kept
+    assert "--write keeps the counts" in capsys.readouterr().err
+    assert completed([stage], write=True) == {key(stage): found} and kept == [{key(stage): found}]
+
+
 def test_every_stage_of_the_paper_fits_80_gb(plan):
-    """With what is tracked; a stage that the plan has got since then is counted by `clipa fits`."""
+    """With what is tracked; a stage that the plan has got since then is counted by `clipa fits --write`."""
     table = read_table()
     missing = [stage.run.slug for stage in plan.stages.values() if key(stage) not in table]
     assert not missing
@@ -113,7 +126,7 @@ def test_what_cannot_fit_is_refused_in_one_line(plan):
         ConfigError, match=r"^L16-none-truncation32 pretrain at scale paper: does not fit A100-80"
     ):
         execution(stage, "A100-80", huge)
-    with pytest.raises(ConfigError, match=r"`clipa fits --scale paper` counts them$"):
+    with pytest.raises(ConfigError, match=r"`clipa fits --scale paper --write` counts them$"):
         execution(stage, "A100-80", {})
     schedule = plan.scale.pretrain.model_copy(update={"microbatch": 4096})
     asked = replace(stage, scale=plan.scale.model_copy(update={"pretrain": schedule}))

@@ -309,36 +309,13 @@ CUT = "os.kill(os.getpid(), signal.SIGUSR1)"
 def test_a_job_of_two_nodes_is_continued_on_another_number_of_processes(
     root: Path, slurm, alone, spread: Stage
 ) -> None:
-    """Two processes on each of two nodes, cut off twice; then SLURM has one node only, for two processes."""
+    """Two processes on each of two nodes, cut off twice; then SLURM has one node only, for two processes.
+
+    `benchmarks/chain.py` does this with SLURM's own time limits.
+    """
     if slurm is None:
         return
-    two, log = stage_of(2), root / "chain.log"
-    assert two.fingerprint == spread.fingerprint
-    file = write(resolved(spread, root, "chain"))
-    command = f"exec {shlex.join([sys.executable, '-m', 'clipa', 'train', '--requeue', str(file)])}"
-    asked = [
-        "--requeue",
-        "--nodes=2",
-        "--ntasks-per-node=1",
-        "--cpus-per-task=2",
-        "--time=50",
-        "--open-mode=append",
-    ]
-    own = {name: value for name, value in slurm.environment.items() if os.environ.get(name) != value}
-    variables = environment(root, **own, MOMENT=CUT, STEPS="3 7")
-    job = slurm.run(
-        "sbatch", "--parsable", *asked, f"--output={log}", "--wrap", command, env=variables
-    ).strip()
-    for number in (1, 2):
-        assert waited(lambda number=number: restarts(slurm, job) == number), log.read_text()
-        if number == 2:
-            slurm.run("scontrol", "update", f"JobId={job}", "NumNodes=1", "NumTasks=1")
-            write(resolved(two, root, "chain"))
-        slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")  # not in two minutes
-    assert slurm.wait(job) == "COMPLETED", log.read_text()
-    processes, weights = made(root, "chain", spread)
-    told = (root / "chain" / spread.directory / LOG).read_text(encoding="utf-8")
-    told = re.findall(r" job (\d+) on \S+: (.*)", told)
+    told, job = chained(slurm, root, "chain", 50, MOMENT=CUT, STEPS="3 7")
     assert [what for _, what in told] == [
         "4 processes start after step 0",
         "stopped after step 4 of 12; start again to resume",
@@ -347,10 +324,42 @@ def test_a_job_of_two_nodes_is_continued_on_another_number_of_processes(
         "2 processes start after step 8",
         "finished after step 12",
     ]
+    processes, weights = made(root, "chain", spread)
     assert {number for number, _ in told} == {job} and processes == [4, 2]
     found = losses(root, "chain", spread)
     assert found[:8] == losses(root, "spread", spread)[:8]
     assert found == pytest.approx(alone[0], **CLOSE) and difference(alone[1], weights) < 1e-3
+
+
+def chained(
+    slurm: Cluster, root: Path, runs: str, minutes: int, **variables: str
+) -> tuple[list[tuple[str, str]], str]:
+    """Train in one job until it has put itself back into the queue twice, the last time on fewer processes.
+
+    Returns the stage's log of jobs, as (number, what), and the job's number. AssertionError, with what the job said,
+    where it does not finish.
+    """
+    four, two, log = stage_of(4, 2), stage_of(2), root / f"{runs}.log"
+    assert two.fingerprint == four.fingerprint
+    file = write(resolved(four, root, runs))
+    command = f"exec {shlex.join([sys.executable, '-m', 'clipa', 'train', '--requeue', str(file)])}"
+    asked = ["--requeue", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=2", f"--time={minutes}"]
+    asked += ["--open-mode=append", f"--output={log}"]
+    own = {name: value for name, value in slurm.environment.items() if os.environ.get(name) != value}
+    job = slurm.run(
+        "sbatch", "--parsable", *asked, "--wrap", command, env=environment(root, **own, **variables)
+    ).strip()
+    for number in (1, 2):
+        assert waited(lambda number=number: restarts(slurm, job) == number, 180 + 60 * minutes), (
+            log.read_text()
+        )
+        if number == 2:
+            slurm.run("scontrol", "update", f"JobId={job}", "NumNodes=1", "NumTasks=1")
+            write(resolved(two, root, runs))
+        slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")  # not in two minutes
+    assert slurm.wait(job) == "COMPLETED", log.read_text()
+    told = (root / runs / four.directory / LOG).read_text(encoding="utf-8")
+    return re.findall(r" job (\d+) on \S+: (.*)", told), job
 
 
 def restarts(slurm: Cluster, job: str) -> int:

@@ -7,6 +7,8 @@ parameters are cast in one operation. In float32 the features differ from open_c
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -63,6 +65,31 @@ def pack(model: CLIP) -> None:
         for name, child in module.named_children():
             if isinstance(child, ResidualAttentionBlock):
                 module.register_module(name, PackedBlock(child))
+
+
+def compile_blocks(model: CLIP) -> None:
+    """Have torch.compile fuse the operations inside each block, in place. Modules, and so parameters' names, stay.
+
+    The blocks of a tower are alike and share one compiled graph. Each shape has its own, and no kernel is chosen by
+    timing it, so a training that resumes computes with the same kernels.
+    """
+    import torch._inductor.config as inductor  # a second or two, which only a compiled training pays
+
+    inductor.deterministic = True
+    for module in model.modules():
+        if isinstance(module, ResidualAttentionBlock):
+            module.compile(dynamic=False)
+
+
+@contextmanager
+def compile_errors() -> Iterator[None]:
+    """What torch cannot compile (no C++ compiler, for one) is a ValueError with torch's own first line."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        raise ValueError(f"compile: true: {str(error).strip().splitlines()[0]}") from error
 
 
 def cast(dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:

@@ -324,6 +324,7 @@ class Scale(Strict):
         default="open_clip",
         description="the Transformers' blocks: open_clip's, or ours with fewer operations (clipa.blocks)",
     )
+    compile: bool = Field(default=False, description="the Transformers' blocks by torch.compile")
     patch_size: Count
     image_sizes: dict[Count, Count] = Field(description="the paper's pixels → pixels at this scale")
     kept_patches: dict[Count, Count] = Field(

@@ -141,7 +141,7 @@ def execution(stage: Stage, card: str, table: dict[str, Counted]) -> Fit:
     where = f"{stage.run.slug} {stage.kind} at scale {stage.scale.name}"
     if key(stage) not in table:
         raise ConfigError(
-            f"{TABLE}: no bytes of activations for {where}; `clipa fits --scale {stage.scale.name}` counts them"
+            f"{TABLE}: no bytes of activations for {where}; `clipa fits --scale {stage.scale.name} --write` counts them"
         )
     if configured(stage):
         schedule = stage.schedule

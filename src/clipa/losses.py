@@ -227,5 +227,5 @@ def _gathered(features: Tensor) -> Tensor:
     if world_size() == 1:
         return features
     gathered = features.new_empty((world_size() * len(features), *features.shape[1:]))
-    dist.all_gather(list(gathered.chunk(world_size())), features)
+    dist.all_gather_into_tensor(gathered, features)  # a list of outputs would be gathered in a second buffer
     return gathered

@@ -146,6 +146,7 @@ class Content(Strict):
     order: Order
     parent: str | None = Field(description="fingerprint of the stage whose weights this one starts from")
     blocks: Blocks = "open_clip"
+    compile: bool = Field(default=False, description="the blocks, by torch.compile")
     sharded: bool = Field(default=False, description="parameters and optimizer, over the processes of a node")
     positions: Literal["moco-v3"] | None = Field(default=None, description="of image patches; None: MAE's")
     loader: Literal["stream", "resident"] = "stream"

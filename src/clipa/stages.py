@@ -230,6 +230,8 @@ class Stage:
         }
         if self.scale.blocks != "open_clip":
             content["blocks"] = self.scale.blocks
+        if self.scale.compile:
+            content["compile"] = True
         if self.sharded:  # in bf16 blocks pass bfloat16 on
             content["sharded"] = True
         if self.positions is not None:
@@ -282,6 +284,10 @@ def stages_of(run: Run, scale: Scale, seed: int) -> list[Stage]:
         if batch % scale.processes:
             raise ConfigError(
                 f"{_file(scale)}: processes: {scale.processes} do not divide the batch of {batch} of {run.slug}"
+            )
+        if scale.compile and stages[-1].sharded:
+            raise ConfigError(
+                f"{_file(scale)}: compile: not for a sharded model, which {run.model} is; compile: false trains it"
             )
     return stages
 

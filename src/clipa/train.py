@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clipa import checkpoint, distributed, models, slurm
+from clipa.blocks import compile_blocks, compile_errors
 from clipa.cost import CHECKPOINT_BYTES
 from clipa.data.dealing import own_places
 from clipa.data.prepared import check_vocabulary
@@ -109,6 +110,7 @@ def train_stage(stage: ResolvedStage, adopt_commit: bool = False, requeue: bool 
     with (
         distributed.process_group(stage.processes, stage.content.device) as rank,
         distributed.sole_writer(stage.directory, stage.name),
+        compile_errors() if stage.content.compile else nullcontext(),
     ):
         job = slurm.own_job() if requeue and rank == 0 else None
         spec, inputs = stream_spec(stage)
@@ -306,6 +308,8 @@ def _wrapped(towers: models.Towers, stage: ResolvedStage) -> nn.Module:
     content = stage.content
     if stage.activation_checkpointing:
         distributed.apply_activation_checkpointing(towers.model, stage.activation_checkpointing)
+    if content.compile:
+        compile_blocks(towers.model)
     if distributed.world_size() == 1:
         return towers
     if stage.sharded:

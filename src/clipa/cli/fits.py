@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from collections.abc import Sequence
 
@@ -13,7 +14,7 @@ from clipa.config import ConfigError
 from clipa.cost import stage_macs
 from clipa.data.shards import progress_bar
 from clipa.estimate import short, throughput_of
-from clipa.fits import NAMES, USABLE, Counted, execution, key, read_table, write_table
+from clipa.fits import NAMES, TABLE, USABLE, Counted, execution, key, read_table, write_table
 from clipa.plan import Plan
 from clipa.stages import Stage
 from clipa.study import model_order
@@ -33,11 +34,14 @@ HEAD = [
 ]
 
 
-def report(plan: Plan, target: str, card: str) -> tuple[str, int]:
-    """The table, a row for stages that are alike, and the exit code: 1 if a stage does not fit as it is trained."""
+def report(plan: Plan, target: str, card: str, write: bool = False) -> tuple[str, int]:
+    """The table, a row for stages that are alike, and the exit code: 1 if a stage does not fit as it is trained.
+
+    ``write``: keep what had to be counted (:func:`completed`).
+    """
     alike = {(key(one), one.kind, one.schedule.batch_size): one for one in plan.work(target).stages}
     stages = sorted(alike.values(), key=lambda one: (model_order(one.run.model), one.kind, -one.image_size))
-    table, speed = completed(stages), throughput_of(plan)
+    table, speed = completed(stages, write), throughput_of(plan)
     rows, misfits = [], []
     for stage in stages:
         what = (stage.run.model, stage.kind, stage.image_size, stage.kept_patches, stage.text_tokens)
@@ -64,8 +68,11 @@ def report(plan: Plan, target: str, card: str) -> tuple[str, int]:
     return "\n".join(lines), int(bool(misfits))
 
 
-def completed(stages: Sequence[Stage]) -> dict[str, Counted]:
-    """The table of what has been counted, with what was missing of ``stages`` counted now (half a minute each)."""
+def completed(stages: Sequence[Stage], write: bool) -> dict[str, Counted]:
+    """The table of what has been counted, with what was missing of ``stages`` counted now (half a minute each).
+
+    ``write``: config/activations.json, which is tracked, gets that, too; else a line on standard error says how.
+    """
     table = read_table()
     missing = {key(stage): stage for stage in stages if key(stage) not in table}
     if missing:
@@ -74,6 +81,13 @@ def completed(stages: Sequence[Stage]) -> dict[str, Counted]:
         with progress_bar("counting activations", len(missing), "model") as bar:
             for name, stage in missing.items():
                 table[name] = count(stage)
-                write_table(table)
+                if write:
+                    write_table(table)
                 bar.update()
+        if not write:
+            told = f"{len(missing)} kinds of stages are not in {TABLE.name}, and were counted for this table only"
+            print(
+                f"clipa fits: {told}; --write keeps the counts, which plans and trainings need",
+                file=sys.stderr,
+            )
     return table

@@ -183,7 +183,7 @@ def _fits(chosen: argparse.Namespace) -> int:
     card = CPU if on_cpu else plan.project.card or plan.scale.resources.card
     if card is None:
         raise ValueError(f"scale {plan.scale.name} names no card (resources.card): give --card")
-    text, code = report(plan, chosen.target, card)
+    text, code = report(plan, chosen.target, card, chosen.write)
     print(text)
     return code
 
@@ -200,6 +200,9 @@ def _fits_verb(verbs) -> None:
     )
     fits.add_argument("target", nargs="?", default="all", help="as of `clipa plan`")
     fits.add_argument("--card", choices=(*CARDS, CPU), help="default: the scale's (resources.card)")
+    fits.add_argument(
+        "--write", action="store_true", help="keep what had to be counted in config/activations.json"
+    )
 
 
 def _stage_verbs(verbs) -> None:
