@@ -46,7 +46,7 @@ VERDICTS = (HOLDS, WITHIN, CONTRADICTED, DIFFERS, NOT_CHECKABLE)
 BEST_FIRST = (HOLDS, WITHIN, DIFFERS, CONTRADICTED)
 
 OUR_COUNT = re.compile(r"\b(?:macs|training_macs|parameters)\(")
-"""What a formula calls that rests on :mod:`clipa.cost`, and so on more than the paper prints (MLP widths, OpenCLIP-L/14)."""
+"""Calls that rest on :mod:`clipa.cost`, and so on more than the paper prints (MLP widths, OpenCLIP-L/14)."""
 
 ABOUT = Fraction(5, 100)
 """What a "~" allows: the text's number may be off by 5 % of itself, where that is more than its rounding."""
@@ -356,7 +356,9 @@ def over_readings(readings: Sequence[ReadResult]) -> str:
         return NOT_CHECKABLE
     printed = [one for one in readings if not one.counted and one.verdict != NOT_CHECKABLE]
     counted = [one for one in readings if one.counted]
-    best = [min((one.verdict for one in group), key=BEST_FIRST.index) for group in (printed, counted) if group]
+    best = [
+        min((one.verdict for one in group), key=BEST_FIRST.index) for group in (printed, counted) if group
+    ]
     if len(best) == 1:
         return best[0]
     if best[1] != DIFFERS:
@@ -386,7 +388,9 @@ def check_conflict(conflict: Conflict, numbers: Published) -> ConflictResult:
         sentences.append(evidence.text.replace("{value}", text))
         used |= dict.fromkeys(rests_on)
     try:
-        named = tuple(dict.fromkeys(name for pattern in conflict.numbers for name in numbers.matching(pattern)))
+        named = tuple(
+            dict.fromkeys(name for pattern in conflict.numbers for name in numbers.matching(pattern))
+        )
     except FormulaError as error:
         raise ClaimError(f"conflict {conflict.id}: numbers: {error}") from None
     return ConflictResult(conflict, tuple(sentences), tuple({**used, **dict.fromkeys(named)}), named)

@@ -23,14 +23,13 @@ from clipa.published.claims import (
 from clipa.published.quantities import Statement, describe
 
 CLAIM, COUNT, READING, ROUNDING = "claim", "count", "reading", "rounding"
-"""Kinds of errata that are claims: contradicted in every reading; different under our cost count; contradicted in one fair
-reading but not in another; true only within rounding. The others are kinds of conflicts."""
+"""Kinds of errata that are claims: contradicted in every reading; different under our cost count; contradicted in one
+fair reading but not in another; true only within rounding. The others are kinds of conflicts."""
 # A sentence about a whole table says nothing about one cell of it; a wrong cell or label does.
 ABOUT_A_CELL = 8
 ABOUT_CELLS = ("cell", "label", "compute")
 ABOUT_ROWS = 60
-"""A conflict that names at most so many numbers is about rows of a table, and is shown with each of them; one that names
-more is about the whole study, and is not."""
+"""A conflict that names at most so many numbers is about rows of a table, and is shown with each of them."""
 SYMBOLS = {"==": "=", "!=": "≠", "<=": "≤", ">=": "≥"}
 
 

@@ -420,9 +420,7 @@ class Interpreter:
     def _generatorexp(self, node: ast.GeneratorExp, names: Mapping[str, Any]) -> list[Any]:
         return [self.of(node.elt, inner) for inner in self.rounds(node.generators, names)]
 
-    def rounds(
-        self, loops: list[ast.comprehension], names: Mapping[str, Any]
-    ) -> Iterator[Mapping[str, Any]]:
+    def rounds(self, loops: list[ast.comprehension], names: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         """The names of every round of a comprehension, with those around it."""
         if not loops:
             yield names

@@ -62,7 +62,7 @@ class Quantity:
         return self._linear + max(self.below, self.above)
 
     def overlaps(self, low: Fraction, high: Fraction) -> bool:
-        """Whether some value strictly inside its own limits lies strictly between two others; touching is not enough."""
+        """Whether what it may be and what lies between two limits overlap; touching is not enough."""
         if self.is_exact:
             return low < self.value < high
         return self.low < high and self.high > low

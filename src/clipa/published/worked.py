@@ -10,10 +10,20 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
+from clipa.cost import CONFIGURATIONS, Transformer
 from clipa.published.claims import DIFFERS, ReadResult, Result, check, stated
 from clipa.published.errata import SYMBOLS, comparison_text
 from clipa.published.formulas import SIGNS, Functions, Interpreter, parsed
-from clipa.published.quantities import FormulaError, Published, Quantity, Statement, describe, printed_unit
+from clipa.published.quantities import (
+    FormulaError,
+    Published,
+    Quantity,
+    Statement,
+    describe,
+    exact,
+    printed_unit,
+)
+from clipa.study import FULL_TEXT_TOKENS
 
 CELLS_SHOWN = 12
 COMPARISONS_SHOWN = 6
@@ -21,20 +31,24 @@ LISTED_AT_MOST = 8
 """Elements of a list that are written out with their numbers."""
 TURNING_CELLS = 12
 """Cells of a claim up to which each is tried: what would it have to be for another verdict?"""
-FARTHEST = 1 << 12
-"""How many printed units a cell is moved at most."""
-LEAVES = ("v", "acc", "macs", "training_macs", "parameters")
+FARTHEST = 12
+"""A cell is moved by at most 2 to this power of its printed units."""
+LEAVES = ("v", "acc", "macs", "parameters")
 DIFFERENCES = ("drop", "gain")
 
 
 @dataclass(frozen=True)
 class Worked:
-    """One reading: its cells with values, its arithmetic, the bound that it is held against, and its verdict."""
+    """One reading: cells that no reading before it has, arithmetic, the bound that it is held against, and its verdict.
+
+    `assumed`: what our count takes that no table prints.
+    """
 
     name: str
     cells: tuple[tuple[str, str], ...]
     more_cells: int
     arithmetic: tuple[str, ...]
+    assumed: tuple[str, ...]
     bound: str
     verdict: str
     why: str | None
@@ -42,17 +56,51 @@ class Worked:
 
 def worked(result: Result, numbers: Published) -> list[Worked]:
     """Every reading of a claim, the formula's own first."""
-    return [_worked(reading, numbers) for reading in result.all_readings]
+    seen: set[str] = set()
+    found = []
+    for reading in result.all_readings:
+        found.append(_worked(reading, numbers, seen))
+        seen |= set(reading.rests_on)
+    return found
 
 
-def _worked(found: ReadResult, numbers: Published) -> Worked:
-    shown = found.rests_on[:CELLS_SHOWN]
-    cells = tuple((identity, _cell(identity, numbers)) for identity in shown)
-    more = len(found.rests_on) - len(shown)
+def _worked(found: ReadResult, numbers: Published, seen: set[str]) -> Worked:
+    new = [identity for identity in found.rests_on if identity not in seen]
+    cells = tuple((identity, _cell(identity, numbers)) for identity in new[:CELLS_SHOWN])
     arithmetic, bound = (), ""
     if found.reading.formula is not None:
         arithmetic, bound = _arithmetic(found, numbers), _bound(found)
-    return Worked(found.reading.name, cells, more, arithmetic, bound, found.verdict, found.reading.why)
+    return Worked(
+        found.reading.name,
+        cells,
+        len(new) - len(cells),
+        arithmetic,
+        _assumed(found),
+        bound,
+        found.verdict,
+        found.reading.why,
+    )
+
+
+def _assumed(found: ReadResult) -> tuple[str, ...]:
+    """The parts of a model's configuration that Table 4 does not print, of each model that is counted."""
+    if not found.counted:
+        return ()
+    said = []
+    for name, towers in CONFIGURATIONS.items():
+        if f'"{name.replace("/", "")}"' not in (found.reading.formula or ""):
+            continue
+        image, text = towers.vision, towers.text
+        if name.startswith("OpenCLIP"):
+            said.append(
+                f"{name}: {image.layers} layers of width {image.width} for images, {text.layers} of {text.width} for texts"
+            )
+        said.append(f"{name}: MLPs of width {_mlp(image)} for images, {_mlp(text)} for texts")
+    return tuple(said)
+
+
+def _mlp(tower: Transformer) -> int:
+    return tower.mlp_width or 4 * tower.width
 
 
 def _cell(identity: str, numbers: Published) -> str:
@@ -126,9 +174,12 @@ def _margin(statement: Statement) -> Fraction:
 def _bound(found: ReadResult) -> str:
     """What the computed number must lie in, or how many comparisons must be true."""
     if isinstance(found.value, Statement):
-        count = len(found.value.comparisons())
-        how = {"all": "all must be true", "any": "one must be true"}.get(found.value.how, "it must be true")
-        return f"{count} comparison{'s' if count > 1 else ''}; {how}; {found.failures} false as printed"
+        parts = found.value.comparisons()
+        if len(parts) == 1:
+            return "the comparison must be true"
+        how = {"all": "all of", "any": "one part of"}[found.value.how]
+        false = sum(not part.holds for part in parts)
+        return f"{how} {len(parts)} comparisons must be true; {false} false as printed"
     if not isinstance(found.value, Quantity) or found.states is None:
         return f"the text has {found.states}"
     number, tolerance = stated(found.states)
@@ -140,7 +191,7 @@ def _bound(found: ReadResult) -> str:
 
 
 def _plain(number: Fraction) -> str:
-    return f"{float(number):.6g}"
+    return f"{float(number):.5g}"
 
 
 class _Substituted(ast.NodeTransformer):
@@ -154,13 +205,15 @@ class _Substituted(ast.NodeTransformer):
         name = node.func.id if isinstance(node.func, ast.Name) else ""
         if name == "tokens_needed":
             return ast.Name(self._lengths(node))
+        if name == "training_macs":
+            return ast.Name(self._stages(node))
         if name in LEAVES:
             return ast.Name(_central(describe(self.interpreter.of(node, self.names))))
         if name in DIFFERENCES:
             inner = Functions(self.functions.numbers)
             Interpreter(inner).of(node, self.names)
             parts = [describe(inner.numbers.value(identity)) for identity in inner.used]
-            return ast.Name(f"[{' − '.join(map(_central, parts))}]")
+            return ast.Name(f"({' - '.join(map(_central, parts))})")
         node.args = [self.visit(argument) for argument in node.args]
         return node
 
@@ -168,8 +221,21 @@ class _Substituted(ast.NodeTransformer):
         """Each length with its drop, and the threshold: `shortest of 101: 0.6, 50: 1.3, 37: 2.1 within 2`."""
         table, model, reduction, threshold = (self.interpreter.of(part, self.names) for part in node.args)
         runs = self.functions.numbers.lengths(int(table.value), model, reduction)
-        drops = [f"{length}: {_central(describe(self.functions.drop(table, run)))}" for run, length in runs.items()]
+        drops = [
+            f"{length}: {_central(describe(self.functions.drop(table, run)))}" for run, length in runs.items()
+        ]
         return f"shortest of ({', '.join(drops)}) with a drop within {describe(threshold)}"
+
+    def _stages(self, node: ast.Call) -> str:
+        """Billions of multiply-adds a pair times billions of pairs, by stage: `(25.84 * 2.56 + 177 * 0.128) / 1000`."""
+        model, *first = (self.interpreter.of(part, self.names) for part in node.args)
+        later = next((self.interpreter.of(k.value, self.names) for k in node.keywords), ())
+        stages = [tuple(first), *((kept, exact(FULL_TEXT_TOKENS), samples) for kept, samples in later)]
+        parts = [
+            f"{_plain(self.functions.macs(model, kept, tokens).value)} * {_plain(samples.value / 10**9)}"
+            for kept, tokens, samples in stages
+        ]
+        return f"(({' + '.join(parts)}) / 1000)"
 
     def visit_ListComp(self, node: ast.ListComp) -> ast.AST:
         rounds = list(self.interpreter.rounds(node.generators, self.names))
@@ -195,18 +261,23 @@ def turning_point(result: Result, numbers: Published) -> str:
     if result.claim.formula is None:
         return "A run that the tables lack."
     if result.verdict == DIFFERS:
-        return "The authors' way of counting, or the cells that it was done with; the paper prints neither."
-    cells = [name for name in result.rests_on if isinstance(numbers.value(name), Quantity)]
+        return (
+            "The authors' way of counting, or unrounded numbers behind the cells; the paper prints neither."
+        )
+    decisive = next(one for one in result.all_readings if one.verdict == result.verdict)
+    cells = [name for name in decisive.rests_on if isinstance(numbers.value(name), Quantity)]
     movable = [name for name in cells if not numbers.value(name).is_exact]
-    if not movable:
-        return "Nothing printed with a rounding: it is arithmetic with settings."
+    if not movable or decisive.counted:
+        return "Nothing that is printed with a rounding: the numbers are settings."
     if len(movable) > TURNING_CELLS:
-        return _closest(result)
+        return _closest(decisive)
     moves = [move for name in movable for move in _moves(result, numbers, name)]
     if not moves:
-        return "No single cell."
+        return "More than one cell."
     moves.sort(key=lambda move: move.units)
-    return "; or ".join(f"{move.cell} at {move.to} instead of {move.now} ({move.verdict})" for move in moves[:3])
+    return "; or ".join(
+        f"{move.cell} at {move.to} instead of {move.now} ({move.verdict})" for move in moves[:3]
+    )
 
 
 @dataclass(frozen=True)
@@ -227,21 +298,35 @@ def _moves(result: Result, numbers: Published, name: str) -> list[Move]:
     found = []
     for sign in (-1, 1):
 
-        def verdict(units: int, sign: int = sign) -> str:
-            return _with(result, numbers, name, replace(now, value=now.value + sign * units * unit))
+        def moved(units: int, sign: int = sign) -> Quantity:
+            return replace(now, value=now.value + sign * units * unit)
 
-        far = 1
-        while far <= FARTHEST and verdict(far) == result.verdict:
-            far *= 2
-        if far > FARTHEST:
+        def verdict(units: int) -> str:
+            return _with(result, numbers, name, moved(units))
+
+        tried = sorted({1 << power for power in range(FARTHEST)} | _aims(result, numbers, name, moved(1)))
+        near, far = 0, next((units for units in tried if verdict(units) != result.verdict), 0)
+        if not far:
             continue
-        near = far // 2
+        near = max((units for units in tried if units < far), default=0)
         while far - near > 1:
             middle = (near + far) // 2
             near, far = (middle, far) if verdict(middle) == result.verdict else (near, middle)
-        to = replace(now, value=now.value + sign * far * unit)
-        found.append(Move(name, _central(describe(now)), _central(describe(to)), far, verdict(far)))
+        found.append(Move(name, _central(describe(now)), _central(describe(moved(far))), far, verdict(far)))
     return found
+
+
+def _aims(result: Result, numbers: Published, name: str, one_unit: Quantity) -> set[int]:
+    """How many units, in a line, would bring a computed number to the stated one: else both are easily jumped over."""
+    if not isinstance(result.value, Quantity) or result.states is None:
+        return set()
+    try:
+        changed = check(result.claim, numbers.with_value(name, one_unit)).value
+    except (ValueError, FormulaError):
+        return set()
+    step = changed.value - result.value.value
+    units = round((stated(result.states)[0] - result.value.value) / step) if step else 0
+    return {units + more for more in (-1, 0, 1) if units + more > 0}
 
 
 def _with(result: Result, numbers: Published, name: str, value: Quantity) -> str:
@@ -252,9 +337,9 @@ def _with(result: Result, numbers: Published, name: str, value: Quantity) -> str
         return result.verdict
 
 
-def _closest(result: Result) -> str:
-    """Of a statement about many cells: how far its closest comparison is from the other side."""
-    if not isinstance(result.value, Statement) or result.value.margin is None:
-        return "Many cells at once."
-    comparisons = result.value.failures() or sorted(result.value.comparisons(), key=_margin)[:1]
+def _closest(found: ReadResult) -> str:
+    """Of a reading of many cells: its false comparisons, or the closest one."""
+    if not isinstance(found.value, Statement):
+        return "Several cells at once."
+    comparisons = found.value.failures() or sorted(found.value.comparisons(), key=_margin)[:1]
     return f"Another outcome of: {'; '.join(map(comparison_text, comparisons[:3]))}."
