@@ -93,7 +93,8 @@ def _assumed(found: ReadResult) -> tuple[str, ...]:
         image, text = towers.vision, towers.text
         if name.startswith("OpenCLIP"):
             said.append(
-                f"{name}: {image.layers} layers of width {image.width} for images, {text.layers} of {text.width} for texts"
+                f"{name}: {image.layers} layers of width {image.width} for images, "
+                f"{text.layers} of {text.width} for texts"
             )
         said.append(f"{name}: MLPs of width {_mlp(image)} for images, {_mlp(text)} for texts")
     return tuple(said)

@@ -213,8 +213,8 @@ def _disputed(result: Result, evaluation: Evaluation) -> str:
     else:
         gives = "gives" if source.startswith("our") else "give"
         found = f"The text says {claim.states}, {source} {gives} {result.computed}."
-    if result.depends_on_the_reading or result.verdict == DIFFERS:
-        found += "".join(f" {one.reading.name}: {one.verdict}." for one in result.all_readings[1:])
+    if result.depends_on_the_reading:
+        found += f" The other readings: {', '.join(one.verdict for one in result.others)}."
     elif claim.meant and isinstance(result.value, Statement):
         found += f" {claim.meant}"
     verdict = f"[{result.verdict[0].upper()}{result.verdict[1:]}](errata.md#{claim.id})"
