@@ -30,6 +30,14 @@ def _claims(chosen: argparse.Namespace) -> int:
         from clipa.render.claims_md import write
 
         print(*write(chosen.write), sep="\n")
+    elif chosen.ids:
+        from clipa.render.one_claim import one_claim_report
+
+        if chosen.scale or chosen.verdict or chosen.json:
+            raise ValueError(
+                "an id is worked out from the paper's tables: leave out --scale, --verdict, --json"
+            )
+        print(one_claim_report(chosen.ids))
     else:
         from clipa.render.terminal import claims_report
 
@@ -135,6 +143,7 @@ def _number_verbs(verbs) -> None:
         "--verdict contradicted",
         asked=False,
     )
+    claims.add_argument("ids", nargs="*", metavar="ID", help="work these claims or errata out")
     claims.add_argument("--scale", help="give verdicts on the measured records of this scale (micro, …)")
     claims.add_argument("--verdict", help="only claims of this verdict: holds, contradicted, …")
     claims.add_argument("--json", action="store_true", help="as JSON")

@@ -7,6 +7,15 @@
 from clipa.law.comparison import compare, comparison_report
 from clipa.law.printed import main_report, report
 from clipa.law.statistic import item_drops, summarise
-from clipa.law.verdicts import examine
+from clipa.law.verdicts import examine, signs_by_strategy
 
-__all__ = ["compare", "comparison_report", "examine", "item_drops", "main_report", "report", "summarise"]
+__all__ = [
+    "compare",
+    "comparison_report",
+    "examine",
+    "item_drops",
+    "main_report",
+    "report",
+    "signs_by_strategy",
+    "summarise",
+]

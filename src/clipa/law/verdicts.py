@@ -38,6 +38,7 @@ REPRODUCED, CONTRADICTED, INCONCLUSIVE, NO_VERDICT = (
     "no verdict",
 )
 AS_SAID, AGAINST, NOT_CLEAR = "as the law says", "against the law", "not clear"
+PRIMARY = "primary, see `clipa law`"
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,15 @@ def sign(length: Length) -> str:
     if slope is None or slope.seeds < MINIMAL_SEEDS or len(length.models) < MINIMAL_MODELS:
         return NOT_CLEAR
     return AS_SAID if slope.high < 0 else AGAINST if slope.low > 0 else NOT_CLEAR
+
+
+def signs_by_strategy(summary: Summary) -> dict[str, dict[str, str]]:
+    """The exploratory sign of every length, by strategy: `{"text syntax": {"8": "as the law says", …}, …}`."""
+    found: dict[str, dict[str, str]] = {}
+    for length in (*summary.lengths, *summary.text_lengths):
+        strategy, _, size = length.label.rpartition(" ")
+        found.setdefault(strategy, {})[size] = PRIMARY if eligible(length) else sign(length)
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------------ the gate

@@ -10,7 +10,7 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -40,8 +40,13 @@ LONGEST_FORMULA = 160
 HOLDS = "holds"
 WITHIN = "holds within rounding"
 CONTRADICTED = "contradicted"
+DIFFERS = "differs under our cost count"
 NOT_CHECKABLE = "not checkable from the tables"
-VERDICTS = (HOLDS, WITHIN, CONTRADICTED, NOT_CHECKABLE)
+VERDICTS = (HOLDS, WITHIN, CONTRADICTED, DIFFERS, NOT_CHECKABLE)
+BEST_FIRST = (HOLDS, WITHIN, DIFFERS, CONTRADICTED)
+
+OUR_COUNT = re.compile(r"\b(?:macs|training_macs|parameters)\(")
+"""Calls that rest on :mod:`clipa.cost`, and so on more than the paper prints (MLP widths, OpenCLIP-L/14)."""
 
 ABOUT = Fraction(5, 100)
 """What a "~" allows: the text's number may be off by 5 % of itself, where that is more than its rounding."""
@@ -65,8 +70,9 @@ def stated(text: str) -> tuple[Fraction, Fraction]:
 def verdict_of(value: Any, states: str | None) -> str:
     """The verdict on what a formula gave.
 
-    A number is compared with what the text states: it holds if its central value rounds to it, within rounding if some
-    value that the tables leave open does. A statement is its own verdict; a string must be the one that is stated.
+    A number is compared with what the text states: it holds if its central value rounds to it, within rounding if what
+    the tables leave open and what rounds to it overlap (two intervals that touch at one end do not). A statement is its
+    own verdict; a string must be the one that is stated.
     FormulaError where formula and `states` do not fit.
     """
     if isinstance(value, Statement):
@@ -82,8 +88,7 @@ def verdict_of(value: Any, states: str | None) -> str:
     number, tolerance = stated(states)
     if abs(value.value - number) <= tolerance:
         return HOLDS
-    touches = value.low <= number + tolerance and value.high >= number - tolerance
-    return WITHIN if touches else CONTRADICTED
+    return WITHIN if value.overlaps(number - tolerance, number + tolerance) else CONTRADICTED
 
 
 # ---------------------------------------------------------------------------------------------------- claims.yaml
@@ -99,14 +104,31 @@ class Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, str_min_length=1)
 
 
+class Reading(Entry):
+    """One way to read a sentence, with its own formula; `states` where it differs from the claim's."""
+
+    name: str = Field(max_length=LONGEST_QUOTE)
+    formula: str | None
+    states: str | None = None
+    why: str | None = None
+
+    @model_validator(mode="after")
+    def _says_why(self) -> Reading:
+        if (self.formula is None) != (self.why is not None):
+            raise ValueError("a reading has a formula, or why says that the tables cannot answer it")
+        return self
+
+
 class Claim(Entry):
-    """One quantitative statement of the paper."""
+    """One quantitative statement of the paper. `readings`: other fair ways to read it, beside `formula`'s own."""
 
     id: str = Field(pattern=r"^[A-Za-z0-9]+([.-][A-Za-z0-9]+)*$")
     place: str
     quote: str = Field(max_length=LONGEST_QUOTE, description="short, verbatim")
     formula: str | None = Field(description="null: the tables cannot answer; then why says so")
     states: str | None = Field(None, description="the number of the text; None if the formula is a statement")
+    reading: str | None = Field(None, description="how formula reads the sentence, where there are others")
+    readings: tuple[Reading, ...] = ()
     scale_free: bool = Field(False, description="a matter of sign or order: measured records can answer too")
     why: str | None = None
     meant: str | None = Field(None, description="what was probably meant, where the tables say otherwise")
@@ -117,6 +139,8 @@ class Claim(Entry):
             raise ValueError("formula is null: why must say what it cannot be checked for")
         if self.formula is not None and self.why:
             raise ValueError("why is for claims without a formula")
+        if bool(self.readings) != bool(self.reading):
+            raise ValueError("reading names the formula's own reading beside other readings")
         if self.scale_free and (self.formula is None or self.states is not None):
             raise ValueError(
                 "scale_free is for formulas that are statements: numbers are not compared over scales"
@@ -141,12 +165,16 @@ Kind = Literal["setting", "label", "cell", "compute", "unknown"]
 
 
 class Conflict(Entry):
-    """Two places of the paper that disagree, a wrong label or cell, or something that nobody outside can know."""
+    """Two places of the paper that disagree, a wrong label or cell, or something that nobody outside can know.
+
+    `numbers`: ids of the records that it is about (with * and ? as in file names), beside those of its evidence.
+    """
 
     id: str = Field(pattern=r"^[A-Za-z0-9]+([.-][A-Za-z0-9]+)*$")
     kind: Kind
     places: tuple[str, ...] = Field(min_length=1)
     says: tuple[str, ...] = Field(min_length=1)
+    numbers: tuple[str, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     meant: str | None = None
     taken: str
@@ -232,14 +260,24 @@ def _explained(values: Any, error: ValidationError) -> str:
 
 
 @dataclass(frozen=True)
-class Result:
-    """A claim with its verdict. `computed` is `value` in words; `rests_on` are ids of published records."""
+class ReadResult:
+    """One reading with its verdict. `computed` is `value` in words; `rests_on` are ids of published records."""
 
-    claim: Claim
+    reading: Reading
     verdict: str
     value: Quantity | Statement | str | None
     computed: str
     rests_on: tuple[str, ...]
+
+    @property
+    def counted(self) -> bool:
+        """Whether it rests on our own count, and not on printed cells alone."""
+        return bool(OUR_COUNT.search(self.reading.formula or ""))
+
+    @property
+    def states(self) -> str | None:
+        """What the sentence states, for a reading that gives a number."""
+        return self.reading.states
 
     @property
     def comparisons(self) -> int:
@@ -253,23 +291,88 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Result(ReadResult):
+    """A claim: its verdict over all its readings, and the value of its own formula. `others`: its other readings."""
+
+    claim: Claim
+    own_verdict: str
+    others: tuple[ReadResult, ...] = ()
+
+    @property
+    def all_readings(self) -> tuple[ReadResult, ...]:
+        """Every reading, the formula's own first, each with its own verdict."""
+        own = ReadResult(self.reading, self.own_verdict, self.value, self.computed, self.rests_on)
+        return (own, *self.others)
+
+    @property
+    def depends_on_the_reading(self) -> bool:
+        """Whether the sentence is right in one fair reading and not in another."""
+        failed = any(one.verdict == CONTRADICTED for one in self.all_readings)
+        return failed and self.verdict in (HOLDS, WITHIN)
+
+
+@dataclass(frozen=True)
 class ConflictResult:
-    """A conflict with the sentences of its evidence, the numbers filled in."""
+    """A conflict with the sentences of its evidence, the numbers filled in; `about`: the records that it names."""
 
     conflict: Conflict
     evidence: tuple[str, ...]
     rests_on: tuple[str, ...]
+    about: tuple[str, ...] = ()
 
 
 def check(claim: Claim, numbers: Published) -> Result:
     """The verdict on one claim. ClaimError for a formula that cannot be evaluated."""
-    if claim.formula is None:
-        return Result(claim, NOT_CHECKABLE, None, "", ())
+    name = claim.reading or "as the sentence stands"
+    own = _read(claim, Reading(name=name, formula=claim.formula, states=claim.states, why=claim.why), numbers)
+    others = [_read(claim, reading, numbers) for reading in claim.readings]
+    others = tuple(replace(one, verdict=WITHIN) if _compatible(one, own) else one for one in others)
+    verdict = over_readings((own, *others))
+    return Result(own.reading, verdict, own.value, own.computed, own.rests_on, claim, own.verdict, others)
+
+
+def _read(claim: Claim, reading: Reading, numbers: Published) -> ReadResult:
+    if reading.formula is None:
+        return ReadResult(reading, NOT_CHECKABLE, None, "", ())
     try:
-        value, rests_on = evaluate(claim.formula, numbers)
-        return Result(claim, verdict_of(value, claim.states), value, describe(value), rests_on)
+        value, rests_on = evaluate(reading.formula, numbers)
+        if reading.states is None and isinstance(value, Quantity):
+            reading = reading.model_copy(update={"states": claim.states})
+        verdict = verdict_of(value, reading.states)
     except FormulaError as error:
-        raise ClaimError(f"claim {claim.id}: {_shortened(claim.formula)}: {error}") from None
+        raise ClaimError(f"claim {claim.id}: {_shortened(reading.formula)}: {error}") from None
+    found = ReadResult(reading, verdict, value, describe(value), rests_on)
+    return replace(found, verdict=DIFFERS) if found.counted and verdict == CONTRADICTED else found
+
+
+def over_readings(readings: Sequence[ReadResult]) -> str:
+    """The verdict on a sentence from those on its fair readings, the formula's own first.
+
+    Not checkable if its own reading is not. Among readings of printed numbers, and among those by our count, the best
+    one counts: a slip must be one in every fair reading. Where printed numbers bear a sentence out and our count does
+    not, it differs under our count.
+    """
+    if readings[0].verdict == NOT_CHECKABLE:
+        return NOT_CHECKABLE
+    printed = [one for one in readings if not one.counted and one.verdict != NOT_CHECKABLE]
+    counted = [one for one in readings if one.counted]
+    best = [
+        min((one.verdict for one in group), key=BEST_FIRST.index) for group in (printed, counted) if group
+    ]
+    if len(best) == 1:
+        return best[0]
+    if best[1] != DIFFERS:
+        return min(best, key=BEST_FIRST.index)
+    return CONTRADICTED if best[0] == CONTRADICTED else DIFFERS
+
+
+def _compatible(counted: ReadResult, printed: ReadResult) -> bool:
+    """Whether a count that misses the stated number lies within what the printed numbers that give it leave open."""
+    ours, theirs = counted.value, printed.value
+    if counted.verdict != DIFFERS or printed.counted or printed.verdict not in (HOLDS, WITHIN):
+        return False
+    both = isinstance(ours, Quantity) and isinstance(theirs, Quantity)
+    return both and ours.overlaps(theirs.low, theirs.high)
 
 
 def check_conflict(conflict: Conflict, numbers: Published) -> ConflictResult:
@@ -284,7 +387,13 @@ def check_conflict(conflict: Conflict, numbers: Published) -> ConflictResult:
         text = number_text(value) if isinstance(value, Quantity) else describe(value)
         sentences.append(evidence.text.replace("{value}", text))
         used |= dict.fromkeys(rests_on)
-    return ConflictResult(conflict, tuple(sentences), tuple(used))
+    try:
+        named = tuple(
+            dict.fromkeys(name for pattern in conflict.numbers for name in numbers.matching(pattern))
+        )
+    except FormulaError as error:
+        raise ClaimError(f"conflict {conflict.id}: numbers: {error}") from None
+    return ConflictResult(conflict, tuple(sentences), tuple({**used, **dict.fromkeys(named)}), named)
 
 
 class Evaluation:

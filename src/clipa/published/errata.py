@@ -11,14 +11,25 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from clipa.published.claims import CONTRADICTED, WITHIN, ConflictResult, Evaluation, Result
+from clipa.published.claims import (
+    CONTRADICTED,
+    DIFFERS,
+    WITHIN,
+    ConflictResult,
+    Evaluation,
+    ReadResult,
+    Result,
+)
 from clipa.published.quantities import Statement, describe
 
-CLAIM, ROUNDING = "claim", "rounding"
-"""Kinds of errata that are claims: contradicted, or true only within rounding. The others are kinds of conflicts."""
+CLAIM, COUNT, READING, ROUNDING = "claim", "count", "reading", "rounding"
+"""Kinds of errata that are claims: contradicted in every reading; different under our cost count; contradicted in one
+fair reading but not in another; true only within rounding. The others are kinds of conflicts."""
 # A sentence about a whole table says nothing about one cell of it; a wrong cell or label does.
 ABOUT_A_CELL = 8
 ABOUT_CELLS = ("cell", "label", "compute")
+ABOUT_ROWS = 60
+"""A conflict that names at most so many numbers is about rows of a table, and is shown with each of them."""
 SYMBOLS = {"==": "=", "!=": "≠", "<=": "≤", ">=": "≥"}
 
 
@@ -38,6 +49,7 @@ class Erratum:
     rests_on: tuple[str, ...]
     result: Result | None = None
     taken: str = ""
+    named: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -58,11 +70,15 @@ class Erratum:
         meant = f"{self.meant_label}: {self.meant}" if self.meant else ""
         if self.result is None:
             return tuple(filter(None, (self.computed, meant, f"Taken here: {self.taken}")))
+        readings = self.result.all_readings
+        if len(readings) > 1 and self.kind != CLAIM:
+            return (*map(reading_text, readings), *filter(None, (meant,)))
         found = ""
-        if self.result.claim.states:
+        if self.result.states:
             source = ground(self.result)
             found = f"{source.capitalize()} {'gives' if source == 'our count' else 'give'} {self.computed}."
-        return tuple(filter(None, (found, meant))) or ("The tables say otherwise.",)
+        others = map(reading_text, readings[1:])
+        return tuple(filter(None, (found, *others, meant))) or ("The tables say otherwise.",)
 
     @property
     def text(self) -> str:
@@ -75,32 +91,57 @@ class Erratum:
 
 
 def errata_of(evaluation: Evaluation) -> list[Erratum]:
-    """Contradicted claims, then claims that hold only within rounding, then conflicts; each in the paper's order."""
-    kinds = {CONTRADICTED: CLAIM, WITHIN: ROUNDING}
+    """Claims by kind, then conflicts; each in the paper's order."""
+    found = [(kind_of(result), result) for result in evaluation.results]
     claims = [
         _of_claim(result, kind)
-        for verdict, kind in kinds.items()
-        for result in evaluation.results
-        if result.verdict == verdict
+        for wanted in (CLAIM, COUNT, READING, ROUNDING)
+        for kind, result in found
+        if kind == wanted
     ]
     return claims + [_of_conflict(found) for found in evaluation.conflicts]
 
 
+def kind_of(result: Result) -> str | None:
+    """The kind of erratum that a claim is; None for one that plainly holds, or cannot be checked."""
+    if result.verdict == CONTRADICTED:
+        return CLAIM
+    if result.verdict == DIFFERS:
+        return COUNT
+    if result.depends_on_the_reading:
+        return READING
+    return ROUNDING if result.verdict == WITHIN else None
+
+
 def about(record: Mapping[str, Any], errata: Iterable[Erratum]) -> list[Erratum]:
-    """The errata that a record, or a repeat of it in another table, is part of; not those of mere rounding."""
+    """The errata that a record, or a repeat of it in another table, is part of.
+
+    Of claims those that are contradicted. A claim about costs says nothing about a cell that its conflict does not say.
+    """
     names = {record["id"], *(record.get("same_as") or ())}
-    return [
-        erratum
-        for erratum in errata
-        if erratum.kind != ROUNDING
-        and not names.isdisjoint(erratum.rests_on)
-        and (erratum.kind in ABOUT_CELLS or len(erratum.rests_on) <= ABOUT_A_CELL)
-    ]
+    return [erratum for erratum in errata if _concerns(erratum, names)]
 
 
-def ground(result: Result) -> str:
-    """What a computed number comes from: the tables' cells alone, or our count of costs too."""
-    return "our count" if "macs(" in (result.claim.formula or "") else "the tables"
+def _concerns(erratum: Erratum, names: set[str]) -> bool:
+    if erratum.kind in (COUNT, READING, ROUNDING):
+        return False
+    if len(erratum.named) <= ABOUT_ROWS and not names.isdisjoint(erratum.named):
+        return True
+    evidence = [name for name in erratum.rests_on if name not in erratum.named]
+    few = erratum.kind in ABOUT_CELLS or len(evidence) <= ABOUT_A_CELL
+    return few and not names.isdisjoint(evidence)
+
+
+def ground(result: ReadResult) -> str:
+    """What a computed number comes from: the tables' cells alone, or our count too."""
+    return "our count" if result.counted else "the tables"
+
+
+def reading_text(found: ReadResult) -> str:
+    """A reading with what it gives and its verdict: `Points of accuracy: 2.0 ± 0.1, contradicted.`"""
+    name = found.reading.name
+    given = found.reading.why or f"{found.computed}, {found.verdict}."
+    return f"{name[:1].upper()}{name[1:]}: {given}"
 
 
 def comparison_text(comparison: Statement) -> str:
@@ -138,4 +179,5 @@ def _of_conflict(found: ConflictResult) -> Erratum:
         conflict.meant,
         found.rests_on,
         taken=conflict.taken,
+        named=found.about,
     )

@@ -101,16 +101,16 @@ class Functions:
         drops = [(length, self.drop(exact(number), run) - limit) for run, length in runs.items()]
         full = {11: 197, 12: FULL_TEXT_TOKENS, 13: 224}[number]
 
-        def shortest(excess: Callable[[Quantity], Fraction]) -> Fraction:
+        def shortest(too_much: Callable[[Statement], bool]) -> Fraction:
             needed = full
             for length, drop in drops:
-                if excess(drop) > 0:
+                if too_much(compare("<=", drop, exact(0))):
                     break
                 needed = length
             return Fraction(needed)
 
-        low, high = shortest(lambda drop: drop.low), shortest(lambda drop: drop.high)
-        return between(shortest(lambda drop: drop.value), low, high)
+        low, high = shortest(lambda fits: not fits.can_hold), shortest(lambda fits: fits.can_fail)
+        return between(shortest(lambda fits: not fits.holds), low, high)
 
     # -------------------------------------------------------------------------------------------------- the costs
 
@@ -137,6 +137,16 @@ class Functions:
             for kept, tokens, samples in stages
         ]
         return total(costs)
+
+    def parameters(self, model: Any, classes: Any = NO_DIGITS) -> Quantity:
+        """Millions of parameters of the image tower, position embeddings included, without its projection.
+
+        `classes`: with a linear classifier of so many classes, as sizes of ViTs are usually quoted.
+        """
+        towers = self._towers(needs(str, model, "parameters: the model"))
+        head = a_whole_number(classes, "parameters: classes") * (towers.vision.width + 1)
+        count = towers.vision_parameters(positions=True, projection=False) + head
+        return exact(Fraction(count, 10**6))
 
     def _towers(self, model: str) -> Towers:
         """Table 4's row, whose cells are used; it gives no patch sizes and no MLP widths: those are `clipa.cost`'s."""
@@ -405,14 +415,13 @@ class Interpreter:
         return value.placed(_scope(names)) if name in ("decreasing", "nonincreasing") else value
 
     def _listcomp(self, node: ast.ListComp, names: Mapping[str, Any]) -> list[Any]:
-        return [self.of(node.elt, inner) for inner in self._rounds(node.generators, names)]
+        return [self.of(node.elt, inner) for inner in self.rounds(node.generators, names)]
 
     def _generatorexp(self, node: ast.GeneratorExp, names: Mapping[str, Any]) -> list[Any]:
-        return [self.of(node.elt, inner) for inner in self._rounds(node.generators, names)]
+        return [self.of(node.elt, inner) for inner in self.rounds(node.generators, names)]
 
-    def _rounds(
-        self, loops: list[ast.comprehension], names: Mapping[str, Any]
-    ) -> Iterator[Mapping[str, Any]]:
+    def rounds(self, loops: list[ast.comprehension], names: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        """The names of every round of a comprehension, with those around it."""
         if not loops:
             yield names
             return
@@ -424,7 +433,7 @@ class Interpreter:
             inner = {**names, **_bound(loop.target, item)}
             conditions = [needs(Statement, self.of(test, inner), test) for test in loop.ifs]
             if all(condition.holds for condition in conditions):
-                yield from self._rounds(loops[1:], inner)
+                yield from self.rounds(loops[1:], inner)
 
 
 def _compared(sign: str, left: Any, right: Any) -> Statement:

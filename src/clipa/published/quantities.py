@@ -7,7 +7,9 @@ the difference of the two drops: 56.7 - 50.5 is 6.2 ± 0.1, and 56.7 - 56.7 is 0
 
 from __future__ import annotations
 
+import copy
 import difflib
+import fnmatch
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -58,6 +60,12 @@ class Quantity:
     def half_width(self) -> Fraction:
         """How far it may lie from its central value, to the worse side."""
         return self._linear + max(self.below, self.above)
+
+    def overlaps(self, low: Fraction, high: Fraction) -> bool:
+        """Whether what it may be and what lies between two limits overlap; touching is not enough."""
+        if self.is_exact:
+            return low < self.value < high
+        return self.low < high and self.high > low
 
     @property
     def is_exact(self) -> bool:
@@ -246,20 +254,26 @@ class Statement:
 def compare(sign: str, left: Quantity, right: Quantity) -> Statement:
     """`left` against `right`; `sign` is one of < <= > >= == !=.
 
-    What rounding leaves open is decided exactly: 68.1 > 68.2 is false, since no two numbers that round to these are in
-    that order; 68.2 > 68.2 and 68.1 >= 68.2 are false but for rounding.
+    What rounding leaves open is an open interval, and where two of them only touch nothing is left open: 68.2 > 68.2 is
+    false but for rounding; 68.1 >= 68.2 is false, since it would need both numbers to lie exactly at 68.15.
     """
     if sign == "!=":
         return compare("==", left, right).negated()
     if sign == "==":
-        margin, strict = -abs(left - right), False
-    else:
-        margin, strict = left - right if sign.startswith(">") else right - left, sign in ("<", ">")
-    low, value, high = margin.low, margin.value, margin.high
-    holds, can_hold, can_fail = (
-        (value > 0, high > 0, low <= 0) if strict else (value >= 0, high >= 0, low < 0)
-    )
+        return _equal(left, right)
+    margin, strict = left - right if sign.startswith(">") else right - left, sign in ("<", ">")
+    value = margin.value
+    holds = value > 0 if strict else value >= 0
+    can_hold, can_fail = holds or margin.high > 0, not holds or margin.low < 0
     return Statement(holds, can_hold, can_fail, margin, strict, sign=sign, sides=(left, right))
+
+
+def _equal(left: Quantity, right: Quantity) -> Statement:
+    difference = left - right
+    holds = difference.value == 0
+    can_hold = holds or difference.low < 0 < difference.high
+    can_fail = not (holds and difference.is_exact)
+    return Statement(holds, can_hold, can_fail, -abs(difference), False, sign="==", sides=(left, right))
 
 
 def fact(holds: bool) -> Statement:
@@ -393,6 +407,11 @@ def half_width(record: Mapping[str, Any]) -> Fraction:
     return Fraction(10) ** (exponent - len(decimals)) / 2
 
 
+def printed_unit(record: Mapping[str, Any]) -> Fraction:
+    """One unit of the last printed digit of a rounded number."""
+    return 2 * half_width(record)
+
+
 class Published:
     """The published records as numbers, by record id: what formulas ask."""
 
@@ -412,11 +431,22 @@ class Published:
             raise FormulaError(f"no record {identity}" + (f" (nearest: {near[0]})" if near else ""))
         return self.records[identity]
 
+    def matching(self, pattern: str) -> list[str]:
+        """The ids that a pattern (* and ? as in file names) matches. FormulaError if there are none."""
+        found = fnmatch.filter(self.records, pattern) if "*" in pattern or "?" in pattern else []
+        return found or [self.record(pattern)["id"]]
+
     def value(self, identity: str) -> Quantity | str | tuple[Any, ...]:
         """The number, string or list of a record. FormulaError for an unknown id or a cell without a value."""
         if identity not in self._known:
             self._known[identity] = self._value(self.record(identity))
         return self._known[identity]
+
+    def with_value(self, identity: str, value: Quantity) -> Published:
+        """The same numbers but one; everything else is shared."""
+        other = copy.copy(self)
+        other._known = {**self._known, identity: value}
+        return other
 
     def text(self, identity: str) -> str:
         """The value of a record in words, else what is printed."""

@@ -19,8 +19,8 @@ from clipa.estimate import calibrated
 from clipa.files import write_text_atomically
 from clipa.plan import filling
 from clipa.published import citation, errata
-from clipa.published.claims import CONTRADICTED, Evaluation, Result
-from clipa.published.errata import CLAIM, ROUNDING, Erratum
+from clipa.published.claims import Evaluation, Result
+from clipa.published.errata import CLAIM, COUNT, READING, ROUNDING, Erratum
 from clipa.published.measured import (
     NOT_ATTEMPTED,
     Mean,
@@ -40,9 +40,11 @@ from clipa.stats import over_what
 HERE = Path(__file__).parent
 STAGES = {"pretrain": "pre-training", "finetune": "fine-tuning", "negclip": "NegCLIP", "none": "no stage"}
 KINDS = {
-    CLAIM: "Sentences that the tables contradict",
+    CLAIM: "Sentences that the paper's own numbers contradict",
+    COUNT: "Costs that differ under our count",
+    READING: "Sentences that are true in one fair reading",
     "setting": "Settings",
-    "label": "Labels",
+    "label": "Labels and words",
     "cell": "Cells",
     "compute": "Compute",
     "unknown": "What cannot be known",
@@ -96,8 +98,15 @@ class ClaimEntry:
         return f"claim-{self.result.claim.id}"
 
     @property
-    def contradicted(self) -> bool:
-        return self.result.verdict == CONTRADICTED
+    def disputed(self) -> bool:
+        """Whether the page has an erratum for it."""
+        return errata.kind_of(self.result) not in (None, ROUNDING)
+
+    @property
+    def readings(self) -> list[str]:
+        """Its readings with their verdicts, where there are several."""
+        several = self.result.all_readings
+        return [errata.reading_text(one) for one in several] if len(several) > 1 else []
 
 
 def claim_entries(evaluation: Evaluation, scales: Mapping[str, ScaleRecords]) -> list[ClaimEntry]:

@@ -59,8 +59,9 @@ def _published_lines(evaluation: Evaluation, verdict: str | None) -> list[str]:
     lines += [*_counts(evaluation.counts), "", f"{wanted[0].upper()}{wanted[1:]} ({len(chosen)})"]
     for result in chosen:
         lines += _claim_lines(result.claim, _finding(result, evaluation))
+    lines += ["", "clipa claims ID works a claim out: cells, arithmetic, bound, and what would change it."]
     if others := len(evaluation.conflicts):
-        lines += ["", f"And {others} conflicts and open questions beside single claims: docs/errata.md."]
+        lines += [f"And {others} conflicts and open questions beside single claims: docs/errata.md."]
     return lines
 
 
@@ -74,6 +75,8 @@ def _measured_lines(scale: str | None, found: Mapping[str, Measured], verdict: s
         "",
         *_counts(counts_of(found)),
     ]
+    if verdict is None:
+        lines += ["", *_law_lines(scale or "")]
     for wanted in [verdict] if verdict else [name for name in MEASURED_VERDICTS if name != NOT_ATTEMPTED]:
         chosen = [one for one in found.values() if one.verdict == wanted]
         if chosen:
@@ -81,6 +84,14 @@ def _measured_lines(scale: str | None, found: Mapping[str, Measured], verdict: s
         for one in chosen:
             lines += _claim_lines(one.claim, one.text)
     return lines
+
+
+def _law_lines(scale: str) -> list[str]:
+    """The signs that `clipa law` gives at this scale, and why they are no verdicts on claims."""
+    from clipa.render.law_signs import OTHER_QUESTION, signs_of
+
+    said = OTHER_QUESTION.replace("[law.md](law.md)", "docs/law.md").replace("`", "").replace("**", "")
+    return [*textwrap.wrap(said, WIDTH), *(f"  {strategy:<18}{signs}" for strategy, signs in signs_of(scale))]
 
 
 def _counts(counts: Mapping[str, int]) -> list[str]:

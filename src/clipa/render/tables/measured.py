@@ -33,7 +33,7 @@ def measured_cells(number: int, published: Sequence[Record], measured: Iterable[
     for record in measured:
         if record["source"] == "measured":
             by_place.setdefault(_place(run_name(record), record), []).append(record)
-    # A dash in the paper says that there is no such number: the full-length baseline has one stage.
+    # Nothing is measured where the paper prints a dash: we take the full-length baseline to have one stage.
     filled: dict[str, list[Record]] = {}
     for record in published:
         places = [_place(run, record) for run in filling(record)]
