@@ -1,5 +1,6 @@
 """The plan: what Snakemake would do, in a copy of the tree where nothing has been run."""
 
+import json
 import os
 import re
 import shutil
@@ -198,6 +199,35 @@ def test_what_is_newer_than_the_vocabulary_hides_no_training(tree):
         jobs, _ = plan(tree, "measure_figure4", "-n", "--config", "scale=ci", "seeds=[0]")
         kinds = (jobs["pretrain"], jobs["finetune"], jobs["evaluate"], jobs["draw_measured_figure"])
         assert kinds == (4, 2, 4, 1), newest
+
+
+WHOLE_RUNS = """
+extends: ci
+one_process: true
+data: {world: {training_images: 512, images_per_shard: 64, test_images_plain: 96}}
+pretrain: {samples: 64, warmup_steps: 1}
+finetune: {samples: 64, warmup_steps: 1}
+"""
+
+
+def test_a_job_can_be_a_whole_run(tree):
+    """It is one job that trains what is missing and evaluates it; a stage that is there is not trained again."""
+    (tree / "config/scales/whole.yaml").write_text(WHOLE_RUNS, encoding="utf-8")
+    asked = load_plan({"scale": "whole", "seeds": [0]}, tree)
+    job = asked.asked("S16-resize64-truncation32", 0)
+    assert asked.trained_by([str(job.output)]) == list(job.stages)
+    target = [str(job.output), "--cores", "1", "--config", "scale=whole", "seeds=[0]"]
+    jobs, _ = plan(tree, *target, "-n")
+    assert jobs == {"draw_test_set": 1, "draw_training": 1, "vocabulary": 1, "evaluate": 1, "total": 4}
+    done = snakemake(tree, *target)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {record["stage"] for record in json.loads((tree / job.output).read_text())["records"]} == {"pretrain", "finetune"}
+    stages = [tree / asked.stage_file(stage) for stage in job.stages]
+    before = [path.read_bytes() for path in stages]
+    assert asked.trained_by([str(job.output)]) == []
+    (tree / job.output).unlink()
+    assert snakemake(tree, *target).returncode == 0
+    assert [path.read_bytes() for path in stages] == before and (tree / job.output).is_file()
 
 
 def test_a_typo_is_one_line_that_names_key_and_file(tree):

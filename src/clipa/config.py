@@ -355,6 +355,10 @@ class Scale(Strict):
     )
     checkpoint_every: Count = Field(200, description="steps between checkpoints")
     log_every: Count = 10
+    one_process: bool = Field(
+        default=False,
+        description="a job trains a run's missing stages and evaluates them: where starting processes would cost more",
+    )
     resources: Resources = Resources()
 
     @model_validator(mode="after")

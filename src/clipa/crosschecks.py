@@ -135,6 +135,8 @@ def _schedules(scale: Scale) -> None:
 
 def _resources(scale: Scale) -> None:
     processes, nodes, gpus = scale.processes, scale.resources.nodes, scale.resources.gpus
+    if scale.one_process and processes > 1:
+        raise ValueError(f"one_process: a stage has {processes} processes")
     if processes % nodes:
         raise ValueError(f"resources.nodes: {processes} processes are not a multiple of {nodes} nodes")
     if scale.device == "cuda" and not gpus:

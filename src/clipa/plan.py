@@ -7,7 +7,7 @@ evaluation. Ground floor: neither torch nor pandas.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -225,6 +225,16 @@ class Plan:
 
     def is_finished(self, stage: Stage) -> bool:
         return (self.root / self.stage_file(stage)).is_file()
+
+    def trained_by(self, outputs: Iterable[str]) -> list[Stage]:
+        """The stages that jobs of these outputs train: their own, and of a job that is a whole run what it lacks."""
+        files = {str(self.stage_file(stage)): [stage] for stage in self.stages.values()}
+        if self.scale.one_process:
+            for job in self.jobs():
+                missing = [stage for stage in job.stages if not self.is_finished(stage)]
+                files.setdefault(str(job.output), []).extend(missing)
+        found = {stage.fingerprint: stage for file in outputs for stage in files.get(file, ())}
+        return list(found.values())
 
     def work(self, target: str = "all") -> Work:
         """The stages behind a target by state: recorded, finished on disk, pending. ValueError as :meth:`jobs`."""

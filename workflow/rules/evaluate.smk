@@ -1,9 +1,13 @@
-"""Evaluation. One process evaluates all stages of a run: starting the evaluator costs more than a small test set."""
+"""Evaluation. One process evaluates all stages of a run: starting the evaluator costs more than a small test set. At
+scales whose jobs are whole runs (`one_process`) it trains them, too.
+"""
+
+ASKED_OF_EVALUATION = f"{ASKED} --train" if SCALE.one_process else ASKED
 
 
 rule evaluate:
     input:
-        finished_stages,
+        to_evaluate,
         test_sets(SCALE.evaluation.benchmarks),
     output:
         f"{RUNS}/{{scale}}/{{run}}/evaluation/seed{{seed}}-{{fingerprint}}/records.json",
@@ -11,22 +15,23 @@ rule evaluate:
         f"{LOGS}/{{scale}}/{{run}}/evaluate-seed{{seed}}-{{fingerprint}}.log",
     benchmark:
         f"{BENCHMARKS}/{{scale}}/{{run}}/evaluate-seed{{seed}}-{{fingerprint}}.tsv"
+    priority: longest_run_first
     conda:
         "../../envs/train.yaml"
     resources:
         **EVALUATION_RESOURCES,
     params:
-        asked=ASKED,
+        asked=ASKED_OF_EVALUATION,
     message:
         "Evaluating {wildcards.run}, seed {wildcards.seed}"
     shell:
-        "python -m clipa evaluate {params.asked} --run {wildcards.run} --seed {wildcards.seed}"
+        "exec python -m clipa evaluate {params.asked} --run {wildcards.run} --seed {wildcards.seed}"
         " --fingerprint {wildcards.fingerprint} > {log} 2>&1"
 
 
 rule suite:
     input:
-        finished_stages,
+        to_evaluate,
         test_sets(SCALE.evaluation.suite),
     output:
         f"{RUNS}/{{scale}}/{{run}}/evaluation/seed{{seed}}-{{fingerprint}}/suite.json",
@@ -39,9 +44,9 @@ rule suite:
     resources:
         **EVALUATION_RESOURCES,
     params:
-        asked=ASKED,
+        asked=ASKED_OF_EVALUATION,
     message:
         "Evaluating {wildcards.run}, seed {wildcards.seed}, on the whole test suite"
     shell:
-        "python -m clipa evaluate {params.asked} --run {wildcards.run} --seed {wildcards.seed}"
+        "exec python -m clipa evaluate {params.asked} --run {wildcards.run} --seed {wildcards.seed}"
         " --fingerprint {wildcards.fingerprint} --suite > {log} 2>&1"

@@ -13,6 +13,9 @@ EVALUATION_RESOURCES = {
     "runtime": 60,
     **({"gpu": 1} if SCALE.resources.gpus else {}),
 }
+# Where a job is a whole run, it trains what is missing before it evaluates.
+if SCALE.one_process:
+    EVALUATION_RESOURCES = TRAINING_RESOURCES
 
 
 def stage(wildcards):
@@ -23,13 +26,20 @@ def stage(wildcards):
         sys.exit(f"{RUNS}/{wildcards.scale}/{wildcards.run}: {error.args[0]}")
 
 
-def finished_stages(wildcards):
-    """The outputs of all stages of a run; one line of error when the configuration does not ask for the run."""
+def stages_of_run(wildcards):
+    """The stages of a run; one line of error when the configuration does not ask for the run."""
     try:
-        job = PLAN.asked(wildcards.run, int(wildcards.seed))
+        return PLAN.asked(wildcards.run, int(wildcards.seed)).stages
     except (KeyError, ValueError) as error:
         sys.exit(f"{RUNS}/{wildcards.scale}/{wildcards.run}: {error.args[0]}")
-    return [str(PLAN.stage_file(one)) for one in job.stages]
+
+
+def to_evaluate(wildcards):
+    """The outputs of all stages of a run; where a job is a whole run, the data that they are trained on."""
+    stages = stages_of_run(wildcards)
+    if SCALE.one_process:
+        return sorted({file for one in stages for file in data_of_stage(one)})
+    return [str(PLAN.stage_file(one)) for one in stages]
 
 
 def parent_stage(wildcards):
@@ -44,8 +54,12 @@ def resolved_stage(wildcards):
 
 
 def training_data(wildcards):
+    """As data_of_stage, of the stage with the folder's fingerprint."""
+    return data_of_stage(stage(wildcards))
+
+
+def data_of_stage(one):
     """Shards and vocabulary; parts of speech where the run masks by syntax (§3.3)."""
-    one = stage(wildcards)
     place = PLAN.data_of(one.data)
     needed = [place / one.training_set / "manifest.json"]
     if TEXT_REDUCTIONS[one.text_reduction].tags:
@@ -64,6 +78,11 @@ def asked_of_data(wildcards):
 def longest_first(wildcards):
     """Priority of a stage, 1 … 51. Long stages start first, so that none of them is left to run alone at the end."""
     return 1 + int(50 * stage_macs(stage(wildcards)) / LONGEST)
+
+
+def longest_run_first(wildcards):
+    """Likewise, of a job that is a whole run; others wait for their stages anyway."""
+    return 1 + int(50 * max(map(stage_macs, stages_of_run(wildcards))) / LONGEST) if SCALE.one_process else 0
 
 
 def test_sets(names):

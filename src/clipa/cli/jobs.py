@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clipa.cli.assumptions import ASSUMPTIONS
 from clipa.cli.verbs import add_verb, overrides, project_of
+
+if TYPE_CHECKING:
+    from clipa.config import Project
+    from clipa.stages import Stage
 
 _RUNS = (
     "runs are named in the paper's coordinates, and by their recipe where it is not the study's: "
@@ -89,9 +94,23 @@ def _evaluate(chosen: argparse.Namespace) -> int:
             f"--fingerprint {chosen.fingerprint}: the configuration now gives {stages[-1].fingerprint} for "
             f"{chosen.run}: it was changed after this job was planned; start Snakemake again"
         )
+    if chosen.train and (code := _train_missing(stages, project)):
+        return code
     from clipa.evaluate import evaluate_run
 
     print(evaluate_run(stages, project, suite=chosen.suite))
+    return 0
+
+
+def _train_missing(stages: Sequence[Stage], project: Project) -> int:
+    """Train these stages in turn, in this process; those that are finished are only looked at. 75: interrupted."""
+    from clipa.fits import resolve_fitting
+    from clipa.resolved import write
+    from clipa.train import main as train
+
+    for stage in stages:
+        if code := train(write(resolve_fitting(stage, project))):
+            return code
     return 0
 
 
@@ -243,6 +262,9 @@ def _stage_verbs(verbs) -> None:
         "--scale micro-v1 --run L16-resize64-truncation32 --seed 0",
     )
     evaluate.add_argument("--run", required=True, metavar="RUN", help=_RUNS)
+    evaluate.add_argument(
+        "--train", action="store_true", help="first train its stages that are not finished, here"
+    )
     evaluate.add_argument("--fingerprint", help="refuse unless the configuration gives this one")
     for parser in (resolve, evaluate):
         parser.add_argument("--seed", type=int, default=0)
