@@ -28,7 +28,7 @@ fair reading but not in another; true only within rounding. The others are kinds
 # A sentence about a whole table says nothing about one cell of it; a wrong cell or label does.
 ABOUT_A_CELL = 8
 ABOUT_CELLS = ("cell", "label", "compute")
-ABOUT_ROWS = 60
+ABOUT_ROWS = 40
 """A conflict that names at most so many numbers is about rows of a table, and is shown with each of them."""
 SYMBOLS = {"==": "=", "!=": "≠", "<=": "≤", ">=": "≥"}
 

@@ -302,19 +302,33 @@ def _moves(result: Result, numbers: Published, name: str) -> list[Move]:
         def moved(units: int, sign: int = sign) -> Quantity:
             return replace(now, value=now.value + sign * units * unit)
 
-        def verdict(units: int) -> str:
-            return _with(result, numbers, name, moved(units))
+        def changes(units: int) -> bool:
+            return _with(result, numbers, name, moved(units)).verdict != result.verdict
 
         tried = sorted({1 << power for power in range(FARTHEST)} | _aims(result, numbers, name, moved(1)))
-        near, far = 0, next((units for units in tried if verdict(units) != result.verdict), 0)
+        far = next((units for units in tried if changes(units)), 0)
         if not far:
             continue
         near = max((units for units in tried if units < far), default=0)
         while far - near > 1:
             middle = (near + far) // 2
-            near, far = (middle, far) if verdict(middle) == result.verdict else (near, middle)
-        found.append(Move(name, _central(describe(now)), _central(describe(moved(far))), far, verdict(far)))
+            near, far = (near, middle) if changes(middle) else (middle, far)
+        found.append(
+            Move(
+                name,
+                _central(describe(now)),
+                _central(describe(moved(far))),
+                far,
+                _outcome(_with(result, numbers, name, moved(far))),
+            )
+        )
     return found
+
+
+def _outcome(result: Result) -> str:
+    """A verdict, and where there are several readings the one that it comes from."""
+    decisive = next((one for one in result.all_readings if one.verdict == result.verdict), None)
+    return result.verdict + (f", as {decisive.reading.name}" if result.others and decisive else "")
 
 
 def _aims(result: Result, numbers: Published, name: str, one_unit: Quantity) -> set[int]:
@@ -330,12 +344,12 @@ def _aims(result: Result, numbers: Published, name: str, one_unit: Quantity) -> 
     return {units + more for more in (-1, 0, 1) if units + more > 0}
 
 
-def _with(result: Result, numbers: Published, name: str, value: Quantity) -> str:
-    """The verdict with another value of one cell; the old one where its formula has none then."""
+def _with(result: Result, numbers: Published, name: str, value: Quantity) -> Result:
+    """The claim with another value of one cell; as it was where its formula has no value then."""
     try:
-        return check(result.claim, numbers.with_value(name, value)).verdict
+        return check(result.claim, numbers.with_value(name, value))
     except (ValueError, FormulaError):
-        return result.verdict
+        return result
 
 
 def _closest(found: ReadResult) -> str:

@@ -165,6 +165,7 @@ def render(published: Sequence[Record], measured: Mapping[str, Sequence[Record]]
         errata={
             heading: [erratum for erratum in found if erratum.kind == kind] for kind, heading in KINDS.items()
         },
+        listed_at_most=errata.ABOUT_ROWS,
         left_out=len(published) - len(known),
         in_tables=sum(record["table"] is not None for record in known),
         in_figures=sum(record["table"] is None for record in known),
