@@ -255,7 +255,10 @@ def test_a_file_that_cannot_be_read_is_named(
         ({("device",): "cuda"}, r"resources\.gpus: a scale on the device cuda asks for none"),
         ({("kept_patches", 98): 65}, r"kept_patches\.98: 65 of 64 patches"),
         ({("image_sizes", 224): 50}, r"image_sizes: 50 is not a multiple"),
-        ({("patch_size",): 12}, r"models\.S/16\.config: micro-v1-S16\.json has patches of 6, patch_size is 12"),
+        (
+            {("patch_size",): 12},
+            r"models\.S/16\.config: micro-v1-S16\.json has patches of 6, patch_size is 12",
+        ),
         ({("models", "S/16", "config"): "S17"}, r"models\.S/16\.config: there is no .*S17\.json"),
         ({("vocabulary_size",): None}, r"vocabulary_size: the embedded world's"),
         ({("tagger",): "no-such"}, r"tagger: "),
