@@ -75,7 +75,6 @@ _AS_PRINTED = ("text", "rate", "samples")
 _CHANGES = {
     "drop": ", drop from full length",
     "gain": ", gain",
-    "ratio": ", ratio",
     "slope": ", slope of the drop over the models",
 }
 _UNITS = {"percent": "%", "1e12 GFLOPs": "× 10¹² GFLOPs", "1e11 GFLOPs": "× 10¹¹ GFLOPs", "M": "M parameters"}
@@ -139,6 +138,8 @@ def quantity(record: Record) -> str:
     if change == "minimal":
         limit, length = re.fullmatch(r".*_within([\d.]+)_minimal_(\w+)", record["metric"]).groups()
         return f"least {length.replace('_', ' ')} with a drop of at most {limit} points ({what})"
+    if change == "ratio":
+        return f"{what}, {record['case'].replace('-over-', ' over ')}"
     return what + _CHANGES.get(change, "")
 
 
@@ -287,7 +288,10 @@ def citation(record: Record) -> str:
         return ""
     if record["source"] == "measured":
         what = f"{value_text(record)}: {quantity(record)}, {model_text(record)}, {sample(record)}"
-        return f"{what} ({place(record)}; record {record['id']} of {ARTIFACT}). Not a number of the paper that it follows, {PAPER}"
+        return (
+            f"{what} ({place(record)}; record {record['id']} of {ARTIFACT}). "
+            f"Not a number of the paper that it follows, {PAPER}"
+        )
     if record["source"] == "derived":
         what = f"{value_text(record)}: {', '.join([quantity(record), *setting(record)])}"
         return (
@@ -306,7 +310,8 @@ def bibtex(record: Record | None = None) -> str:
     elif record["source"] == "published":
         note += f"record {record['id']}"
     else:
-        note += f"{record['source']}, not printed in the paper: {cell(record)}, {value_text(record)} (record {record['id']})"
+        what = f"{value_text(record)}, {cell(record)} (record {record['id']})"
+        note += f"{record['source']}, not printed in the paper: {what}"
     # In a note, underscores and percent signs would be read by TeX.
     note = re.sub(r"([_%#&])", r"\\\1", note).replace("±", r"$\pm$")
     return f"""@inproceedings{{li2023inverse,

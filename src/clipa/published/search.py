@@ -111,9 +111,10 @@ REWRITES: tuple[tuple[str, str], ...] = (
 
 # Words of queries that are true of every record or of none.
 SILENT = (
-    " a an and are at by can cell citation cite clip did do does for from gets give gives had has have how id in is it its "
-    "many me much number numbers of on paper paper's please record records reported reports result results score "
-    "scores show tell that the there to value values was were what when where which with zero-shot "
+    " a an and are at by can cell citation cite clip did do does for from gets give gives had has have how id in is "
+    "it its many me model models much number numbers of on paper paper's please record records reported reports "
+    "result results score scores show tell that the there to value values was were what when where which "
+    "with zero-shot "
 )
 
 # A run or an id is looked for in ids as it stands.

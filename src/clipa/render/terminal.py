@@ -342,11 +342,9 @@ def _none(words: Sequence[str], terms: list[str], records: Sequence[Record], as_
             f"clipa cite: {' '.join(words)!r} names nothing; for example: clipa cite L/16 resize 64 finetune"
         )
     if lone_number(terms):
-        return (
-            f"clipa cite: no number of the paper is {terms[0]}"
-            if len(terms[0]) > 1
-            else f"clipa cite: {terms[0]} alone names no number; say what it is of: clipa cite L/16 text tokens {terms[0]}"
-        )
+        if len(terms[0]) > 1:
+            return f"clipa cite: no number of the paper is {terms[0]}"
+        return f"clipa cite: {terms[0]} alone names no number; say of what: clipa cite warmup {terms[0]}"
     lines = [f"clipa cite: no number has all of: {' '.join(terms)}"]
     for term, close in near.items():
         lines.append(f"  {term}: in no record" + (f"; near it: {', '.join(close)}" if close else ""))
