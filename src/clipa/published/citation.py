@@ -304,14 +304,13 @@ def citation(record: Record) -> str:
 
 def bibtex(record: Record | None = None) -> str:
     """Two BibTeX entries: the paper, and this artifact with the record's id."""
-    note = "By others than the authors of the paper; "
     if record is None:
-        note += "records of every table"
-    elif record["source"] == "published":
-        note += f"record {record['id']}"
+        note = "records of every table"
     else:
-        what = f"{value_text(record)}, {cell(record)} (record {record['id']})"
-        note += f"{record['source']}, not printed in the paper: {what}"
+        note = f"record {record['id']}"
+        if record["source"] != "published":
+            note += f", not printed in the paper: {value_text(record)}, {cell(record)}"
+    note += "; by others than the authors of the paper"
     # In a note, underscores and percent signs would be read by TeX.
     note = re.sub(r"([_%#&])", r"\\\1", note).replace("±", r"$\pm$")
     return f"""@inproceedings{{li2023inverse,

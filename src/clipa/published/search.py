@@ -72,6 +72,8 @@ REWRITES: tuple[tuple[str, str], ...] = (
     (r"\b(?:base )?learning[- ]rate\b", "base_lr"),
     (r"\bwarm[- ]?up\b(?: steps)?", "warmup_steps"),
     (r"\bparam(?:eter)?s?\b", "parameters"),
+    (r"\b(?:image|vision) (?:tower|encoder)\b", "vision"),
+    (r"\btext (?:tower|encoder)\b", "text"),
     (r"\bembed(?:ding)?[- ]dim(?:ension)?\b", "embed_dim"),
     (r"\bweight[- ]decay\b", "weight_decay"),
     (r"\bcolou?r[- ]jitter\b", "color_jitter"),
@@ -95,11 +97,12 @@ REWRITES: tuple[tuple[str, str], ...] = (
     (r"\bmask(?:ing|ed)\b", "mask"),
     (r"\b(\d+) ?x ?\1\b|\b(\d+)(?:²|\^2)", "$1$2px"),
     (r"\b(\d+)[- ]?pixels?\b|\b(\d+) px\b", "$1$2px"),
-    (r"\b(\d+)[- ]?(?:image |text )?tokens?\b", "$1tokens"),
+    (r"\btext (?=truncation|syntax|random|block)", ""),
+    (r"\b(\d+)[- ]?(?:image |text )?tokens?\b(?: (?:of )?text\b)?", "$1tokens"),
     (r"\b(\d+)[- ]?patch(?:es)?\b", "$1patches"),
     (r"\btokens? (\d+)\b", "$1tokens"),
     (
-        r"\b(resize|random|grid|block|syntax|truncation|mask|batch)[- ]?(\d+k?)(?:px|tokens|patches)?\b",
+        r"\b(resize|random|grid|block|syntax|truncation|mask|batch)[- ]?(\d+k?)(?:px|tokens|patches)?\b(?!\.\d)",
         "$1$2",
     ),
     (r"\b(?:baseline|full[- ](?:length|resolution)|vanilla)\b", "baseline"),
@@ -111,10 +114,10 @@ REWRITES: tuple[tuple[str, str], ...] = (
 
 # Words of queries that are true of every record or of none.
 SILENT = (
-    " a an and are at by can cell citation cite clip did do does for from gets give gives had has have how id in is "
-    "it its many me model models much number numbers of on paper paper's please record records reported reports "
-    "result results score scores show tell that the there to value values was were what when where which "
-    "with zero-shot "
+    " a an and are at by can case cell citation cite clip did do does for from gets give gives had has "
+    "have how id in is it its many me model models much need needs number numbers of on paper paper's "
+    "please record records report reported reports result results score scores show take takes tell that "
+    "the there to took value values was were what when where which with zero-shot "
 )
 
 # A run or an id is looked for in ids as it stands.
@@ -263,6 +266,8 @@ def _add_quantity(add, record: Record) -> None:
         add("benchmark", benchmark, short, *words, *_EXTRA.get(benchmark, ()))
     base, change = metric_parts(metric)
     add("metric", metric, base, *base.split("."), *_EXTRA.get(metric, ()), change)
+    if change == "slope":
+        add("metric", "drop")
     if change == "minimal":
         limit, length = re.fullmatch(r".*_(within[\d.]+)_minimal_(\w+)", metric).groups()
         add("metric", "drop", "length", limit, *length.split("_"), record["unit"])
@@ -334,9 +339,9 @@ def distance_from_standard(record: Record, named: set[str]) -> int:
             "text" not in named and text not in ((None, None), ("truncation", 32)),
             "benchmark" not in named and record["benchmark"] not in (None, "imagenet1k"),
             "metric" not in named and record["metric"] not in _STANDARD_METRICS,
-            "minimal" in record["metric"] and not named & {"minimal"},
+            metric_parts(record["metric"])[1] in {"minimal", "slope"} - named,
             "case" not in named and case is not None and _letters(case) != _letters(model),
-            "case" not in named and record.get("recipe") is not None,
+            not named.issuperset(record["recipe"].lower().split("-") if record.get("recipe") else ()),
         )
     )
 
