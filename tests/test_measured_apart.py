@@ -55,7 +55,11 @@ def test_names_citations_and_rows_of_measured_numbers_say_what_they_are(averaged
 def test_search_finds_measured_numbers_only_where_words_ask_for_them(averaged):
     published, _ = terminal.cite_report(["L/16", "resize", "64"])
     assert not WRITTEN.search(published)
-    for words in (["measured", "L/16", "resize", "64"], ["micro-v1", "table", "11"], ["micro-v1", "imagenet"]):
+    for words in (
+        ["measured", "L/16", "resize", "64"],
+        ["micro-v1", "table", "11"],
+        ["micro-v1", "imagenet"],
+    ):
         text, _ = terminal.cite_report(words)
         for line in text.splitlines():
             if WRITTEN.search(line):
@@ -63,7 +67,9 @@ def test_search_finds_measured_numbers_only_where_words_ask_for_them(averaged):
                 assert "stand-in, " in line
 
 
-@pytest.mark.parametrize("words", ["S/16 baseline", "L/16 resize 64 finetune", "B/16 resize 112 truncation 16"])
+@pytest.mark.parametrize(
+    "words", ["S/16 baseline", "L/16 resize 64 finetune", "B/16 resize 112 truncation 16"]
+)
 def test_the_answer_for_a_measured_number_says_what_it_is(averaged, words):
     text, code = terminal.cite_report(["measured", *words.split()])
     assert code == 0
@@ -97,7 +103,9 @@ def test_the_page_of_numbers_keeps_them_apart(averaged):
             assert node.name == "b", own  # verdicts on claims: what the tables give, with their rounding
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "tables").rglob("*.tex")), ids=lambda path: path.as_posix()[-24:])
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "tables").rglob("*.tex")), ids=lambda path: path.as_posix()[-24:]
+)
 def test_tables_keep_them_apart(path):
     text = path.read_text(encoding="utf-8")
     measured = path.parent.name in recorded_scales()
@@ -113,8 +121,8 @@ def test_tables_keep_them_apart(path):
     caption = text[text.index(r"\caption") :]
     for part in ("measured", "stand-in", path.parent.name, "pictograms", "$n = "):
         assert part in caption, part
-    heads = text[: text.index(r"\midrule")]
-    assert not re.search(r"\b(?:IN-1k|IN-V2|ImageNet|COCO|VG-)", heads), heads
+    assert "Headings are the paper's coordinates" in caption
+    assert "ImageNet" not in caption
 
 
 def test_the_command_line_names_the_scale_of_measured_verdicts():

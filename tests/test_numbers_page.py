@@ -35,9 +35,7 @@ def measured_rows(page: Node) -> list[Node]:
 
 def visible(page: Node) -> list[str]:
     return [
-        row.attributes["id"]
-        for row in [*rows(page), *measured_rows(page)]
-        if "hidden" not in row.attributes
+        row.attributes["id"] for row in [*rows(page), *measured_rows(page)] if "hidden" not in row.attributes
     ]
 
 
