@@ -12,6 +12,7 @@ import yaml
 from clipa.published import citation
 from clipa.published.search import REWRITES, matches, record_terms, search, terms_of
 from clipa.records import published_records
+from clipa.render import terminal
 from clipa.render.terminal import LISTED, cite_report
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -153,8 +154,64 @@ def test_cells_without_a_number_are_found_only_by_themselves(records):
     assert hits[0]["value"] is None
     text, code = cite_report([hits[0]["id"]])
     assert code == 0
-    assert text.startswith("none")
+    assert text.startswith("no number ")
     assert "“N/A”" in text
+    assert "Not run" in text and "cite as" not in text
+
+
+def test_a_cell_that_is_lost_cannot_be_cited():
+    lost = "table14.OpenCLIP-B16.negclip.aro/vg_relation.acc1"
+    text, code = cite_report([lost], bibtex=True)
+    assert code == 0
+    assert "Lost in the text of the paper" in text
+    assert "cite as" not in text and "@" not in text
+    (hit,) = json.loads(cite_report([lost], as_json=True)[0])["records"]
+    assert (hit["value"], hit["cite_as"], hit["bibtex"]) == (None, None, None)
+
+
+PHRASINGS = [
+    line.split("\t")
+    for line in (ROOT / "tests" / "cite_phrasings.tsv").read_text(encoding="utf-8").splitlines()
+    if line and not line.startswith("#")
+]
+
+
+@pytest.mark.parametrize(("query", "answer", "place"), PHRASINGS, ids=[query for query, *_ in PHRASINGS])
+def test_a_phrasing_has_its_answer(query, answer, place, records, monkeypatch):
+    monkeypatch.setattr(terminal, "published_records", lambda: records)
+    monkeypatch.setattr(terminal, "caveats", lambda record, records: [])  # they take a third of a second
+    text, code = cite_report(query.split())
+    if answer == "asks":
+        assert code == 1 and text.startswith("clipa cite: ")
+    elif answer.endswith(" numbers"):
+        assert code == 0 and text.startswith(answer + " have ")
+    else:
+        assert code == 0 and text.startswith(answer + "   "), text
+        assert text.splitlines()[1].split("id:")[1].strip().startswith(place)
+
+
+def test_phrasings_are_many_and_of_every_kind():
+    assert len(PHRASINGS) >= 60
+    assert len({query for query, *_ in PHRASINGS}) == len(PHRASINGS)
+    kinds = [place.partition(".")[0].rstrip("0123456789") for *_, place in PHRASINGS]
+    assert {"table", "figure", "derived", "micro-v"} <= set(kinds)
+
+
+def test_a_number_that_prose_states_is_cited_to_the_prose():
+    text, _ = cite_report(["7.1"])
+    assert "in the paper: Section 4.1 (on Figure 5)\n" in text
+    assert "Section 4.1 (on Figure 5)" in text.split("cite as:")[1]
+
+
+def test_a_plotted_number_that_a_table_prints_is_cited_to_the_table():
+    text, _ = cite_report(["figure6.S16-resize112-truncation32.finetune.imagenetv2.acc1"])
+    assert "in the paper: Table 15 (plotted in Figure 6)\n" in text
+
+
+def test_a_citation_does_not_pass_for_the_authors_release(records):
+    (record,) = [record for record in records if record["id"] == RESIZE64]
+    assert "by others than the paper's authors" in citation.citation(record)
+    assert "by others than the authors of the paper" in citation.bibtex(record)
 
 
 @pytest.mark.parametrize(

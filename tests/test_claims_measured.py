@@ -6,6 +6,7 @@ from fractions import Fraction
 import pytest
 
 from claim_mutations import unnoticed
+from clipa.published.citation import sample, value_text
 from clipa.published.claims import Claim, Evaluation, check
 from clipa.published.measured import OneSeed, ScaleRecords, means, needed_keys
 from clipa.published.quantities import Published
@@ -147,9 +148,11 @@ def test_one_seed_is_printed_with_its_error_over_items_and_three_with_theirs_ove
         "scale": "micro-v1",
         "run": "S16-none-truncation32",
         "standard_error": 0.75,
+        "source": "measured",
+        "dataset": {"name": "pictograms/v1/plain", "split": "test", "n": 4000, "fingerprint": "0" * 12},
     }
     (alone,) = means([{**record, "seed": 0, "value": 17.35}])
-    assert (alone.estimate.text, alone.seeds_text) == ("17.4 ± 0.8", "micro-v1, 1 seed")
+    assert (value_text(alone.record), sample(alone.record)) == ("17.4 ± 0.8 %", "n = 4000, 1 seed")
     (mean,) = means([{**record, "seed": seed, "value": 16.0 + seed} for seed in range(3)])
-    assert (mean.estimate.text, mean.seeds_text) == ("17.0 ± 0.6", "micro-v1, 3 seeds")
+    assert (value_text(mean.record), sample(mean.record)) == ("17.0 ± 0.6 %", "n = 4000, 3 seeds")
     assert mean.id == "micro-v1.S16-none-truncation32.pretrain.imagenet1k.acc1"

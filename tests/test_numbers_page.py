@@ -13,9 +13,9 @@ import pytest
 from clipa.published import citation
 from clipa.published.claims import Evaluation
 from clipa.published.errata import ROUNDING, about, errata_of
-from clipa.published.measured import recorded, recorded_scales, scales_of
+from clipa.published.measured import means, recorded, scales_of
 from clipa.published.search import matches, record_terms, terms_of
-from clipa.records import published_records
+from clipa.records import published_records, recorded_scales
 from clipa.render import numbers_page
 from html_tree import Node, every, read
 
@@ -24,11 +24,19 @@ RESIZE64 = "table11.L16-resize64-truncation32.finetune.imagenet1k.acc1"
 
 
 def rows(page: Node) -> list[Node]:
+    """Of the table of published numbers."""
     return page.all("tbody")[0].all("tr")
 
 
+def measured_rows(page: Node) -> list[Node]:
+    """Of the table of measured numbers, which is another one."""
+    return page.all("tbody")[1].all("tr")
+
+
 def visible(page: Node) -> list[str]:
-    return [row.attributes["id"] for row in rows(page) if "hidden" not in row.attributes]
+    return [
+        row.attributes["id"] for row in [*rows(page), *measured_rows(page)] if "hidden" not in row.attributes
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +121,8 @@ def test_every_published_number_has_a_row_that_says_it(static, records):
             assert f"printed “{record['printed']}”" in row.of_class("v")[0].text
 
 
-def test_measured_means_stand_beside_the_published_number_of_the_same_run(static):
-    by_id = {row.attributes["id"]: row for row in rows(static)}
+def test_a_published_row_leads_to_its_measured_counterpart_and_shows_no_number_of_it(static):
+    by_id = {row.attributes["id"]: row for row in [*rows(static), *measured_rows(static)]}
     micro = recorded("micro-v1")
     values = [
         record["value"]
@@ -124,45 +132,49 @@ def test_measured_means_stand_beside_the_published_number_of_the_same_run(static
     ]
     mean = sum(values) / len(values)
     error = (sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values)) ** 0.5
-    beside = by_id[RESIZE64].of_class("m")[0]
     assert len(values) >= 3
-    assert f"{mean:.1f} ± {error:.1f} %" in beside.text
-    assert f"micro-v1, {len(values)} seeds" in beside.text
-    own = by_id[beside.all("a")[0].attributes["href"].removeprefix("#")]
-    assert f"{mean:.1f} ± {error:.1f}" in own.of_class("m")[0].text
+    (link,) = counterparts(by_id[RESIZE64])
+    assert link.text == "counterpart at micro-v1"
+    own = by_id[link.attributes["href"].removeprefix("#")]
+    assert own in measured_rows(static)
+    assert own.of_class("v")[0].text == f"{mean:.1f} ± {error:.1f} %"
+    assert own.of_class("o")[0].text == "L/16 stand-in, 0.5 M"
+    assert own.of_class("q")[0].text == "pictograms/v1/plain, top‑1 accuracy"
+    assert own.of_class("p")[0].text == f"measured here at scale micro-v1 n = 4000, {len(values)} seeds"
+    assert "imagenet1k in the id: pictograms/v1/plain in its place" in own.of_class("i")[0].text
 
 
-def test_measured_means_do_not_stand_beside_another_recipe(records):
+def counterparts(row: Node) -> list[Node]:
+    return [link for link in row.of_class("p")[0].all("a") if link.text.startswith("counterpart")]
+
+
+def test_another_recipe_is_no_counterpart(records):
     """Tables 1, 6 and 7 have this run with recipes; Table 7's baseline is the study's."""
     run = "L16-resize64-truncation16"
     (like,) = [one for one in recorded("micro-v1") if one["run"] == "L16-resize64-truncation32"][:1]
     record = {**like, "run": run, "stage": "finetune", "text_tokens": 16}
     record["id"] = f"micro-v1.{run}.finetune.imagenet1k.acc1.seed0"
-    page = read(numbers_page.render(records, {"micro-v1": [record]}))
-    marks = (run, "table6.", "table7.")
-    of_run = [row for row in rows(page) if any(mark in row.attributes["id"] for mark in marks)]
-    assert len(of_run) > 10
-    beside = {row.attributes["id"]: row.of_class("m")[0].text for row in of_run}
-    filled = [name for name, text in beside.items() if text and name.startswith("table")]
-    assert filled == ["table7.baseline.finetune.imagenet1k.acc1"]
 
+    def filled(one: dict) -> list[str]:
+        page = read(numbers_page.render(records, {"micro-v1": [one]}))
+        assert [row.attributes["id"] for row in measured_rows(page)] == [one["id"].removesuffix(".seed0")]
+        return [row.attributes["id"] for row in rows(page) if counterparts(row)]
+
+    assert filled(record) == ["table7.baseline.finetune.imagenet1k.acc1"]
     other = {
         **record,
         "recipe": "clipa-batch7k",
         "id": f"micro-v1.{run}-clipa-batch7k.finetune.imagenet1k.acc1.seed0",
     }
-    page = read(numbers_page.render(records, {"micro-v1": [other]}))
-    filled = [row.attributes["id"] for row in rows(page) if row.of_class("m")[0].text]
-    filled = [name for name in filled if name.startswith("table")]
     cases = ("gap-jitter-batch7k", "gap-jitter-pytorch-batch7k")  # one implementation here
-    assert filled == [
+    assert filled(other) == [
         "table1.L16-resize64-truncation16.finetune.imagenet1k.acc1",
         *(f"table7.{case}.finetune.imagenet1k.acc1" for case in cases),
     ]
 
 
 def test_every_measured_record_has_an_anchor(static):
-    anchors = {span.attributes.get("id") for row in rows(static) for span in row.all("span")}
+    anchors = {span.attributes.get("id") for row in measured_rows(static) for span in row.all("span")}
     for scale in recorded_scales():
         for record in recorded(scale):
             assert record["id"] in anchors
@@ -189,10 +201,11 @@ def test_nothing_is_loaded_from_elsewhere(page, static):
 
 
 def test_page_is_accessible_without_and_with_script(static):
-    heads = static.all("thead")[0].all("th")
-    assert all(head.attributes["scope"] == "col" and head.text for head in heads)
-    for row in rows(static):
-        assert len([child for child in row.children if isinstance(child, Node)]) == len(heads)
+    for head, of_table in zip(static.all("thead"), (rows(static), measured_rows(static)), strict=True):
+        heads = head.all("th")
+        assert all(head.attributes["scope"] == "col" and head.text for head in heads)
+        for row in of_table:
+            assert len([child for child in row.children if isinstance(child, Node)]) == len(heads)
     assert static.all("html")[0].attributes["lang"] == "en"
     labelled = {node.attributes.get("for") for node in static.all("label")}
     for field in [*static.all("input"), *static.all("select")]:
@@ -370,6 +383,18 @@ def test_browser_highlights_the_number_of_the_address(browse):
     shown = visible(page)
     assert RESIZE64 in shown
     assert all("OpenCLIP" in identity for identity in shown if identity != RESIZE64)
+    assert not {row.attributes["id"] for row in measured_rows(page)} & set(shown)
+
+
+def test_browser_copies_the_citation_of_a_measured_number(browse):
+    one = next(one for one in means(recorded("micro-v1")) if "L16-resize64-truncation32.finetune" in one.id)
+    script = f"""
+      navigator.clipboard.writeText = async (text) => {{ document.body.dataset.copied = text; }};
+      document.getElementById({one.id!r}).querySelector("button.copy").click();
+    """
+    page = browse("", script)
+    if page is not None:
+        assert page.all("body")[0].attributes["data-copied"] == citation.citation(one.record)
 
 
 def test_browser_copies_the_citation_and_remembers_the_search(browse, records):

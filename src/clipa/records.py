@@ -8,6 +8,7 @@ imported where they are needed.
 from __future__ import annotations
 
 import base64
+import importlib.resources
 import json
 import math
 import re
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     import numpy
     import pandas
 
-ROOT = Path(__file__).resolve().parents[2]
+_INSTALLED = Path(str(importlib.resources.files("clipa"))) / "artifact"
+ROOT = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).resolve().parents[2]
+"""What has `results` and `config`: the checkout, or the copy of both that a wheel carries (pyproject.toml)."""
 PUBLISHED_DIRECTORY = Path("results/published")
 RECORDED_DIRECTORY = Path("results/recorded")
 
@@ -98,6 +101,12 @@ def published_records(directory: Path = ROOT / PUBLISHED_DIRECTORY) -> list[Reco
     """Every published record: Tables 1 to 15, then the figures that the paper gives as plots only (RecordError)."""
     names = [f"table{number}" for number in range(1, 16)] + ["figure5", "figure6"]
     return load_records(Path(directory) / f"{name}.json" for name in names)
+
+
+def recorded_scales(root: Path = ROOT) -> list[str]:
+    """The scales that have accepted records."""
+    folder = root / RECORDED_DIRECTORY
+    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
 def record_id(record: Mapping[str, Any]) -> str:

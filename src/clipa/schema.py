@@ -260,6 +260,14 @@ class PublishedRecord(_AnyRecord):
         Annotated[Text, Field(min_length=1)] | None,
         Field(description="The cell exactly as the paper prints it; null where no text of it is had."),
     ]
+    section: NotRequired[
+        Annotated[
+            str,
+            Field(
+                pattern=r"^\d+(\.\d+)*$", description="Whose text states the number that a figure only plots."
+            ),
+        ]
+    ]
     factors: Factors
     note: Text | None
     same_as: Annotated[
@@ -293,6 +301,38 @@ class MeasuredRecord(_AnyRecord):
     protocol: Fingerprint
     outcomes: Outcomes
     provenance: Provenance
+
+
+@with_config(_CLOSED)
+class DerivedRecord(TypedDict):
+    """A number computed from published ones (:mod:`clipa.published.derived`). It is in no file of records."""
+
+    id: RecordId
+    source: Literal["derived"]
+    scale: Literal["paper"]
+    table: int
+    figure: None
+    model: Text | None
+    run: RunName | None
+    case: Annotated[Name | None, Field(description="Of a ratio: both models.")]
+    stage: StageKind | None
+    image_reduction: ImageReduction | None
+    image_size: ImageSize | None
+    patches: Patches | None
+    image_tokens: ImageTokens | None
+    text_reduction: TextReduction | None
+    text_tokens: TextTokens | None
+    benchmark: Text | None
+    metric: Text
+    value: Annotated[float, Field(description="The central value, unrounded, in the record's unit.")]
+    bounds: Annotated[
+        list[float], Field(description="Least and greatest value that the rounded cells allow.")
+    ]
+    text: Annotated[Text, Field(description="The value with what the rounding of its cells leaves open.")]
+    unit: Literal["points", "points per tenfold parameters", "times", "tokens", "pixels"]
+    formula: Annotated[Text, Field(description="In the language of claims (clipa.published.formulas).")]
+    rests_on: Annotated[list[RecordId], Field(min_length=1)]
+    note: Text | None
 
 
 def _refusal(field: str, reason: str) -> PydanticCustomError:

@@ -53,8 +53,7 @@ class Estimate:
     @property
     def text(self) -> str:
         """``17.4 ± 4.1``; the mean alone where there is no error."""
-        error = "" if math.isnan(self.standard_error) else f" ± {fixed(self.standard_error)}"
-        return fixed(self.mean) + error
+        return with_error(self.mean, self.standard_error)
 
     @property
     def interval_text(self) -> str:
@@ -182,6 +181,11 @@ def bootstrap(points: numpy.ndarray, seeds: int) -> Estimate:
     means = numpy.concatenate(parts) / len(points)
     low, high = numpy.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(float(points.mean()), float(means.std(ddof=1)), float(low), float(high), seeds, ITEMS)
+
+
+def with_error(mean: float, standard_error: float) -> str:
+    """``17.4 ± 4.1``; the mean alone where the error is NaN."""
+    return fixed(mean) + ("" if math.isnan(standard_error) else f" ± {fixed(standard_error)}")
 
 
 def fixed(number: float, decimals: int = 1, *, signed: bool = False) -> str:

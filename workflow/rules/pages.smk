@@ -39,6 +39,6 @@ rule list_numbers:
     resources:
         **DRAWING_RESOURCES,
     message:
-        "Listing every number, published beside measured"
+        "Listing every number, published and measured apart"
     shell:
         "python -m clipa numbers --output {output} > {log} 2>&1"

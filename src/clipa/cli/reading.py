@@ -10,6 +10,7 @@ from clipa.cli.verbs import add_verb
 
 def add_verbs(verbs) -> None:
     """Add the verbs of this module to a parser's verbs."""
+    _cite_verb(verbs)
     _number_verbs(verbs)
     _drawing_verbs(verbs)
 
@@ -120,7 +121,7 @@ def _macros(chosen: argparse.Namespace) -> int:
 # ----------------------------------------------------------------------------------------------------- parsing
 
 
-def _number_verbs(verbs) -> None:
+def _cite_verb(verbs) -> None:
     cite = add_verb(
         verbs,
         "cite",
@@ -129,12 +130,26 @@ def _number_verbs(verbs) -> None:
         "L/16 resize 64 finetune",
         asked=False,
     )
-    cite.add_argument("words", nargs="+", metavar="WORD", help="words in any order, or an id")
+    cite.add_argument(
+        "words",
+        nargs="+",
+        metavar="WORD",
+        help="words in any order, or an id; drop, slope, ratio and minimal ask for what follows from the tables, "
+        "measured or a scale's name for what was measured here",
+    )
     cite.add_argument("--json", action="store_true", help="the records found, as JSON")
     cite.add_argument("--bibtex", action="store_true", help="add the BibTeX entry")
     cite.add_argument(
-        "--records", nargs="+", type=Path, default=[], metavar="FILE", help="measured records instead"
+        "--records",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="the measured records of these files",
     )
+
+
+def _number_verbs(verbs) -> None:
     claims = add_verb(
         verbs,
         "claims",

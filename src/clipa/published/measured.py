@@ -33,7 +33,7 @@ from clipa.plan import filling
 from clipa.published.claims import CONTRADICTED, Claim, ClaimError, Evaluation, Result
 from clipa.published.formulas import baseline_of, evaluate
 from clipa.published.quantities import FormulaError, Published, Quantity, Statement, exact
-from clipa.records import RECORDED_DIRECTORY, ROOT, RecordError, read_records, run_name
+from clipa.records import RECORDED_DIRECTORY, ROOT, RecordError, read_records, recorded_scales, run_name
 from clipa.schema import Record
 from clipa.stages import Stage, measured_stages, stages_of
 from clipa.stats import MINIMAL_SEEDS, Estimate, estimate
@@ -47,14 +47,10 @@ MEASURED_VERDICTS = (REPRODUCED, CONSISTENT, INCONCLUSIVE, CONTRADICTED, NOT_ATT
 TRAINED_UNITS = ("percent", "points", "GPU hours")
 """Units of published numbers that take a training to measure."""
 
+_OF_ONE_SEED = ("seed", "stage_fingerprint", "outcomes", "provenance")
+
 Key = tuple[str, str, str, str]
 """Run (or case), stage, benchmark, metric."""
-
-
-def recorded_scales(root: Path = ROOT) -> list[str]:
-    """The scales that have accepted records."""
-    folder = root / RECORDED_DIRECTORY
-    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
 def recorded(scale: str, root: Path = ROOT) -> list[Record]:
@@ -85,10 +81,15 @@ class Mean:
         return self.records[0]["id"].rpartition(".seed")[0]
 
     @property
-    def seeds_text(self) -> str:
-        """``micro-v1, 3 seeds``."""
-        count = len(self.records)
-        return f"{self.records[0]['scale']}, {count} seed{'s' if count > 1 else ''}"
+    def record(self) -> dict[str, Any]:
+        """The mean as a record: the first seed's, with the `seeds`, their mean and its standard error."""
+        first = {name: field for name, field in self.records[0].items() if name not in _OF_ONE_SEED}
+        return first | {
+            "id": self.id,
+            "value": self.estimate.mean,
+            "standard_error": self.estimate.standard_error,
+            "seeds": [record["seed"] for record in self.records],
+        }
 
 
 def means(records: Iterable[Record]) -> list[Mean]:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from clipa.schema import Record
+from clipa.study import FULL_PATCHES, IMAGE_REDUCTIONS
 
 _TOWER = r"(?:[sblhg]/?(?:14|16|32))(?![\w-]*-)"
 
@@ -24,7 +25,17 @@ REWRITES: tuple[tuple[str, str], ...] = (
     (r"(^|\s)[()\[\]\"'|#]+", "$1"),
     (r"(\d),(?=\d\d\d\b)", "$1"),
     (r",", " "),
+    # ratios of masks; any other percentage is a value
+    (r"\b(\d+(?:\.\d+)?)\s?%[- ](?=(?:of|random|grid|block|mask))", "$1pct "),
+    (
+        r"\b(random|grid|block|mask(?:ing|ed)?)((?:[- ]mask(?:ing|ed)?)?)(?:[- ](?:ratio|rate))?"
+        r"(?: (?:of|at|to|by))? (\d+(?:\.\d+)?)\s?%",
+        "$1$2 $3pct",
+    ),
+    (r"\b(mask(?:ing|ed)?)[- ](?:ratio|rate)s?\b", "$1"),
     (r"(\d)\s?%", "$1"),
+    # a run without its text: L16-resize96
+    (r"(^|\s)([sblhg](?:14|16|32)|convnext-[tb])-(none|resize|random|grid|block)(\d*)(?=\s|$)", "$1$2 $3$4"),
     # models: L16, l-16, ViT-L/16, OpenCLIP-B/32
     (r"\bvit[- ](?=" + _TOWER + ")", ""),
     (r"\b(openclip|openai|flip|clipa)[- ](?=" + _TOWER + ")", "$1 "),
@@ -61,6 +72,8 @@ REWRITES: tuple[tuple[str, str], ...] = (
     (r"\b(?:base )?learning[- ]rate\b", "base_lr"),
     (r"\bwarm[- ]?up\b(?: steps)?", "warmup_steps"),
     (r"\bparam(?:eter)?s?\b", "parameters"),
+    (r"\b(?:image|vision) (?:tower|encoder)\b", "vision"),
+    (r"\btext (?:tower|encoder)\b", "text"),
     (r"\bembed(?:ding)?[- ]dim(?:ension)?\b", "embed_dim"),
     (r"\bweight[- ]decay\b", "weight_decay"),
     (r"\bcolou?r[- ]jitter\b", "color_jitter"),
@@ -68,6 +81,15 @@ REWRITES: tuple[tuple[str, str], ...] = (
     (r"\bbatch[- ]size\b", "batch_size"),
     (r"\blaion[- ](400m|2b)\b", "laion$1"),
     (r"\bdata[- ]?comp(?:[- ]?1b)?\b", "datacomp1b"),
+    # derived numbers
+    (r"\b(?:performance |accuracy |acc1 )?drops?\b", "drop"),
+    (r"\bslopes?\b", "slope"),
+    (r"\b(?:ratios?|speed-?ups?)\b|\b(?:times |how much )?(?:faster|cheaper)\b(?: than)?", "ratio"),
+    (
+        r"\b(?:minim(?:um|al)|shortest|fewest|least|smallest)\b(?: number of)?|\b(?:image |text )?tokens needed\b",
+        "minimal",
+    ),
+    (r"\b(?:with)?in (\d(?:\.\d+)?) ?(?:points?|pp)\b", "within$1"),
     # reductions and lengths
     (r"\bresiz(?:ed|ing)\b(?: to)?", "resize"),
     (r"\btruncat(?:ed|ing|e)\b(?: (?:to|at))?", "truncation"),
@@ -75,25 +97,36 @@ REWRITES: tuple[tuple[str, str], ...] = (
     (r"\bmask(?:ing|ed)\b", "mask"),
     (r"\b(\d+) ?x ?\1\b|\b(\d+)(?:²|\^2)", "$1$2px"),
     (r"\b(\d+)[- ]?pixels?\b|\b(\d+) px\b", "$1$2px"),
-    (r"\b(\d+)[- ]?(?:image |text )?tokens?\b", "$1tokens"),
+    (r"\btext (?=truncation|syntax|random|block)", ""),
+    (r"\b(\d+)[- ]?(?:image |text )?tokens?\b(?: (?:of )?text\b)?", "$1tokens"),
     (r"\b(\d+)[- ]?patch(?:es)?\b", "$1patches"),
     (r"\btokens? (\d+)\b", "$1tokens"),
     (
-        r"\b(resize|random|grid|block|syntax|truncation|mask|batch)[- ]?(\d+k?)(?:px|tokens|patches)?\b",
+        r"\b(resize|random|grid|block|syntax|truncation|mask|batch)[- ]?(\d+k?)(?:px|tokens|patches)?\b(?!\.\d)",
         "$1$2",
     ),
     (r"\b(?:baseline|full[- ](?:length|resolution)|vanilla)\b", "baseline"),
     # places
     (r"\btab(?:le|\.)? ?(\d+)\b", "table$1"),
     (r"\bfig(?:ure|\.)? ?(\d+)\b", "figure$1"),
+    (r"\bsec(?:tion|\.)? ?(\d+(?:\.\d+)?)", "§$1"),
 )
 
 # Words of queries that are true of every record or of none.
-SILENT = " a an and at by clip cell for from in is model models number numbers of on paper the to what with zero-shot "
+SILENT = (
+    " a an and are at by can case cell citation cite clip did do does for from gets give gives had has "
+    "have how id in is it its many me model models much need needs number numbers of on paper paper's "
+    "please record records report reported reports result results score scores show take takes tell that "
+    "the there to took value values was were what when where which with zero-shot "
+)
 
 # A run or an id is looked for in ids as it stands.
 LIKE_AN_ID = r"[a-z_@\d]\.[a-z]|-(?:none|resize|random|grid|block)\d*-|-laion|-datacomp"
 _LIKE_AN_ID = re.compile(LIKE_AN_ID, re.ASCII)
+# The address of the page of numbers before an id, and the marks of a sentence around it.
+AROUND_AN_ID = r"^.*#|^[^a-z0-9]+|[^a-z0-9]+$"
+_AROUND_AN_ID = re.compile(AROUND_AN_ID, re.ASCII)
+_PLAIN_NUMBER = re.compile(r"\d+(\.\d+)?")
 _BEGINNING = re.compile(r"[a-z]{3,}")
 _COMPILED = tuple(
     (re.compile(pattern, re.ASCII), re.sub(r"\$(\d)", r"\\\1", new)) for pattern, new in REWRITES
@@ -131,7 +164,7 @@ def terms_of(query: str) -> list[str]:
     for word in query.lower().split():
         if like_an_id(word):
             rewrite()
-            terms.append(word)
+            terms.append(_AROUND_AN_ID.sub("", word))
         else:
             plain.append(word)
     rewrite()
@@ -171,8 +204,8 @@ def record_terms(record: Record) -> dict[str, set[str]]:
     for kind in ("table", "figure"):
         if record.get(kind) is not None:
             add("place", f"{kind}{record[kind]}")
-    if record["source"] == "measured":
-        add("place", "measured", record["scale"])
+    if record["source"] != "published":
+        add("place", record["source"], record["scale"] if record["source"] == "measured" else None)
     _add_model(add, record)
     _add_lengths(add, record)
     add("stage", record["stage"])
@@ -182,6 +215,8 @@ def record_terms(record: Record) -> dict[str, set[str]]:
     _add_case(add, record)
     for text in (record.get("row"), record.get("column")):
         add("place", *re.split(r"[\s|,()+]+", (text or "").lower()))
+    if record.get("section"):
+        add("place", f"§{record['section']}")
     return have
 
 
@@ -209,6 +244,9 @@ def _add_lengths(add, record: Record) -> None:
         add("image", image, *(f"{image}{size}" for size in (patches, tokens) if size is not None))
         if image == "resize":
             add("image", f"resize{pixels}")
+        elif IMAGE_REDUCTIONS[image].mask and patches is not None:
+            percent = 100 * (1 - patches / FULL_PATCHES)
+            add("image", "mask", *(f"{number}pct" for number in (f"{percent:.1f}", f"{percent:.0f}")))
     if pixels is not None:
         add("image", pixels, f"{pixels}px")
     if patches is not None:
@@ -221,21 +259,37 @@ def _add_lengths(add, record: Record) -> None:
 
 
 def _add_quantity(add, record: Record) -> None:
-    benchmark, metric, value = record["benchmark"], record["metric"], record["value"]
-    if benchmark is not None:
+    metric, value = record["metric"], record["value"]
+    if (benchmark := benchmark_of(record)) is not None:
         short = benchmark.rpartition("/")[2]
         words = re.split(r"[/_]", benchmark)
         add("benchmark", benchmark, short, *words, *_EXTRA.get(benchmark, ()))
-    base = metric.removesuffix("_drop").removesuffix("_gain")
-    add("metric", metric, base, *base.split("."), *_EXTRA.get(metric, ()))
-    if metric != base:
-        add("metric", "drop" if "_drop" in metric else "gain")
+    base, change = metric_parts(metric)
+    add("metric", metric, base, *base.split("."), *_EXTRA.get(metric, ()), change)
+    if change == "slope":
+        add("metric", "drop")
+    if change == "minimal":
+        limit, length = re.fullmatch(r".*_(within[\d.]+)_minimal_(\w+)", metric).groups()
+        add("metric", "drop", "length", limit, *length.split("_"), record["unit"])
     if "retrieval" in metric:
         direction = metric.partition("_")[0]
         add("metric", direction, f"{direction}_retrieval", "retrieval", "recall@1")
     if isinstance(value, (int, float)):
         add("value", f"{value:g}", f"{value:.1f}")
     add("value", (record.get("printed") or "").strip("()+"))
+
+
+def benchmark_of(record: Record) -> str | None:
+    """What a record is a number on: the paper's benchmark, or of a measured one the data set that was evaluated."""
+    return record["dataset"]["name"] if record["source"] == "measured" else record["benchmark"]
+
+
+def metric_parts(metric: str) -> tuple[str, str | None]:
+    """A metric without what is derived from it, and the word for that: ("acc1", "drop"); None for a plain metric."""
+    found = re.fullmatch(r"(.*?)_(?:(drop_slope)|(drop|gain|ratio)|within[\d.]+_(minimal)_\w+)", metric)
+    if found is None:
+        return metric, None
+    return found[1], "slope" if found[2] else found[3] or found[4]
 
 
 def _add_case(add, record: Record) -> None:
@@ -245,7 +299,10 @@ def _add_case(add, record: Record) -> None:
         case = record["case"].lower()
         add("case", case, *case.split("-"))
         if (percent := re.fullmatch(r"(random|grid|block)(\d+)", case)) is not None:
-            add("case", percent[1], percent[2], "mask", f"mask{percent[2]}")
+            add("case", percent[1], percent[2], f"{percent[2]}pct", "mask", f"mask{percent[2]}")
+        if record["source"] == "derived":  # a ratio of two models
+            towers = re.findall(r"\b([sblhg])(14|16|32)\b", case)
+            add("case", "clipa", "than", *(f"{size}/{patch}" for size, patch in towers))
     if recipe := (record.get("recipe") or "").lower():
         add("case", recipe, *recipe.split("-"))
     data = (factors.get("data_source") or "").lower()
@@ -255,7 +312,8 @@ def _add_case(add, record: Record) -> None:
         add("case", *(form for size in factors.get(name, ()) for form in (size, f"{size}{unit}")))
     for ratio in factors.get("finetune_mask_ratio", ()):
         if ratio:
-            add("case", f"mask{100 * ratio:g}", f"{100 * ratio:g}", factors.get("finetune_mask"))
+            percent = f"{100 * ratio:g}"
+            add("case", "mask", f"mask{percent}", percent, f"{percent}pct", factors.get("finetune_mask"))
     batch = factors.get("finetune_batch_size")
     if batch:
         add("case", batch, f"{batch // 1024}k", f"batch{batch // 1024}k")
@@ -268,7 +326,7 @@ def _add_case(add, record: Record) -> None:
 
 
 def distance_from_standard(record: Record, named: set[str]) -> int:
-    """How far a record lies from the paper's standard setting on sides that the query does not name.
+    """How far a record lies from the paper's standard setting on sides (and words) that the query does not name.
 
     Standard: the authors' own models, 32 tokens of text by truncation, no special case, ImageNet-1k accuracy.
     """
@@ -281,7 +339,9 @@ def distance_from_standard(record: Record, named: set[str]) -> int:
             "text" not in named and text not in ((None, None), ("truncation", 32)),
             "benchmark" not in named and record["benchmark"] not in (None, "imagenet1k"),
             "metric" not in named and record["metric"] not in _STANDARD_METRICS,
+            metric_parts(record["metric"])[1] in {"minimal", "slope"} - named,
             "case" not in named and case is not None and _letters(case) != _letters(model),
+            not named.issuperset(record["recipe"].lower().split("-") if record.get("recipe") else ()),
         )
     )
 
@@ -317,12 +377,15 @@ def search(words: Sequence[str], records: Sequence[Record]) -> Found:
         exact = [record for record in records if record["id"].lower() == terms[0]]
         if exact:
             return Found(terms, exact, [])
+    lone = lone_number(terms)
     scored, by_value = [], False
     for position, record in enumerate(records):
         have = record_terms(record)
+        if lone and not (len(terms[0]) > 1 and "value" in have.get(terms[0], ())):
+            continue
         if terms and all(matches(term, have, record["id"].lower()) for term in terms):
-            named = set().union(*(have.get(term, ()) for term in terms))
-            by_value = by_value or any(have.get(term) == {"value"} for term in terms)
+            named = set().union(*(have.get(term, ()) for term in terms)) | {*terms}
+            by_value = by_value or lone or any(have.get(term) == {"value"} for term in terms)
             scored.append((distance_from_standard(record, named), position))
     if any(records[position]["value"] is not None for _, position in scored):
         scored = [entry for entry in scored if records[entry[1]]["value"] is not None]
@@ -337,6 +400,11 @@ def search(words: Sequence[str], records: Sequence[Record]) -> Found:
     if not by_value and len([distance for distance, _ in groups if distance == groups[0][0]]) == 1:
         return Found(terms, [groups[0][1]], [record for _, record in groups[1:]])
     return Found(terms, [record for _, record in groups], [])
+
+
+def lone_number(terms: Sequence[str]) -> bool:
+    """Whether a query is digits and nothing else. They are then a value; a single digit names none."""
+    return len(terms) == 1 and _PLAIN_NUMBER.fullmatch(terms[0]) is not None
 
 
 def nearest(terms: Sequence[str], records: Sequence[Record]) -> tuple[dict[str, list[str]], list[str]]:

@@ -4,15 +4,16 @@
   const words = JSON.parse(byId("vocabulary").textContent);
   const rewrites = words.rewrites.map(([pattern, text]) => [new RegExp(pattern, "g"), text]);
   const likeAnId = new RegExp(words.likeAnId);
-  const body = byId("table").tBodies[0];
+  const aroundAnId = new RegExp(words.aroundAnId, "g");
+  const bodies = ["table", "measured-table"].map((name) => byId(name).tBodies[0]);
   const choices = ["place", "model", "benchmark", "stage", "source"];
   const text = (row, name) => row.querySelector("." + name).textContent.trim();
 
-  const rows = Array.from(body.rows, (element, position) => {
+  const rows = Array.from(bodies.flatMap((body) => [...body.rows]), (element, position) => {
     const [place, model, benchmark, stage, source] = element.dataset.k.split("|");
     const terms = element.dataset.t.split(" ").map((number) => words.terms[parseInt(number, 36)]);
     return {
-      element, position, place, model, benchmark, stage, source,
+      element, body: element.parentElement, position, place, model, benchmark, stage, source,
       id: element.id.toLowerCase(),
       terms,
       has: new Set(terms),
@@ -31,7 +32,7 @@
       plain = [];
     };
     for (const word of query.toLowerCase().split(/\s+/).filter(Boolean)) {
-      if (likeAnId.test(word)) { flush(); terms.push(word); } else plain.push(word);
+      if (likeAnId.test(word)) { flush(); terms.push(word.replace(aroundAnId, "")); } else plain.push(word);
     }
     flush();
     return [...new Set(terms)];
@@ -74,8 +75,7 @@
     const list = [...rows];
     if (name !== "place" || down < 0) {
       const value = {
-        value: (row) => row.source === "measured" ? NaN : parseFloat(row.element.dataset.v),
-        measured: (row) => parseFloat(text(row.element, "m")),
+        value: (row) => parseFloat(row.element.dataset.v),
         model: (row) => row.model,
         setting: (row) => text(row.element, "s"),
         quantity: (row) => text(row.element, "q"),
@@ -90,9 +90,11 @@
         return difference * down || a.position - b.position;
       });
     }
-    const fragment = document.createDocumentFragment();
-    for (const row of list) fragment.append(row.element);
-    body.append(fragment);
+    for (const body of bodies) {
+      const fragment = document.createDocumentFragment();
+      for (const row of list) if (row.body === body) fragment.append(row.element);
+      body.append(fragment);
+    }
     for (const head of document.querySelectorAll("th[data-sort]")) {
       const here = head.dataset.sort === name && key !== "";
       if (here) head.setAttribute("aria-sort", down > 0 ? "ascending" : "descending");
@@ -141,7 +143,7 @@
     const claim = target && target.closest(".claims > li");
     if (claim && claim.hidden) choose(verdicts.firstElementChild);
     if (claim) claim.scrollIntoView({ block: "center" });
-    pinned = target ? target.closest("#table tbody tr") : null;
+    pinned = target ? target.closest(".numbers tbody tr") : null;
     if (pinned) pinned.classList.add("found");
     apply();
     if (pinned) pinned.scrollIntoView({ block: "center" });
@@ -151,7 +153,12 @@
 
   function citation(row) {
     const id = row.id, place = text(row, "p");
-    if (row.dataset.k.endsWith("|measured")) return `Record ${id} of ${words.artifact}, after ${words.paper}`;
+    if (row.dataset.k.endsWith("|measured")) {
+      const where = row.querySelector(".p b").textContent, sample = row.querySelector(".p span").textContent;
+      const what = `${text(row, "v")}: ${text(row, "q").replace(/\u2011/g, "-")}, ${text(row, "o")}, ${sample}`;
+      return `${what} (${where}; record ${id} of ${words.artifact}). `
+        + `Not a number of the paper that it follows, ${words.paper}`;
+    }
     const cell = row.querySelector(".p span");
     const where = cell ? `, row “${cell.textContent}”, column “${row.querySelector(".p i").textContent}”` : "";
     return `${words.paper}, ${row.querySelector(".p b").textContent}${where} (record ${id} of ${words.artifact})`;
@@ -182,6 +189,7 @@
     const link = row.element.lastElementChild.firstElementChild;
     link.href = "#" + row.element.id;
     link.replaceChildren(...link.textContent.split(/(?<=[.\/])/).flatMap((part) => [part, document.createElement("wbr")]));
+    if (row.element.querySelector(".v.none")) continue;
     const button = document.createElement("button");
     button.type = "button";
     button.className = "copy";
@@ -190,7 +198,7 @@
     button.setAttribute("aria-label", `Copy citation of ${row.element.id}`);
     row.element.lastElementChild.prepend(button);
   }
-  body.addEventListener("click", async (event) => {
+  for (const body of bodies) body.addEventListener("click", async (event) => {
     const button = event.target.closest("button.copy");
     if (!button) return;
     const content = citation(button.closest("tr"));

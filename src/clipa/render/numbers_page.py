@@ -1,7 +1,7 @@
 """docs/numbers.html: every number on one static page that sorts, filters and can be linked to.
 
-Published numbers with the measured ones beside them, the claims with their verdicts, the errata. One file without
-anything from elsewhere: style and script are in it, and it reads as a plain table where scripts do not run.
+Published numbers, the measured ones in a table of their own, the claims with their verdicts, the errata. One file
+without anything from elsewhere: style and script are in it, and it reads as plain tables where scripts do not run.
 """
 
 from __future__ import annotations
@@ -29,11 +29,10 @@ from clipa.published.measured import (
     a100_hours,
     means,
     recorded,
-    recorded_scales,
     trainings_behind,
 )
-from clipa.published.search import LIKE_AN_ID, REWRITES, SILENT, record_terms
-from clipa.records import published_records, run_name
+from clipa.published.search import AROUND_AN_ID, LIKE_AN_ID, REWRITES, SILENT, benchmark_of, record_terms
+from clipa.records import published_records, recorded_scales, run_name
 from clipa.schema import Record
 from clipa.stats import over_what
 
@@ -55,7 +54,8 @@ KINDS = {
 class Row:
     """One number of the page. `terms`: what a search finds it by; `keys`: what the page's filters compare.
 
-    `beside`: measured means of the same quantity; `same_as`: (id, place) of the same number in other tables.
+    `counterparts`: (id, scale) of measured means in the same coordinates, whose numbers are never shown beside the
+    paper's; `same_as`: (id, place) of the same number in other tables.
     """
 
     id: str
@@ -64,9 +64,8 @@ class Row:
     record: Record
     terms: str
     keys: str
-    seeds: str = ""
     anchors: list[str] = field(default_factory=list)
-    beside: list[Mean] = field(default_factory=list)
+    counterparts: list[tuple[str, str]] = field(default_factory=list)
     same_as: list[tuple[str, str]] = field(default_factory=list)
     note: str | None = None
     errata: list[tuple[str, str]] = field(default_factory=list)
@@ -150,14 +149,15 @@ def render(published: Sequence[Record], measured: Mapping[str, Sequence[Record]]
     known = [record for record in published if record["value"] is not None or record["table"] is not None]
     places = {record["id"]: citation.place(record) for record in known}
     rows = [_published_row(record, averaged, places, found) for record in known]
-    rows += map(_measured_row, averaged)
+    measured_rows = [_measured_row(one) for one in averaged]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    vocabulary = _coded(rows)
+    vocabulary = _coded([*rows, *measured_rows])
     environment.filters |= {"thousands": "{:,}".format, "anchor": anchor}
     return environment.get_template("numbers_page.html.j2").render(
         rows=rows,
+        measured_rows=measured_rows,
         claims=claim_entries(evaluation, scales),
         counts=[(verdict, count) for verdict, count in evaluation.counts.items() if count],
         not_claims=evaluation.content.not_claims,
@@ -174,7 +174,7 @@ def render(published: Sequence[Record], measured: Mapping[str, Sequence[Record]]
         over=over_what(len(one.records) for one in averaged),
         measured=sum(map(len, measured.values())),
         scales=list(measured),
-        choices=_choices(rows),
+        choices=_choices([*rows, *measured_rows]),
         script=_script(vocabulary),
         citation=citation,
         version=__version__,
@@ -185,7 +185,9 @@ def _published_row(
     record: Record, averaged: Sequence[Mean], places: Mapping[str, str], found: Iterable[Erratum]
 ) -> Row:
     row = _row(record, *citation.value_and_unit(record))
-    row.beside = [one for one in averaged if _same_quantity(record, one.records[0])]
+    row.counterparts = [
+        (one.id, one.records[0]["scale"]) for one in averaged if _same_coordinates(record, one.records[0])
+    ]
     row.same_as = [(other, places[other]) for other in record["same_as"] if other in places]
     row.note = record["note"]
     row.errata = [(anchor(one), _label(one)) for one in errata.about(record, found)]
@@ -204,11 +206,8 @@ def _label(erratum: Erratum) -> str:
 
 
 def _measured_row(one: Mean) -> Row:
-    record = {**one.records[0], "id": one.id, "value": one.estimate.mean}
-    row = _row(record, one.estimate.text, "%")
-    row.seeds = one.seeds_text
+    row = _row(one.record, *citation.value_and_unit(one.record))
     row.anchors = [single["id"] for single in one.records]
-    row.note = f"On {record['dataset']['name']} ({record['dataset']['n']} items)."
     return row
 
 
@@ -217,15 +216,15 @@ def _row(record: Record, value: str, unit: str) -> Row:
     keys = (
         "" if record["source"] == "measured" else place,
         record["model"] or "",
-        record["benchmark"] or "",
+        benchmark_of(record) or "",
         record["stage"] or "none",
         record["source"],
     )
     return Row(record["id"], value, unit, record, " ".join(sorted(record_terms(record))), "|".join(keys))
 
 
-def _same_quantity(published: Record, measured: Record) -> bool:
-    """Whether a measured mean belongs beside a published number: of a run that fills its cell, and the same stage."""
+def _same_coordinates(published: Record, measured: Record) -> bool:
+    """Whether a measured mean has a published number's coordinates: a run that fills its cell, and the stage."""
     fitting = filling(published) or [published["run"]]
     if published["run"] is None or run_name(measured) not in fitting:
         return False
@@ -267,6 +266,7 @@ def _script(vocabulary: Sequence[str]) -> str:
         "rewrites": REWRITES,
         "silent": SILENT,
         "likeAnId": LIKE_AN_ID,
+        "aroundAnId": AROUND_AN_ID,
         "paper": citation.PAPER,
         "artifact": citation.ARTIFACT,
     }

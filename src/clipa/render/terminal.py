@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,10 +13,9 @@ from clipa.cost import CONFIGURATIONS, CONVNETS, full_patches
 from clipa.published import citation
 from clipa.published.claims import CONTRADICTED, VERDICTS, WITHIN, Claim, Evaluation, Result
 from clipa.published.errata import CLAIM, about, errata_of
-from clipa.published.search import MENTIONED, Found, nearest, search
-from clipa.records import load_records, published_records
+from clipa.published.search import MENTIONED, Found, lone_number, nearest, search, terms_of
+from clipa.records import load_records, published_records, recorded_scales
 from clipa.schema import Record
-from clipa.stats import fixed
 from clipa.study import FULL_TEXT_TOKENS
 
 if TYPE_CHECKING:
@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 
 WIDTH = 100  # columns
 LISTED = 20  # hits of a search
+DERIVED = (
+    "drop",
+    "slope",
+    "ratio",
+    "minimal",
+    "derived",
+)  # terms that ask for numbers derived from the paper's
 
 # ---------------------------------------------------------------------------------------------------------- claims
 
@@ -185,9 +192,10 @@ def cite_report(
 ) -> tuple[str, int]:
     """What `clipa cite` prints, and its exit code: 0 if something was found, else 1.
 
-    The paper's numbers, or with `measured` the records in these files.
+    The paper's numbers; what is derived from them, or the accepted measured ones, where the words ask for these; with
+    `measured` the records in these files.
     """
-    records = load_records(measured) if measured else published_records()
+    records = _numbers_asked_for(words, measured)
     found = search(words, records)
     if not found.hits:
         return _none(words, found.terms, records, as_json), 1
@@ -196,37 +204,63 @@ def cite_report(
         return _as_json(found, known), 0
     if len(found.hits) == 1:
         text, entry = _one(found.hits[0], known) + _further(found), citation.bibtex(found.hits[0])
+        entry = "" if found.hits[0]["value"] is None else entry
     else:
         text, entry = _several(found), citation.bibtex()
-    return (f"{text}\n\n{entry}" if bibtex else text), 0
+    return (f"{text}\n\n{entry}" if bibtex and entry else text), 0
+
+
+def _numbers_asked_for(words: Sequence[str], files: Sequence[Path]) -> list[Record]:
+    """The records that a query is about: published ones; derived or measured ones only where its words say so."""
+    terms = terms_of(" ".join(words))
+    scales = recorded_scales()
+    if files:
+        return _with_means(load_records(files), terms)
+    if any(term == "measured" or term.split(".")[0] in scales for term in terms):
+        from clipa.published.measured import recorded
+
+        return _with_means([record for scale in scales for record in recorded(scale)], terms)
+    records = published_records()
+    if kinds := [term for term in terms if term in DERIVED]:
+        from clipa.published.derived import KINDS, derived_records
+
+        records = records + derived_records(records, [kind for kind in kinds if kind in KINDS])
+    elif any(term.startswith("derived.") for term in terms):
+        from clipa.published.derived import derived_records
+
+        records = records + derived_records(records)
+    return records
+
+
+def _with_means(records: Sequence[Record], terms: Sequence[str]) -> list[Record]:
+    """Means over seeds; one seed's records only where a term names a seed, as their ids do."""
+    from clipa.published.measured import means
+
+    if any(re.search(r"\bseed\d", term) for term in terms):
+        return list(records)
+    published = [record for record in records if record["source"] == "published"]
+    return published + [mean.record for mean in means(r for r in records if r["source"] == "measured")]
 
 
 def caveats(record: Record, records: Sequence[Record]) -> list[tuple[str, str]]:
     """What to know before citing a record, as (kind, text): its note, and errata of the paper that it is part of.
 
-    Errata are computed from all published `records` (a third of a second), hence for a single hit only.
+    Of a derived number also the notes of the cells that it rests on. Errata are computed from all published `records`
+    (a third of a second), hence for a single hit only.
     """
-    if record["source"] == "measured":
-        return []
     notes = [("caveat", record["note"])] if record.get("note") else []
-    known = about(record, errata_of(Evaluation(records)))
+    if record["source"] == "derived":
+        cells = [other for other in records if other["id"] in record["rests_on"]]
+        return notes + [("caveat", f"{cell['id']}: {cell['note']}") for cell in cells if cell["note"]]
+    if record["source"] == "measured":
+        return notes
+    known = about(record, errata_of(Evaluation([one for one in records if one["source"] == "published"])))
     return notes + [("erratum" if erratum.kind == CLAIM else "conflict", erratum.text) for erratum in known]
 
 
 def _one(record: Record, known: Sequence[tuple[str, str]]) -> str:
     """A number with everything about it, a line each."""
-    measured, quantity = record["source"] == "measured", citation.quantity(record)
-    lines = [("id", record["id"])]
-    if not measured:
-        lines.append(("in the paper", citation.place(record)))
-    else:
-        quantity = f"{citation.place(record)}, the counterpart of {quantity}"
-        data = record["dataset"]
-        error = fixed(record["standard_error"])
-        lines.append(
-            ("measured on", f"{data['name']} (n = {data['n']}, standard error {error}), not the paper's data")
-        )
-        lines.append(("trained as", f"seed {record['seed']}, stage {record['stage_fingerprint']}"))
+    lines = [("id", record["id"]), *_whose(record)]
     if record.get("row"):
         lines += [("row", record["row"]), ("column", record["column"])]
     if citation.printed_differently(record):
@@ -237,9 +271,32 @@ def _one(record: Record, known: Sequence[tuple[str, str]]) -> str:
     lines += [("also printed", other) for other in record.get("same_as") or ()]
     lines += known
     lines.append(("cite as", citation.citation(record)))
-    head = f"{citation.value_text(record)}   {quantity}"
+    head = f"{citation.value_text(record)}   {citation.quantity(record)}"
     body = "\n".join(_wrapped(name, text) for name, text in lines if text)
     return f"{head}\n{body}"
+
+
+def _whose(record: Record) -> list[tuple[str, str]]:
+    """Where a number is from: its place in the paper, what was measured, or what it was computed from."""
+    if record["source"] == "published":
+        return [("in the paper", citation.place(record))]
+    if record["source"] == "derived":
+        low, high = (f"{bound:.4g}" for bound in record["bounds"])
+        return [
+            (
+                "not in paper",
+                f"computed from {citation.place(record)}; rounding of its cells allows {low} to {high}",
+            ),
+            ("formula", record["formula"]),
+            ("rests on", " ".join(record["rests_on"])),
+        ]
+    data = record["dataset"]["name"]
+    trained = "" if "seeds" in record else f"seed {record['seed']}, stage {record['stage_fingerprint']}"
+    return [
+        ("not in paper", f"{citation.place(record)} on {data}, {citation.sample(record)}"),
+        ("", citation.stands_for(record)),
+        ("trained as", trained),
+    ]
 
 
 def _wrapped(name: str, text: str) -> str:
@@ -248,7 +305,7 @@ def _wrapped(name: str, text: str) -> str:
     return textwrap.fill(
         text,
         WIDTH,
-        initial_indent=f"  {name + ':':<14}",
+        initial_indent=f"  {name + ':' if name else '':<14}",
         subsequent_indent=indent,
         break_long_words=False,
         break_on_hyphens=False,
@@ -261,6 +318,8 @@ def _several(found: Found) -> str:
     count = f"{len(found.hits)} numbers have {' '.join(found.terms)}"
     head = f"{count}{f'; the first {len(shown)}' if more else ''} (value, id, row; column):"
     tail = "\nMore words leave fewer; an id leaves one."
+    if all(record["value"] is None for record in shown):
+        tail = "\nThe paper gives no number here; an id says why."
     return head + "\n" + "\n".join(_lines(shown)) + tail
 
 
@@ -293,6 +352,10 @@ def _none(words: Sequence[str], terms: list[str], records: Sequence[Record], as_
         return (
             f"clipa cite: {' '.join(words)!r} names nothing; for example: clipa cite L/16 resize 64 finetune"
         )
+    if lone_number(terms):
+        if len(terms[0]) > 1:
+            return f"clipa cite: no number of the paper is {terms[0]}"
+        return f"clipa cite: {terms[0]} alone names no number; say of what: clipa cite warmup {terms[0]}"
     lines = [f"clipa cite: no number has all of: {' '.join(terms)}"]
     for term, close in near.items():
         lines.append(f"  {term}: in no record" + (f"; near it: {', '.join(close)}" if close else ""))
@@ -304,7 +367,11 @@ def _none(words: Sequence[str], terms: list[str], records: Sequence[Record], as_
 def _as_json(found: Found, known: Sequence[tuple[str, str]]) -> str:
     """Whole records, with their citations; `caveats` beyond a record's note are there for a single hit."""
     hits = [
-        {**record, "cite_as": citation.citation(record), "bibtex": citation.bibtex(record)}
+        {
+            **record,
+            "cite_as": citation.citation(record) or None,
+            "bibtex": citation.bibtex(record) if record["value"] is not None else None,
+        }
         for record in found.hits
     ]
     if len(hits) == 1:

@@ -31,7 +31,7 @@ SOURCES = {number: [f"table{number}.json"] for number in NUMBERS}
 
 
 def make(number: int, records: Iterable[Path], published: Iterable[Path], out: Path) -> Path:
-    """Write table `number` to `out` (.tex): measured `records` beside the published ones, or these alone.
+    """Write table `number` to `out` (.tex): measured `records` in the places of the published ones, or these.
 
     Of `published` files, those that are called after other tables or figures are not opened. Raises TableError
     and RecordError.
@@ -47,7 +47,9 @@ def make_numbers(published: Iterable[Path], out: Path) -> Path:
 
 
 def render(number: int, published: Sequence[Record], measured: Sequence[Record] = ()) -> str:
-    """Table `number` as LaTeX; with `measured`, its cells are `measured ± s.e. (published)`. Raises TableError."""
+    """Table `number` as LaTeX; with `measured`, its cells are `measured ± s.e.`, and
+    `(published)` behind it where both are on the same benchmark. Raises TableError.
+    """
     if number not in NUMBERS:
         raise TableError(f"table {number}: cannot be made; the paper has Tables 1 to {NUMBERS[-1]}")
     own = [record for record in published if record["table"] == number]

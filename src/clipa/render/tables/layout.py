@@ -180,9 +180,7 @@ class Table:
 
     def _value(self, record: Record) -> str:
         if self.measured:
-            text = self.measured.get(record["id"], "--")
-            beside = record["id"] in self.measured and record["value"] is not None
-            return text + (f" {{\\scriptsize ({shown(record)})}}" if beside else "")
+            return self.measured.get(record["id"], "--")
         if record["value"] is None:
             return {None: r"\textit{lost}", "-": "--"}.get(record["printed"]) or escape(record["printed"])
         return f"\\textbf{{{shown(record)}}}" if record["id"] in self.best else shown(record)

@@ -7,21 +7,28 @@ from dataclasses import dataclass
 from typing import Any
 
 from clipa.plan import filling
+from clipa.published.search import benchmark_of
 from clipa.records import run_name
-from clipa.render.tables.latex import TableError, escape
+from clipa.render.tables.latex import TableError, escape, shown
 from clipa.schema import Record
 from clipa.stats import estimate, over_what
 
 
 @dataclass
 class Measured:
-    """`cells`: LaTeX by id of the published record. The rest is for the caption: LaTeX, too."""
+    """`cells`: LaTeX by id of the published record. The rest is for the caption: LaTeX, too.
+
+    `beside`: whether cells have the paper's number in brackets; `sizes`: millions of parameters of stand-ins, empty
+    for the paper's own models.
+    """
 
     cells: dict[str, str]
     scale: str
     datasets: str
     seeds: str
     over: str
+    beside: bool
+    sizes: str
 
 
 def measured_cells(number: int, published: Sequence[Record], measured: Iterable[Record]) -> Measured:
@@ -47,11 +54,17 @@ def measured_cells(number: int, published: Sequence[Record], measured: Iterable[
     seeds = sorted({len(own) for own in filled.values()})
     sets = dict.fromkeys(f"{escape(r['dataset']['name'])} ($n = {r['dataset']['n']}$)" for r in found)
     return Measured(
-        cells={identity: _text(own) for identity, own in filled.items()},
+        cells={
+            record["id"]: _text(filled[record["id"]]) + _bracket(record, filled[record["id"]])
+            for record in published
+            if record["id"] in filled
+        },
         scale=escape(found[0]["scale"]),
         datasets=", ".join(sets),
         seeds="/".join(map(str, seeds)) + (" seed" if seeds == [1] else " seeds"),
         over=over_what(seeds),
+        beside=any(map(_same_benchmark, found)),
+        sizes=_sizes(found),
     )
 
 
@@ -80,3 +93,21 @@ def _text(records: Sequence[Record]) -> str:
         [record["value"] for record in records], [record["standard_error"] for record in records]
     )
     return "$" + found.text.replace("±", r"\pm") + "$"
+
+
+def _bracket(published: Record, own: Sequence[Record]) -> str:
+    """The paper's number in brackets where the measured one is on the same benchmark, nowhere else."""
+    if published["value"] is None or not all(map(_same_benchmark, own)):
+        return ""
+    return f" {{\\scriptsize ({shown(published)})}}"
+
+
+def _same_benchmark(record: Record) -> bool:
+    return benchmark_of(record) == record["benchmark"]
+
+
+def _sizes(records: Sequence[Record]) -> str:
+    """Smallest and largest of the models that ran in the place of the paper's, in millions of parameters."""
+    sizes = [record["actual"]["parameters"] / 1e6 for record in records if record["scale"] != "paper"]
+    ends = dict.fromkeys(f"{size:.2g}" for size in (min(sizes), max(sizes))) if sizes else ()
+    return " to ".join(ends)
