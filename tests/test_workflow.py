@@ -221,7 +221,8 @@ def test_a_job_can_be_a_whole_run(tree):
     assert jobs == {"draw_test_set": 1, "draw_training": 1, "vocabulary": 1, "evaluate": 1, "total": 4}
     done = snakemake(tree, *target)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert {record["stage"] for record in json.loads((tree / job.output).read_text())["records"]} == {"pretrain", "finetune"}
+    records = json.loads((tree / job.output).read_text(encoding="utf-8"))["records"]
+    assert {record["stage"] for record in records} == {"pretrain", "finetune"}
     stages = [tree / asked.stage_file(stage) for stage in job.stages]
     before = [path.read_bytes() for path in stages]
     assert asked.trained_by([str(job.output)]) == []
