@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from clipa.published.claims import (
@@ -50,6 +51,11 @@ class Erratum:
     result: Result | None = None
     taken: str = ""
     named: tuple[str, ...] = ()
+
+    @cached_property
+    def evidence(self) -> frozenset[str]:
+        """The numbers that it is computed from, without those that it names itself."""
+        return frozenset(self.rests_on) - frozenset(self.named)
 
     @property
     def title(self) -> str:
@@ -127,9 +133,8 @@ def _concerns(erratum: Erratum, names: set[str]) -> bool:
         return False
     if len(erratum.named) <= ABOUT_ROWS and not names.isdisjoint(erratum.named):
         return True
-    evidence = [name for name in erratum.rests_on if name not in erratum.named]
-    few = erratum.kind in ABOUT_CELLS or len(evidence) <= ABOUT_A_CELL
-    return few and not names.isdisjoint(evidence)
+    few = erratum.kind in ABOUT_CELLS or len(erratum.evidence) <= ABOUT_A_CELL
+    return few and not names.isdisjoint(erratum.evidence)
 
 
 def ground(result: ReadResult) -> str:
