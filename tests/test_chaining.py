@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clipa import slurm, stopping
+from clipa import slurm, stopping, train
 from clipa.cli import main
 from clipa.config import Project, load_scale
 from clipa.locks import lock_holder
@@ -91,6 +91,17 @@ def test_the_time_left_is_slurms(scontrol) -> None:
     assert slurm.own_job().seconds_left() == pytest.approx(2 * 86400 - 10, abs=60)
     scontrol(f"echo '{SHOWN.replace('2-00:00:00', 'UNLIMITED')}'")
     assert slurm.own_job().seconds_left() is None
+
+
+def test_all_processes_know_the_time_that_the_firsts_job_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the first is ahead of another, only the other's clock is right."""
+    assert train._seconds_left(None) is None and train._seconds_left(slurm.Job("7", None)) is None
+    assert train._seconds_left(slurm.Job("7", time.monotonic() + 90.5)) == pytest.approx(90, abs=1)
+    first = [1, 90]
+    monkeypatch.setattr(
+        train.distributed, "all_reduce", lambda *own: [a + b for a, b in zip(own, first, strict=True)]
+    )
+    assert train._seconds_left(None) == 90
 
 
 @pytest.mark.parametrize(

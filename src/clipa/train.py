@@ -154,7 +154,7 @@ def _update_until_done(stage: ResolvedStage, spec: StreamSpec, state: State, job
     began, seconds_before, saved = time.monotonic(), state.seconds, state.step
     finite = _Finite(stage)
 
-    with Stop(job and job.seconds_left(), state.bytes) as stop:
+    with Stop(_seconds_left(job), state.bytes) as stop:
         try:
             for step in range(state.step, schedule.steps):
                 *batch, replaced = next(stream)
@@ -185,6 +185,16 @@ def _update_until_done(stage: ResolvedStage, spec: StreamSpec, state: State, job
             told = f"stopped after step {state.step} of {schedule.steps}; start again to resume"
             raise type(reason)(told) from None
     progress.close()
+
+
+def _seconds_left(job: slurm.Job | None) -> float | None:
+    """Of the first process's ``job``, in all processes; None: no limit.
+
+    All must know: one that is ahead of the others and waits for them has looked at its clock a step too early.
+    """
+    own = job and job.seconds_left()
+    limited, left = distributed.all_reduce(own is not None, int(own or 0))
+    return left if limited else None
 
 
 def _update(
