@@ -91,7 +91,7 @@ class Benchmarks:
         shown = frame[frame.benchmark.isin([measure.benchmark for measure in self.measures])]
         note = "" if behind is None else "\nThe paper has this as a plot only: no drop of it is in print"
         if printed:
-            note = "\nLarge open marks: the drops that the paper prints, at its scale; the rest of its figure is a plot only"
+            note = "\nLarge open marks: drops in the paper's text, at its scale; the rest of its figure is a plot only"
         if table.image_reduction.nunique() > 1:
             note = f"\n{drops.DOTTED}" + note.replace("\n", ". ")
         said = provenance_line(shown, instead_of=self.instead_of)

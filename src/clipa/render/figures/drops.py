@@ -128,7 +128,8 @@ class Drops:
                     style.bound(panel, lost[name, model], style.colour(model))
             lines(panel, table[table[self.reduction] == name], self.lengths)
             if name in self.remarks:
-                panel.annotate(self.remarks[name], (0.98, 0.9), **style.remark())
+                remark = style.fitting((self.remarks[name], self.remarks[name].replace(" tokens ", "\n")))
+                panel.annotate(remark, (0.98, 0.97), **(style.remark() | {"va": "top"}))
         style.finish(axes, len(reductions), self.lengths.label, DROP)
         said = [provenance_line(points, self.published), ". ".join(notes)]
         style.heading(figure, self.title, "\n".join(filter(None, said)))
@@ -200,7 +201,7 @@ def limits(tables: Sequence[pandas.DataFrame], lost: Iterable[float] = ()) -> tu
 
 def labels_thresholds(lengths: Lengths, bottom: float, top: float) -> bool:
     """Whether panels say beside each dotted line what it is; otherwise :data:`DOTTED` does, above all panels."""
-    return lengths.names_thresholds and top - bottom <= TALL
+    return lengths.names_thresholds and top - bottom <= TALL and not style.in_column()
 
 
 def frame_panel(panel: Axes, title: str, lengths: Lengths, bottom: float, top: float) -> None:
@@ -208,7 +209,9 @@ def frame_panel(panel: Axes, title: str, lengths: Lengths, bottom: float, top: f
     panel.set_title(title, loc="left")
     panel.set_xscale("log", base=2)
     panel.set_xlim(*lengths.limits)
-    panel.set_xticks(list(lengths.ticks), list(lengths.ticks.values()))
+    crowded = {37} if style.in_column() else set()
+    panel.set_xticks(list(lengths.ticks), ["" if n in crowded else name for n, name in lengths.ticks.items()])
+    style.round_steps(panel)
     panel.set_ylim(bottom, top)
     for threshold in THRESHOLDS:
         panel.axhline(threshold, color=style.PALE, linewidth=0.7, linestyle=(0, (1, 2)), zorder=0)

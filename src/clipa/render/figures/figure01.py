@@ -111,7 +111,7 @@ def first_over(drops: pandas.DataFrame, fewest: int) -> int:
 
 
 def possible(drops: pandas.DataFrame, threshold: float) -> tuple[int, int]:
-    """The fewest and the most tokens that :func:`smallest_within` could be, the drops being anywhere in their intervals.
+    """The fewest and the most tokens that :func:`smallest_within` could give, with drops anywhere in their intervals.
 
     `drops`: by length. A drop without an interval over seeds may be on either side of the threshold.
     """
@@ -171,8 +171,8 @@ def _frame(panel: Axes, sequence: str, title: str) -> None:
 
 
 def _steps(panel: Axes, table: pandas.DataFrame, places: Mapping[str, float], dashed: bool) -> None:
-    """One line a threshold, with its marks and their numbers: large for the first threshold, small for the second, which
-    stands a little to the right, so that no mark hides another."""
+    """One line a threshold, with its marks and their numbers: large for the first threshold, small for the second,
+    which stands a little to the right, so that no mark hides another."""
     own_places = {model: places[model] for model in models_of(table)}
     ours = (table.source == "measured").all()  # of other sizes than the paper's models of these names
     span = style.model_axis(panel, own_places, None if ours else own_places)
@@ -191,7 +191,9 @@ def _steps(panel: Axes, table: pandas.DataFrame, places: Mapping[str, float], da
                 number = first or row.tokens != elsewhere[row.model]
                 _mark(panel, places[row.model] * aside, row, first, number)
             unit = "point" if threshold == 1 else "points"
-            ends.append((x.iloc[-1], own.tokens.iloc[-1], f"within {threshold:g} {unit}", style.INK))
+            ends.append(
+                (max(own_places.values()), own.tokens.iloc[-1], f"within {threshold:g} {unit}", style.INK)
+            )
     style.label_ends(panel, ends[::-1], offset=15)  # where both end at one point: the first threshold above
 
 
@@ -277,9 +279,9 @@ def _heading(figure: Figure, frame: pandas.DataFrame, table: pandas.DataFrame, b
     else:
         points = image_points(frame) if (table.sequence == "image").any() else text_points(frame)
         said = (
-            f"{provenance_line(points).split(', bars')[0].split(', hollow')[0]}\n{meaning}. Bars: every length that the "
-            "95 % intervals over seeds leave possible, drops of fewer than three seeds excluding none. Hollow: rests on "
-            "such a drop"
+            f"{provenance_line(points).split(', bars')[0].split(', hollow')[0]}\n{meaning}, by mean drops. Bars: every "
+            "length that the 95 % intervals over seeds leave possible; drops of fewer than three seeds exclude none. "
+            "Hollow: rests on such a drop"
         )
     note = "\nDashed: published (Tables 11 and 12) at the paper's scale" if beside else ""
     style.heading(figure, "How few tokens a model needs in pre-training", said + note)

@@ -111,9 +111,9 @@ class Place:
             return [
                 (x + (self.side + GAP) * (rank % 2), TITLE + self.pitch * (rank // 2)) for rank in range(6)
             ]
-        step = (style.COLUMN - 2 * self.left - self.side) / 2
-        y = TITLE + 3 * self.pitch + 2 * TITLE
-        return [(self.left + step * (rank % 3), y + self.pitch * (rank // 3)) for rank in range(6)]
+        y = TITLE + 3 * self.pitch + TITLE
+        middles = [style.COLUMN * (2 * rank + 1) / 6 for rank in range(3)]
+        return [(middles[rank % 3] - self.side / 2, y + self.pitch * (rank // 3)) for rank in range(6)]
 
     @property
     def height(self) -> float:
@@ -198,8 +198,10 @@ def draw(frame: pandas.DataFrame | None = None, published: Any = None) -> Figure
     figure.set_layout_engine("none")  # everything else is placed by hand, in inches
     for column, reduction in enumerate(COLUMNS):
         title = IMAGE_REDUCTIONS[reduction].label
+        if at.column:
+            title = title.removesuffix(" masking").removeprefix("Image ").capitalize()
         x = at.matrix + column * (at.side + GAP)
-        _write(figure, x, top + TITLE - 0.05, title.split()[0] if at.column else title, weight="bold")
+        _write(figure, x, top + TITLE - 0.05, title, weight="bold")
     for row, (label, panels) in enumerate(ROWS.items()):
         y = top + TITLE + row * at.pitch
         _write(
@@ -220,7 +222,7 @@ def draw(frame: pandas.DataFrame | None = None, published: Any = None) -> Figure
                 _draw_panel(figure, panel, at.side, x, y, _caption(panel, at.column))
     (x, y), *places = at.others
     heading = "Original and other readings of §3.2" if at.column else "Original, other readings of §3.2"
-    _write(figure, x, top + y - 0.05, heading, weight="bold")
+    _write(figure, at.left if at.column else x, top + y - 0.05, heading, weight="bold")
     _draw_panel(figure, ORIGINAL, at.side, x, top + y, "Original\n224 px: 196 patches")
     for (x, y), (panel, title) in zip(places, READINGS.items(), strict=True):
         _draw_panel(figure, panel, at.side, x, top + y, f"{title}\n{panel.kept} of 196")
@@ -236,7 +238,7 @@ def _caption(panel: Panel, column: bool) -> str:
 def _write(figure: Figure, x: float, y: float, text: str, **how: Any) -> None:
     """Text at (x, y) inches from the upper left corner."""
     width, height = figure.get_size_inches()
-    look = {"fontsize": style.SMALL, "va": "bottom", "linespacing": 1.1} | how
+    look = {"fontsize": style.SMALL, "va": "baseline", "linespacing": 1.1} | how
     figure.text(x / width, 1 - y / height, text, **look)
 
 

@@ -125,8 +125,8 @@ def draw(frame: pandas.DataFrame, published: pandas.DataFrame | None = None) -> 
         _accuracies(axes[0], table[table.panel == "accuracy"], comparisons=True)
         printed_costs.draw(axes[1], table[table.panel == "printed cost"])
         said.append(
-            "Published numbers; at marks: image tokens (text: 32). Stars: CLIPA's recipe, with image and text tokens as the "
-            f"paper counts them. OpenCLIP: 12.8B samples, 77 text tokens. Below: {printed_costs.KEY}"
+            "Published numbers; at marks: image tokens (text: 32). Stars: CLIPA's recipe, with image and text tokens "
+            f"as the paper counts them. OpenCLIP: 12.8B samples, 77 text tokens. Below: {printed_costs.KEY}"
         )
     else:
         both = [table] if published is None else [table, data(published)]
@@ -171,18 +171,21 @@ def _lines(panel: Axes, table: pandas.DataFrame, numbers: bool) -> None:
         colour = style.colour(model)
         style.line(panel, own.x, own, "value", colour, style.marker(model), within=(0, 100))
         for row in own.itertuples() if numbers else ():
-            aside = 5 if (row.model, row.image_tokens) in RINGED else 2
+            # Right below the mark; outside of a ring, and of the first ring at the left, clear of the line.
+            place = {False: (2, -4), True: (5, -7)}[(row.model, row.image_tokens) in RINGED]
+            left = (row.model, row.image_tokens) == RINGED[0]
             panel.annotate(
                 f"{row.image_tokens}",
                 (row.x, row.value),
-                xytext=(aside, -2 - aside),
+                xytext=(-7, -4) if left else place,
                 textcoords="offset points",
+                ha="right" if left else "left",
                 va="top",
                 fontsize=style.SMALL,
                 color=colour,
             )
         ends.append((own.x.iloc[-1], own.value.iloc[-1], model, colour))
-    style.label_ends(panel, ends, offset=6)
+    style.label_ends(panel, ends, offset=8)
 
 
 def _single(panel: Axes, row: Any) -> None:

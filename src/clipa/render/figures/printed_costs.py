@@ -88,7 +88,7 @@ def draw(panel: Axes, table: pandas.DataFrame) -> None:
         places |= {key: -len(places) - rank for rank, key in enumerate([heading, *known] if known else [])}
         for identity in known:
             _row(panel, places[identity], table.loc[identity], right)
-    for name, x in zip(COLUMNS, right, strict=True):
+    for name, x in zip(COLUMNS, right, strict=False):
         _text(panel, name, (x, 0), style.FAINT)
     for key, y in places.items():
         _text(panel, NAMES.get(key, key), (left, y), style.INK if key in NAMES else style.FAINT)
@@ -104,7 +104,8 @@ def _frame(panel: Axes) -> tuple[float, list[float]]:
     """The axis of ratios, with room in letters for names at the left and numbers at the right. Returns where names end
     and where the columns of numbers do."""
     letter = 0.6 * style.small()  # points, about
-    whole, names, numbers = 72 * style.width() - 40, 23 * letter, (8 + 8.5 + 5.5) * letter
+    columns = [9, 9, *([] if style.in_column() else [6])]  # letters; without the ratio, which the axis has
+    whole, names, numbers = 72 * style.width() - 38, 23 * letter, sum(columns) * letter
     scale = math.log(SPAN[1] / SPAN[0]) / (whole - names - numbers)  # of the logarithm, a point
 
     def at(points: float) -> float:
@@ -115,7 +116,7 @@ def _frame(panel: Axes) -> tuple[float, list[float]]:
     ticks = (0.7, 1, 1.5) if style.in_column() else (0.7, 0.8, 0.9, 1, 1.2, 1.5)
     panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     panel.minorticks_off()
-    ends = [whole - (8.5 + 5.5) * letter, whole - 5.5 * letter, whole]
+    ends = [whole - letter * sum(columns[rank + 1 :]) for rank in range(len(columns))]
     return at(names - letter), [at(end) for end in ends]
 
 
@@ -126,7 +127,7 @@ def _row(panel: Axes, y: float, row: pandas.Series, columns: list[float]) -> Non
     panel.plot(row.ratio, y, color=colour, marker="o", markersize=3.4)
     decimals = round(-math.log10(2 * row.rounding))
     numbers = (fixed(row.printed, decimals), fixed(row.computed, decimals + 1), fixed(row.ratio, 2))
-    for text, x in zip(numbers, columns, strict=True):
+    for text, x in zip(numbers, columns, strict=False):
         _text(panel, text, (x, y), colour)
 
 

@@ -58,8 +58,8 @@ class Sizes:
         return in_order(table, "image_reduction", "-image_tokens", "parameters")
 
     def draw(self, frame: pandas.DataFrame, published: pandas.DataFrame | None = None) -> Figure:
-        """One panel per reduction; with `published`, a second one beside each, on axes of its own: its models have other
-        sizes, and its drops would be one flat line beside the bars of a small scale."""
+        """One panel per reduction; with `published`, a second one beside each, on axes of its own: its models have
+        other sizes, and its drops would be flat lines beside the bars of a small scale."""
         table = self.data(frame)
         beside = None if published is None else self.data(published)
         columns, chosen = _chosen(table, beside)
@@ -74,6 +74,7 @@ class Sizes:
             _lines_of_lengths(panel, own, looks)
         for panel, own, (part, *_) in zip(flat, shown, chosen, strict=True):
             panel.set_ylim(*drops.limits([part]))
+            style.round_steps(panel)
             _name_lengths(panel, own, looks)
         style.finish(axes, len(chosen), style.BOTH_TOWERS, drops.DROP)
         said = provenance_line(image_points(frame))
@@ -98,7 +99,7 @@ def _lines_of_lengths(panel: Axes, table: pandas.DataFrame, looks: dict[int, tup
     lengths = sorted(table.image_tokens.unique(), reverse=True)
     for rank, tokens in enumerate(lengths):
         own = table[table.image_tokens == tokens].sort_values("parameters")
-        x = own.parameters * span ** (0.22 * (rank - (len(lengths) - 1) / 2) * (own.source == "measured"))
+        x = own.parameters * span ** (0.22 * (rank - (len(lengths) - 1) / 2))
         style.line(panel, x, own, "drop", *looks[_bucket(tokens)])
     panel.axhline(0, color=style.INK, linewidth=0.5, zorder=0)
     style.clean(panel)
@@ -194,7 +195,7 @@ def _limit(panel: Axes, part: pandas.DataFrame) -> None:
 
 
 def _dodge(part: pandas.DataFrame, model: str) -> float:
-    """A factor of the tokens by which a measured model's marks stand apart from the others', whose bars they would hide."""
+    """A factor of the tokens by which a measured model's marks stand apart: bars of several would hide one another."""
     models = models_of(part)
     measured = (part.source == "measured").all()
     return 1.012 ** (models.index(model) - (len(models) - 1) / 2) if measured else 1.0

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Inches. Both are the size in print, at which no letter is smaller than 6 points: text of a page, and one of two columns.
+# Inches, as printed: the text of a page, and one of two columns. No letter is smaller than 6 points there.
 PAGE, COLUMN = 6.75, 3.25
 FONT_SIZES = {PAGE: 8.0, COLUMN: 7.25}
 PANEL_HEIGHT = 1.95  # on a page
@@ -27,8 +27,8 @@ INK = "#222222"
 FAINT = "#666666"  # of text and thin lines
 PALE = "#9a9a9a"  # of lines alone: too light for text
 
-# Dark enough for text on white (4.5 : 1), larger models darker, so that the order survives grey print. Orange, green and
-# blue stay apart in the common colour blindnesses; markers differ as well.
+# Dark enough for text on white (4.5 : 1), larger models darker, so that the order survives grey print. Orange, green
+# and blue stay apart in the common colour blindnesses; markers differ as well.
 MODEL_LOOKS = {
     "S/16": ("#b85c00", "o"),
     "B/16": ("#007352", "s"),
@@ -137,20 +137,21 @@ def line(
     marker: str,
     within: Sequence[float] = (),
 ) -> None:
-    """One line of `table[column]` over `x` (a Series like the columns): hollow marks where an interval is not over seeds,
-    bars where it is. `within`: the least and the largest possible value; bars end there."""
+    """One line of `table[column]` over `x` (a Series like the columns): hollow marks where an interval is not over
+    seeds, bars where it is. `within`: the least and the largest possible value; bars end there."""
     panel.plot(x, table[column], color=colour, clip_on=False)
     alone = of_items(table)
     for chosen, face in ((~alone, colour), (alone, "white")):
         if chosen.any():
             look = {"markerfacecolor": face, "markeredgecolor": colour, "color": colour, "clip_on": False}
             panel.plot(x[chosen], table[column][chosen], linestyle="none", marker=marker, **look)
-    known = table[has_bar(table)]
+    barred = has_bar(table)
+    known = table[barred]
     if len(known):
         low, high = (known[end].clip(*within) if within else known[end] for end in ("low", "high"))
-        bars = [known[column] - low, high - known[column]]
+        bars = [(known[column] - low).to_numpy(), (high - known[column]).to_numpy()]
         look = {"ecolor": colour, "elinewidth": 0.9, "capsize": 1.8, "clip_on": False}
-        panel.errorbar(x[known.index], known[column], yerr=bars, fmt="none", **look)
+        panel.errorbar(x[barred].to_numpy(), known[column].to_numpy(), yerr=bars, fmt="none", **look)
 
 
 def bound(panel: Axes, level: float, colour: Any) -> None:
@@ -191,7 +192,9 @@ def panels(
     height: float = PANEL_HEIGHT,
 ) -> tuple[Figure, list[list[Axes]]]:
     """A figure with `rows` × `columns` panels that share axes as asked; `height` of one on a page, in inches."""
-    height *= (IN_COLUMN if in_column() else 1.0) * (1.3 if columns == 1 else 1.0)
+    height *= (
+        (IN_COLUMN if in_column() else 1.0) * (1.3 if columns == 1 else 1.0) * (1.25 if rows == 1 else 1.0)
+    )
     figure = page(height * rows)
     axes = figure.subplots(rows, columns, sharex=share_x, sharey=share_y, squeeze=False)
     return figure, [list(row) for row in axes]
@@ -244,13 +247,15 @@ def heading(figure: Figure, title: str, subtitle: str) -> float:
     wide, body = figure.get_size_inches()
     most = int(72 * (wide - 0.1) / (0.56 * small()))
     subtitle = "\n".join(line for part in subtitle.split("\n") for line in textwrap.wrap(part, most))
-    first = 1.2 * 1.25 * float(matplotlib.rcParams["font.size"]) / 72
+    size = float(matplotlib.rcParams["font.size"]) * (1.0 if in_column() else 1.2)
+    lines = textwrap.wrap(title, int(72 * (wide - 0.1) / (0.68 * size)))
+    first = (1.2 * len(lines) + 0.05) * size / 72
     own = 0.06 + first + 1.32 * small() / 72 * (subtitle.count("\n") + 1) + 0.05
     height = body + own
     figure.set_size_inches(wide, height)
     figure.get_layout_engine().set(rect=(0, 0, 1, body / height))
     left = 0.06 / wide
-    figure.text(left, 1 - 0.06 / height, title, fontsize="large", fontweight="bold", va="top")
+    figure.text(left, 1 - 0.06 / height, "\n".join(lines), fontsize=size, fontweight="bold", va="top")
     look = {"fontsize": SMALL, "color": FAINT, "va": "top", "linespacing": 1.2}
     figure.text(left, 1 - (0.06 + first) / height, subtitle, **look)
     return own
@@ -277,7 +282,8 @@ def thousands(number: float) -> str:
 def round_numbers(low: float, high: float) -> list[float]:
     """Round numbers for a logarithmic axis from `low` to `high`, with a little more room at both ends."""
     spans = ((8, (1, 1.5, 2, 3, 5, 7)), (100, (1, 2, 5)), (1000, (1, 3)), (math.inf, (1,)))
-    digits = next(chosen for span, chosen in spans if high < span * low)
+    room = 0.4 if in_column() else 1.0  # in a column as for a longer axis
+    digits = next(chosen for span, chosen in spans if high < span * room * low)
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     numbers = [digit * 10.0**decade for decade in decades for digit in digits]
     return [number for number in numbers if low / 1.1 <= number <= high * 1.1]
@@ -306,13 +312,14 @@ def accuracy_axis(panel: Axes, tables: Sequence[pandas.DataFrame], chance: float
             reference(panel, 100, "ceiling", below=True)
         if chance is not None:
             reference(panel, chance, "chance")
-    panel.yaxis.set_major_locator(_steps())
+    round_steps(panel)
 
 
-def _steps() -> Any:
+def round_steps(panel: Axes) -> None:
+    """Few round numbers on the vertical axis."""
     from matplotlib.ticker import MaxNLocator
 
-    return MaxNLocator(nbins=6, steps=[1, 2, 5, 10])
+    panel.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
 
 
 def clean(axes: Axes) -> None:
