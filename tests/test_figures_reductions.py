@@ -236,7 +236,7 @@ def test_the_same_bytes_every_time(tmp_path, module, name):
     for folder in ("once", "again"):
         (tmp_path / folder).mkdir()
         with matplotlib.rc_context(style.settings()):
-            paths = save(module.draw(None), module.data(None), tmp_path / folder / f"{name}.pdf")
+            paths = save(module.draw(None), tmp_path / folder / f"{name}.pdf")
         written.append([path.read_bytes() for path in paths])
     assert written[0] == written[1]
 

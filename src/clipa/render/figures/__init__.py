@@ -47,7 +47,7 @@ SHARED = {
 }
 VARIANTS = ("", "-column")
 """What follows a figure's name: nothing for the width of a page, or of a column of two (style.settings)."""
-FILES = tuple(f"{variant}.{kind}" for variant in VARIANTS for kind in ("pdf", "svg", "png"))
+FILES = (".pdf", ".svg", "-column.pdf", "-column.svg", "-column.png", ".png")
 """What one figure is written as, besides its numbers. Only the PNG for a page is tracked: the others are seconds away,
 and would make the repository several times larger."""
 PNG_DPI = 200

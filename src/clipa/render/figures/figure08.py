@@ -13,6 +13,7 @@ from clipa import cost
 from clipa.render.figures import FigureError, printed_costs, style
 from clipa.render.figures.points import (
     chance,
+    has_bar,
     image_points,
     in_order,
     over_seeds,
@@ -138,6 +139,8 @@ def draw(frame: pandas.DataFrame, published: pandas.DataFrame | None = None) -> 
             source = part.source.iloc[0]
             panel.set_title(f"{source.capitalize()} ({part.scale.iloc[0]})", loc="left")
         said.insert(0, provenance_line(image_points(frame)))
+        if has_bar(table).any():
+            said[-1] += ". Bars end at 0 %"
     for panel in axes[: 1 if comparisons else None]:
         panel.set_ylabel(style.TOP1[0])
     style.heading(figure, "Accuracy against compute", "\n".join(said))

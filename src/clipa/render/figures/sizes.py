@@ -12,6 +12,7 @@ from clipa.cost import PRETRAIN_SAMPLES
 from clipa.render.figures import drops, style
 from clipa.render.figures.points import (
     chance,
+    has_bar,
     image_points,
     in_order,
     models_of,
@@ -35,8 +36,8 @@ def _chosen(table: pandas.DataFrame, beside: pandas.DataFrame | None) -> tuple[i
     """Columns and panels: one a reduction, or with published points `beside`, two."""
     parts = [(table, "")]
     if beside is not None:
-        measured = style.fitting((f", measured ({table.scale.iloc[0]})", ", measured"))
-        parts = [(table, measured), (beside, style.fitting((", published (paper)", ", published")))]
+        measured = style.fitting((f", measured ({table.scale.iloc[0]})", "\nmeasured"))
+        parts = [(table, measured), (beside, style.fitting((", published (paper)", "\npublished")))]
     reductions = reductions_of(table)
     panels = [
         (part, name, IMAGE_REDUCTIONS[name].label + source) for name in reductions for part, source in parts
@@ -96,22 +97,31 @@ def _lines_of_lengths(panel: Axes, table: pandas.DataFrame, looks: dict[int, tup
     models = table.drop_duplicates("model").sort_values("parameters").set_index("model").parameters
     span = style.model_axis(panel, models, models)
     panel.set_xlim(models.min() / span**1.5, models.max() * span ** (6 if style.in_column() else 4))
-    lengths = sorted(table.image_tokens.unique(), reverse=True)
-    for rank, tokens in enumerate(lengths):
+    aside = _asides(table)
+    for tokens, shift in aside.items():
         own = table[table.image_tokens == tokens].sort_values("parameters")
-        x = own.parameters * span ** (0.22 * (rank - (len(lengths) - 1) / 2))
-        style.line(panel, x, own, "drop", *looks[_bucket(tokens)])
+        style.line(panel, own.parameters * shift, own, "drop", *looks[_bucket(tokens)])
     panel.axhline(0, color=style.INK, linewidth=0.5, zorder=0)
     style.clean(panel)
 
 
+def _asides(table: pandas.DataFrame) -> dict[int, float]:
+    """Factors of the model's place, from the longest length to the shortest: marks and bars of several lengths stand
+    beside one another."""
+    tenth = (table.parameters.max() / table.parameters.min()) ** 0.1
+    lengths = sorted(map(int, table.image_tokens.unique()), reverse=True)
+    return {tokens: tenth ** (0.2 * (rank - (len(lengths) - 1) / 2)) for rank, tokens in enumerate(lengths)}
+
+
 def _name_lengths(panel: Axes, table: pandas.DataFrame, looks: dict[int, tuple]) -> None:
     """Token numbers at the right ends; called when the limits stand."""
+    if table.empty:
+        return
     ends = []
-    for tokens in sorted(table.image_tokens.unique()):
+    for tokens, shift in reversed(_asides(table).items()):
         unit = "" if ends else style.fitting((" tokens", " tok."))  # said once, at the shortest length
         last = table[table.image_tokens == tokens].sort_values("parameters").iloc[-1]
-        ends.append((last.parameters, last["drop"], f"{tokens}{unit}", looks[_bucket(tokens)][0]))
+        ends.append((last.parameters * shift, last["drop"], f"{tokens}{unit}", looks[_bucket(tokens)][0]))
     style.label_ends(panel, ends, offset=8)
 
 
@@ -166,6 +176,8 @@ class Tokens:
         seen = ("Image and text tokens seen in pre-training", "Tokens seen in pre-training")
         style.finish(axes, len(chosen), seen, style.TOP1)
         note = "Right end of each line: full length."
+        if has_bar(table).any():
+            note += " Bars end at 0 %."
         if published is not None:
             note += " Panels have accuracy axes of their own: the scales do not compare."
         said = provenance_line(image_points(frame))
