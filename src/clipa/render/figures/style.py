@@ -262,8 +262,10 @@ def heading(figure: Figure, title: str, subtitle: str) -> float:
 
 
 def millions(count: float) -> str:
-    """`55 M`, `0.15 M`: a number of parameters, to two digits below ten million."""
-    return f"{count / 1e6:.0f} M" if count >= 10e6 else f"{count / 1e6:#.2g} M"
+    """`55 M`, `1.5 M`, `150 k`: a number of parameters, to two digits below ten million."""
+    if count >= 10e6:
+        return f"{count / 1e6:.0f} M"
+    return f"{count / 1e6:#.2g} M" if count >= 1e6 else f"{count / 1e3:.0f} k"
 
 
 def billions(count: float) -> str:
