@@ -6,7 +6,6 @@ import matplotlib
 import numpy
 import pandas
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import FancyBboxPatch
@@ -40,7 +39,7 @@ def drawn():
             with matplotlib.rc_context(style.settings(width)):
                 figure = drawing(number).draw(frame, beside)
                 figure.set_dpi(200)
-                FigureCanvasAgg(figure).draw()
+                figure.draw_without_rendering()
             known[number, source, width] = figure
         return known[number, source, width]
 
@@ -48,13 +47,16 @@ def drawn():
 
 
 def letters(figure) -> list[Text]:
-    """Every text that is seen: titles, labels of axes and ticks, remarks."""
-    found = []
-    for text in figure.findobj(Text):
-        shown = text.get_visible() and text.get_text().strip()
-        if shown and (text.axes is None or text.axes.axison or text in text.axes.texts):
-            found.append(text)
-    return found
+    """Every text that is seen: titles, labels of axes and of the ticks in view, remarks."""
+    found = list(figure.texts)
+    for axes in figure.axes:
+        found += axes.texts
+        if not axes.axison:
+            continue
+        found += [axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label]
+        for axis in (axes.xaxis, axes.yaxis):
+            found += [tick.label1 for tick in axis._update_ticks()]  # those in view, and no others
+    return [text for text in found if text.get_visible() and text.get_text().strip()]
 
 
 def luminance(colour) -> float:

@@ -35,7 +35,7 @@ NARROW = drops.Lengths(
     "Image tokens",
     names_thresholds=False,
 )
-NARROW_HEIGHT = 1.6
+NARROW_HEIGHT, LOW_HEIGHT = 1.6, 1.45
 
 
 class Measure(NamedTuple):
@@ -107,6 +107,8 @@ class Benchmarks:
         matrix = several and not style.in_column()
         columns = len(reductions) if matrix else min(2, len(cells))
         lengths, height = (NARROW, NARROW_HEIGHT) if columns > 2 else (drops.IMAGE, style.PANEL_HEIGHT)
+        if len(cells) > 8 and style.in_column():  # rows that still fit a page
+            height = LOW_HEIGHT
         figure, axes = style.panels(-(-len(cells) // columns), columns, height=height)
         flat = [panel for row in axes for panel in row]
         span = drops.limits([table] if behind is None else [table, behind])
@@ -175,6 +177,7 @@ class Benchmarks:
         panel.set_xlim(sizes[0] / span**1.5, sizes[-1] * span**7)
         top = float(known[column].max())
         panel.set_ylim(0, 1.15 * top)
+        style.round_steps(panel)
         ends = []
         for rank, measure in enumerate(self.measures):
             own = measure.of(known).set_index("model")[column].reindex(models)
