@@ -178,26 +178,19 @@ class Benchmarks:
         top = float(known[column].max())
         panel.set_ylim(0, 1.15 * top)
         style.round_steps(panel)
+        # Measures stand beside one another, where their marks would cover each other.
+        values = known.sort_values(["model", column])
+        crowded = bool((values.groupby("model")[column].diff() < 0.04 * top).any())
         ends = []
         for rank, measure in enumerate(self.measures):
             own = measure.of(known).set_index("model")[column].reindex(models)
-            # Aside of each other, where marks of two measures would cover one another.
-            aside = span ** (0.5 * (rank - (len(self.measures) - 1) / 2) / len(self.measures))
+            aside = span ** (0.25 * (rank - (len(self.measures) - 1) / 2)) if crowded else 1.0
             places = {name: place * aside for name, place in size.items()}
             panel.plot(list(places.values()), own, color=style.PALE, zorder=1)
             for name, value in own.items():
                 panel.plot(places[name], value, color=style.colour(name), marker=style.marker(name))
                 others = known[(known.model == name) & (known[column] > value)][column]
-                below = bool((others < value + 0.12 * top).any())
-                panel.annotate(
-                    fixed(value),
-                    (places[name], value),
-                    xytext=(0, -4 if below else 4),
-                    textcoords="offset points",
-                    ha="center",
-                    va="top" if below else "bottom",
-                    fontsize=style.SMALL,
-                )
+                _write_value(panel, places[name], value, below=bool((others < value + 0.12 * top).any()))
             ends.append((sizes[-1] * aside, own.iloc[-1], measure.name, style.INK))
         style.clean(panel)
         style.label_ends(panel, ends, offset=9)
@@ -225,6 +218,19 @@ ROBUSTNESS = Benchmarks(
         Measure("imagenet_sketch", "acc1", "ImageNet-Sketch"),
     ),
 )
+
+
+def _write_value(panel: Axes, x: float, value: float, below: bool) -> None:
+    """The number at a mark: above it, or below where another mark is close above."""
+    panel.annotate(
+        fixed(value),
+        (x, value),
+        xytext=(0, -4 if below else 4),
+        textcoords="offset points",
+        ha="center",
+        va="top" if below else "bottom",
+        fontsize=style.SMALL,
+    )
 
 
 def _with_levels(points: pandas.DataFrame) -> pandas.DataFrame:

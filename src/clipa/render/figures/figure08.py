@@ -31,8 +31,8 @@ UNIT = 1e11  # GFLOPs: Table 8's
 HEIGHTS = ((3.1, 2.9), (2.9, 2.6))  # inches, on a page and in a column: accuracy above, printed costs below
 BY = ["source", "scale", "recipe", "model", "image_size", "patches", "image_tokens", "text_tokens", "gflops"]
 WHOLE = ["image_size", "patches", "image_tokens", "text_tokens"]
-# CLIPA's runs on LAION-400M, starred in the paper: Table 1, and the H/14 that Table 8 adds.
 RINGED = (("L/16", 17), ("B/16", 197))  # models and image tokens that §5 compares
+# CLIPA's runs on LAION-400M, starred in the paper: Table 1, and the H/14 that Table 8 adds.
 STARRED = {1: ("B/16", "L/16"), 8: ("H/14",)}
 
 
