@@ -139,6 +139,8 @@ def line(
 ) -> None:
     """One line of `table[column]` over `x` (a Series like the columns): hollow marks where an interval is not over
     seeds, bars where it is. `within`: the least and the largest possible value; bars end there."""
+    import numpy
+
     panel.plot(x, table[column], color=colour, clip_on=False)
     alone = of_items(table)
     for chosen, face in ((~alone, colour), (alone, "white")):
@@ -149,7 +151,7 @@ def line(
     known = table[barred]
     if len(known):
         low, high = (known[end].clip(*within) if within else known[end] for end in ("low", "high"))
-        bars = [(known[column] - low).to_numpy(), (high - known[column]).to_numpy()]
+        bars = numpy.stack([known[column] - low, high - known[column]])
         look = {"ecolor": colour, "elinewidth": 0.9, "capsize": 1.8, "clip_on": False}
         panel.errorbar(x[barred].to_numpy(), known[column].to_numpy(), yerr=bars, fmt="none", **look)
 
