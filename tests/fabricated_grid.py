@@ -2,13 +2,21 @@
 
 import numpy
 
+from clipa.records import frame_of
 from clipa.schema import Record
-from fabricated import MODELS, measured_record
+from fabricated import MODELS, measured_grid, measured_record
 
 COCO = [("mscoco_captions", f"{what}_retrieval_recall@1") for what in ("image", "text")]
 VARIANTS = [(name, "acc1") for name in ("imagenetv2", "imagenet-r", "imagenet-a", "imagenet_sketch")]
 PIXELS = {100: 160, 49: 112, 36: 96, 16: 64}
 SEEDS = (0, 1, 2)
+IMAGE_DROPS = {
+    "random": {98: 2, 49: 5, 36: 6, 16: 9},
+    "grid": {98: 2, 49: 5},
+    "block": {98: 1, 49: 3, 36: 5, 16: 9},
+    "resize": {100: 1, 49: 2, 36: 4, 16: 7},
+}
+TEXT_DROPS = {"truncation": {16: 0, 8: 2, 4: 6}, "syntax": {16: -1, 8: 0, 6: 1.5, 4: 4}}
 ITEMS = 600
 
 
@@ -56,6 +64,31 @@ def text_grid(reductions: dict[str, dict[int, float]], seeds: tuple[int, ...] = 
                 correct = drawn(40 - drop * share)
                 records.append(measured_record(model, "resize112", "finetune", seed, correct, **fields))
     return records
+
+
+def frames(seeds: tuple[int, ...] = SEEDS) -> dict:
+    """A frame of measured records for each figure that shows any, by number."""
+    suites = [*COCO, *VARIANTS]
+    everywhere = frame_of([r for measure in suites for r in image_grid(*measure, IMAGE_DROPS, seeds)])
+    image = image_grid("imagenet1k", "acc1", IMAGE_DROPS, seeds)
+    small = measured_grid({"resize112": (3, 3, 2), "resize64": (9, 7, 5)}, seeds=seeds)
+    both_stages = frame_of([_micro_towers(record) for record in small])
+    return {
+        1: frame_of(image + text_grid({"syntax": TEXT_DROPS["syntax"]}, seeds)),
+        4: frame_of(image),
+        5: everywhere,
+        6: everywhere,
+        7: frame_of(text_grid(TEXT_DROPS, seeds)),
+        8: both_stages,
+        9: frame_of(image),
+        10: both_stages,
+    }
+
+
+def _micro_towers(record: Record) -> Record:
+    """The record as if the micro-v1 scale's own models had run."""
+    width = {"S/16": 24, "B/16": 48, "L/16": 96}[record["model"]]
+    return record | {"actual": record["actual"] | {"width": width, "layers": 3}}
 
 
 def _models(seeds):

@@ -18,18 +18,11 @@ from clipa.render import figures
 from clipa.render.figures import FigureError, drawing, drops, figure01, figure08, style
 from clipa.study import MODELS, TEXT_REDUCTIONS
 from fabricated import measured_grid
-from fabricated_grid import COCO, VARIANTS, image_grid, text_grid
+from fabricated_grid import IMAGE_DROPS, TEXT_DROPS, frames, image_grid, text_grid
 
 PUBLISHED = Path(__file__).parents[1] / "results" / "published"
 figure05, figure06, figure07 = map(drawing, (5, 6, 7))
 MODULES = {1: figure01, 5: figure05, 6: figure06, 7: figure07, 8: figure08}
-IMAGE_DROPS = {
-    "random": {98: 2, 49: 5, 36: 6, 16: 9},
-    "grid": {98: 2, 49: 5},
-    "block": {98: 1, 49: 3, 36: 5, 16: 9},
-    "resize": {100: 1, 49: 2, 36: 4, 16: 7},
-}
-TEXT_DROPS = {"truncation": {16: 0, 8: 2, 4: 6}, "syntax": {16: -1, 8: 0, 6: 1.5, 4: 4}}
 
 
 def published(number: int) -> pandas.DataFrame:
@@ -43,20 +36,7 @@ def printed():
 
 @pytest.fixture(scope="module")
 def measured():
-    everywhere = [record for measure in [*COCO, *VARIANTS] for record in image_grid(*measure, IMAGE_DROPS)]
-    text = frame_of(text_grid(TEXT_DROPS))
-    image = image_grid("imagenet1k", "acc1", IMAGE_DROPS)
-    both = image + text_grid({"syntax": TEXT_DROPS["syntax"]})
-    small = [
-        micro_towers(record) for record in measured_grid({"resize112": (3, 3, 2), "resize64": (9, 7, 5)})
-    ]
-    return {1: frame_of(both), 5: frame_of(everywhere), 6: frame_of(everywhere), 7: text, 8: frame_of(small)}
-
-
-def micro_towers(record: dict) -> dict:
-    """The record as if the micro-v1 scale's own models had run."""
-    width = {"S/16": 24, "B/16": 48, "L/16": 96}[record["model"]]
-    return record | {"actual": record["actual"] | {"width": width, "layers": 3}}
+    return frames()
 
 
 def draw(number: int, frame: pandas.DataFrame, beside: pandas.DataFrame | None = None) -> Figure:
@@ -180,7 +160,7 @@ def test_measured_benchmarks_are_drawn_fully(number, rows, measured, printed):
     assert len(marks(drawn.axes[0])) == 3 * 5 + (3 if number == 5 else 0)
     said = texts(drawn)
     assert "Measured at micro-v1 scale on pictograms/v1/of-" in said and "3 seeds" in said
-    assert ("Open marks: the drops that the paper prints" in said) == (number == 5)
+    assert ("Large open marks: drops in the paper's text" in said) == (number == 5)
     table = MODULES[number].data(measured[number])
     row = table[(table.image_reduction == "random") & (table.patches == 16) & (table.model == "S/16")].iloc[0]
     assert row["drop"] == pytest.approx(9, abs=1.5) and row.level == pytest.approx(41, abs=3)
@@ -345,16 +325,16 @@ def test_a_swapped_column_and_a_changed_cell_change_the_numbers(number):
 # Lines of the numbers behind the published figures, byte for byte.
 LINES = {
     1: [
-        "source,scale,sequence,reduction,threshold,model,paper_parameters,tokens,drop,shortest_measured",
-        "published,paper,image,resize,2,B/16,1.41e+08,50,1.3,17",
+        "source,scale,sequence,reduction,threshold,model,paper_parameters,tokens,low,high,one_seed,drop,shortest_measured",
+        "published,paper,image,resize,2,B/16,1.41e+08,50,,,False,1.3,17",
     ],
     4: ["published,paper,block,L/16,224,98,99,-0.3,,,1,"],
     5: ["published,paper,mscoco_captions,text_retrieval_recall@1,random,S/16,224,16,17,,7.1,,,1,"],
     6: ["published,paper,imagenet-r,acc1,resize,L/16,112,49,50,80.8,,,,1,"],
     7: ["published,paper,syntax,L/16,8,-0.7,,,1,"],
     8: [
-        "published,paper,CLIPA,H/14,84,37,8,8.93491e+10,72.8,,,1,,accuracy,,,,,,,",
-        "published,paper,,H/14,,,,,,,,,,printed cost,table10.224px-128M.flops,GFLOPs,177,0.05,177.01,0.999942,True",
+        "published,paper,CLIPA,H/14,84,36,37,8,8.93491e+10,72.8,,,1,,accuracy,,,,,,,",
+        "published,paper,,H/14,,,,,,,,,,,printed cost,table10.224px-128M.flops,GFLOPs,177,0.05,177.01,0.999942,True",
     ],
 }
 
@@ -363,12 +343,13 @@ LINES = {
 def test_every_figure_is_made_from_its_sources_alone(number, tmp_path):
     sources = [PUBLISHED / name for name in figures.SOURCES[number]]
     written = [figures.make(number, [], sources, tmp_path / name / f"figure{number}.pdf") for name in "ab"]
-    assert [path.suffix for path in written[0]] == [".pdf", ".png", ".csv"]
+    assert {path.name for path in written[0]} == {
+        f"figure{number}{file}" for file in (*figures.FILES, ".csv")
+    }
     for first, second in zip(*written, strict=True):
         assert first.read_bytes() == second.read_bytes()
-    assert set(LINES.get(number, [])) <= set(written[0][2].read_text("utf-8").split("\n"))
-    picture = matplotlib.image.imread(written[0][1])[..., :3]
-    assert picture.shape[1] == pytest.approx(style.WIDTH * figures.PNG_DPI, rel=0.4)
+    assert set(LINES.get(number, [])) <= set(written[0][-1].read_text("utf-8").split("\n"))
+    picture = matplotlib.image.imread(tmp_path / "a" / f"figure{number}.png")[..., :3]
     assert (picture < 0.99).any(axis=2).mean() > 0.01
     if number in MODULES:
         for colour in [style.colour(model) for model in MODELS[:3]]:

@@ -6,8 +6,7 @@ rule draw_figure:
     input:
         published,
     output:
-        pdf="figures/{figure}.pdf",
-        png="figures/{figure}.png",
+        multiext("figures/{figure}", *FIGURE_FILES),
         csv="figures/data/{figure}.csv",
     log:
         f"{LOGS}/figures/{{figure}}.log",
@@ -20,7 +19,7 @@ rule draw_figure:
     message:
         "Drawing {wildcards.figure} from the published numbers"
     shell:
-        "python -m clipa figure {wildcards.figure} --published {input} --output {output.pdf} > {log} 2>&1"
+        "python -m clipa figure {wildcards.figure} --published {input} --output {output[0]} > {log} 2>&1"
 
 
 rule draw_recorded_figure:
@@ -28,8 +27,7 @@ rule draw_recorded_figure:
         published=published,
         measured=recorded,
     output:
-        pdf="figures/{scale}/{figure}.pdf",
-        png="figures/{scale}/{figure}.png",
+        multiext("figures/{scale}/{figure}", *FIGURE_FILES),
         csv="figures/{scale}/data/{figure}.csv",
     log:
         f"{LOGS}/{{scale}}/figures/recorded-{{figure}}.log",
@@ -43,7 +41,7 @@ rule draw_recorded_figure:
         "Drawing {wildcards.figure} from accepted records of the {wildcards.scale} scale"
     shell:
         "python -m clipa figure {wildcards.figure} --published {input.published} --measured {input.measured}"
-        " --output {output.pdf} > {log} 2>&1"
+        " --output {output[0]} > {log} 2>&1"
 
 
 rule draw_measured_figure:
@@ -51,9 +49,9 @@ rule draw_measured_figure:
         published=published,
         measured=measured,
     output:
-        pdf=f"{RUNS}/{{scale}}/figures/{{figure}}.pdf",
+        multiext(f"{RUNS}/{{scale}}/figures/{{figure}}", *FIGURE_FILES[:-1]),
         png=report(
-            f"{RUNS}/{{scale}}/figures/{{figure}}.png",
+            f"{RUNS}/{{scale}}/figures/{{figure}}{FIGURE_FILES[-1]}",
             caption="../report/figure.rst",
             category="§4.1 The inverse scaling law",
         ),
@@ -70,4 +68,4 @@ rule draw_measured_figure:
         "Drawing {wildcards.figure} from measured records"
     shell:
         "python -m clipa figure {wildcards.figure} --published {input.published} --measured {input.measured}"
-        " --output {output.pdf} > {log} 2>&1"
+        " --output {output[0]} > {log} 2>&1"

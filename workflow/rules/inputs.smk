@@ -130,4 +130,4 @@ def measured_files(name):
         return records_behind(name)
     if name.startswith("table"):
         return [f"{RUNS}/{SCALE.name}/tables/{name}.tex"]
-    return [f"{RUNS}/{SCALE.name}/figures/{name}.{kind}" for kind in ("pdf", "png")]
+    return [f"{RUNS}/{SCALE.name}/figures/{name}{file}" for file in FIGURE_FILES]

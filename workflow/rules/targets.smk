@@ -4,7 +4,7 @@ the latter run the stages that are neither in results/recorded nor on disk."""
 
 rule figures:
     input:
-        expand("figures/{figure}.{kind}", figure=FIGURES, kind=["pdf", "png"]),
+        expand("figures/{figure}{file}", figure=FIGURES, file=FIGURE_FILES),
         expand("figures/data/{figure}.csv", figure=FIGURES),
 
 

@@ -45,7 +45,18 @@ SHARED = {
     9: "sizes.SIZES",
     10: "sizes.TOKENS",
 }
-PNG_DPI = 220
+VARIANTS = ("", "-column")
+"""What follows a figure's name: nothing for the width of a page, or of a column of two (style.settings)."""
+FILES = (".pdf", ".svg", "-column.pdf", "-column.svg", "-column.png", ".png")
+"""What one figure is written as, besides its numbers. Only the PNG for a page is tracked: the others are seconds away,
+and would make the repository several times larger."""
+PNG_DPI = 200
+# No dates and no versions, so that the same numbers give the same bytes.
+METADATA = {
+    "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
+    "svg": {"Date": None, "Creator": None},
+    "png": {"Software": None},
+}
 
 
 class FigureError(ValueError):
@@ -77,10 +88,11 @@ def drawing(number: int) -> Drawing:
 
 
 def make(number: int, records: Iterable[Path], published: Iterable[Path], out: Path) -> list[Path]:
-    """Draw figure `number`: `out` (.pdf), the same stem as .png, and the numbers in `data/<stem>.csv` beside.
+    """Draw figure `number` as PDF (`out`), SVG and PNG, for the width of a page, then as `<stem>-column` for a column.
 
-    From measured `records` (without models below the paper's, which only the law has) with the published ones beside
-    them, or from `published` alone if there are no records. Returns the files written. Raises FigureError, RecordError.
+    The numbers are in `data/<stem>.csv` beside `out`. From measured `records` (without models below the paper's, which
+    only the law has) with the published ones beside them, or from `published` alone if there are no records. Returns
+    the files written. Raises FigureError, RecordError.
     """
     one = drawing(number)
     import matplotlib
@@ -90,25 +102,29 @@ def make(number: int, records: Iterable[Path], published: Iterable[Path], out: P
 
     from clipa.render.figures import style
 
-    records, published_frame = list(records), load_frame(published)
+    records, published_frame, out = list(records), load_frame(published), Path(out)
     frame = frame_of(of_the_study(load_records(records), SMALLER_MODELS)) if records else published_frame
     beside = published_frame if records and len(published_frame) else None
-    with matplotlib.rc_context(style.settings()):
-        figure = one.draw(frame, beside)
-        points = one.data(frame)
-        if beside is not None:
-            points = pandas.concat([points, one.data(beside)], ignore_index=True)
-        return save(figure, points, Path(out))
-
-
-def save(figure: Figure, points: pandas.DataFrame, out: Path) -> list[Path]:
-    """Write PDF, PNG and CSV, the same bytes every time: no dates, no version, numbers to six digits."""
+    written = []
+    for variant, width in zip(VARIANTS, (style.PAGE, style.COLUMN), strict=True):
+        with matplotlib.rc_context(style.settings(width)):
+            written += save(one.draw(frame, beside), out.with_name(f"{out.stem}{variant}.pdf"))
+    points = one.data(frame)
+    if beside is not None:
+        points = pandas.concat([points, one.data(beside)], ignore_index=True)
     table = out.parent / "data" / f"{out.stem}.csv"
     table.parent.mkdir(parents=True, exist_ok=True)
-    pdf, png = io.BytesIO(), io.BytesIO()
-    figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
-    figure.savefig(png, format="png", dpi=PNG_DPI, metadata={"Software": None})
-    write_bytes_atomically(out.with_suffix(".pdf"), pdf.getvalue())
-    write_bytes_atomically(out.with_suffix(".png"), png.getvalue())
     write_text_atomically(table, points.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
-    return [out.with_suffix(".pdf"), out.with_suffix(".png"), table]
+    return [*written, table]
+
+
+def save(figure: Figure, out: Path) -> list[Path]:
+    """Write a figure as PDF, SVG and PNG, the same bytes every time; `settings` must be in force."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    written = []
+    for kind, metadata in METADATA.items():
+        data, path = io.BytesIO(), out.with_suffix(f".{kind}")
+        figure.savefig(data, format=kind, dpi=PNG_DPI, metadata=metadata)
+        write_bytes_atomically(path, data.getvalue())
+        written.append(path)
+    return written

@@ -35,7 +35,7 @@ NARROW = drops.Lengths(
     "Image tokens",
     names_thresholds=False,
 )
-NARROW_HEIGHT = 1.6
+NARROW_HEIGHT, LOW_HEIGHT = 1.6, 1.45
 
 
 class Measure(NamedTuple):
@@ -91,7 +91,7 @@ class Benchmarks:
         shown = frame[frame.benchmark.isin([measure.benchmark for measure in self.measures])]
         note = "" if behind is None else "\nThe paper has this as a plot only: no drop of it is in print"
         if printed:
-            note = "\nOpen marks: the drops that the paper prints, at its scale; the rest of its figure is a plot only"
+            note = "\nLarge open marks: drops in the paper's text, at its scale; the rest of its figure is a plot only"
         if table.image_reduction.nunique() > 1:
             note = f"\n{drops.DOTTED}" + note.replace("\n", ". ")
         said = provenance_line(shown, instead_of=self.instead_of)
@@ -104,19 +104,25 @@ class Benchmarks:
         reductions = reductions_of(table)
         cells = [(measure, name) for measure in shown for name in reductions]
         several = len(reductions) > 1
-        columns = len(reductions) if several else min(2, len(shown))
+        matrix = several and not style.in_column()
+        columns = len(reductions) if matrix else min(2, len(cells))
         lengths, height = (NARROW, NARROW_HEIGHT) if columns > 2 else (drops.IMAGE, style.PANEL_HEIGHT)
+        if len(cells) > 8 and style.in_column():  # rows that still fit a page
+            height = LOW_HEIGHT
         figure, axes = style.panels(-(-len(cells) // columns), columns, height=height)
         flat = [panel for row in axes for panel in row]
         span = drops.limits([table] if behind is None else [table, behind])
         for rank, (panel, (measure, name)) in enumerate(zip(flat, cells, strict=False)):
-            title = "" if several and rank >= columns else IMAGE_REDUCTIONS[name].label
-            drops.frame_panel(panel, title if several else measure.name, lengths, *span)
+            label = IMAGE_REDUCTIONS[name].label
+            title = f"{measure.name}\n{label.lower()}" if several else measure.name
+            if matrix:  # measures are named at the left
+                title = "" if rank >= columns else label
+            drops.frame_panel(panel, title, lengths, *span)
             if behind is not None:
                 _rings(panel, measure.of(behind[behind.image_reduction == name]))
             drops.lines(panel, measure.of(table[table.image_reduction == name]), lengths)
-        style.finish(axes, len(cells), lengths.label, "Drop (percentage points)")
-        if several:
+        style.finish(axes, len(cells), lengths.label, drops.DROP)
+        if matrix:
             for row, measure in zip(axes, shown, strict=True):
                 row[0].set_ylabel(f"{measure.name}\nDrop (points)")
         return figure
@@ -128,12 +134,14 @@ class Benchmarks:
             image_reduction=table.image_reduction.where(table.index.isin(reduced.index), "none")
         )
         runs = runs.drop_duplicates(["benchmark", "metric", "model", "image_reduction", "patches"])
-        shown = [("drop", reduced, "Drop (percentage points)"), ("level", runs, self.level)]
+        shown = [("drop", reduced, drops.DROP[0]), ("level", runs, self.level)]
         shown = [(column, rows, label) for column, rows, label in shown if rows[column].notna().any()]
         if not shown:
             raise FigureError(f"figure {self.number}: no number of it is in the published records")
-        figure, axes = style.panels(1, len(shown), share_y=False)
-        for panel, (column, rows, label) in zip(axes[0], shown, strict=True):
+        columns = 1 if style.in_column() else len(shown)
+        figure, axes = style.panels(len(shown) // columns, columns, share_x=False, share_y=False)
+        flat = [panel for row in axes for panel in row]
+        for panel, (column, rows, label) in zip(flat, shown, strict=True):
             known = rows[rows[column].notna()]
             where = " and ".join(
                 f"{IMAGE_REDUCTIONS[reduction].label.lower()}, {tokens} tokens"
@@ -143,7 +151,7 @@ class Benchmarks:
             )
             panel.set_title(f"{column.capitalize()}: {where}", loc="left")
             panel.set_ylabel(label)
-            panel.set_xlabel("Model (parameters of both towers)")
+            panel.set_xlabel(style.BOTH_TOWERS[0])
             self._lines_over_models(panel, known, column)
             rest = len(rows) - len(known)
             panel.annotate(
@@ -166,27 +174,24 @@ class Benchmarks:
         size = {name: 1e6 * TABLE4_PARAMETERS[name] for name in models}
         sizes = list(size.values())
         span = style.model_axis(panel, size, size)
-        panel.set_xlim(sizes[0] / span**1.5, sizes[-1] * span**8)
+        panel.set_xlim(sizes[0] / span**1.5, sizes[-1] * span**7)
         top = float(known[column].max())
-        panel.set_ylim(0, 1.12 * top)
+        panel.set_ylim(0, 1.15 * top)
+        style.round_steps(panel)
+        # Measures stand beside one another, where their marks would cover each other.
+        values = known.sort_values(["model", column])
+        crowded = bool((values.groupby("model")[column].diff() < 0.04 * top).any())
         ends = []
-        for measure in self.measures:
+        for rank, measure in enumerate(self.measures):
             own = measure.of(known).set_index("model")[column].reindex(models)
-            panel.plot(sizes, own, color=style.FAINT, zorder=1)
+            aside = span ** (0.25 * (rank - (len(self.measures) - 1) / 2)) if crowded else 1.0
+            places = {name: place * aside for name, place in size.items()}
+            panel.plot(list(places.values()), own, color=style.PALE, zorder=1)
             for name, value in own.items():
-                panel.plot(size[name], value, color=style.colour(name), marker=style.marker(name))
+                panel.plot(places[name], value, color=style.colour(name), marker=style.marker(name))
                 others = known[(known.model == name) & (known[column] > value)][column]
-                below = bool((others < value + 0.12 * top).any())
-                panel.annotate(
-                    fixed(value),
-                    (size[name], value),
-                    xytext=(0, -4 if below else 4),
-                    textcoords="offset points",
-                    ha="center",
-                    va="top" if below else "bottom",
-                    fontsize=style.SMALL - 0.5,
-                )
-            ends.append((sizes[-1], own.iloc[-1], measure.name, style.INK))
+                _write_value(panel, places[name], value, below=bool((others < value + 0.12 * top).any()))
+            ends.append((sizes[-1] * aside, own.iloc[-1], measure.name, style.INK))
         style.clean(panel)
         style.label_ends(panel, ends, offset=9)
 
@@ -204,7 +209,7 @@ RETRIEVAL = Benchmarks(
 ROBUSTNESS = Benchmarks(
     6,
     "Robustness",
-    "Zero-shot top-1 accuracy (%)",
+    style.TOP1[0],
     "ImageNet's variants",
     (
         Measure("imagenetv2", "acc1", "ImageNet-V2"),
@@ -213,6 +218,19 @@ ROBUSTNESS = Benchmarks(
         Measure("imagenet_sketch", "acc1", "ImageNet-Sketch"),
     ),
 )
+
+
+def _write_value(panel: Axes, x: float, value: float, below: bool) -> None:
+    """The number at a mark: above it, or below where another mark is close above."""
+    panel.annotate(
+        fixed(value),
+        (x, value),
+        xytext=(0, -4 if below else 4),
+        textcoords="offset points",
+        ha="center",
+        va="top" if below else "bottom",
+        fontsize=style.SMALL,
+    )
 
 
 def _with_levels(points: pandas.DataFrame) -> pandas.DataFrame:
@@ -244,5 +262,6 @@ def _rings(panel: Axes, printed: pandas.DataFrame) -> None:
             marker=style.marker(row.model),
             markerfacecolor="none",
             markeredgecolor=style.colour(row.model),
-            alpha=0.7,
+            markersize=6.5,
+            alpha=0.8,
         )

@@ -6,12 +6,14 @@ and 6 as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from clipa.render.figures import style
 from clipa.render.figures.points import (
+    chance,
+    has_bar,
     image_points,
     in_order,
     models_of,
@@ -37,7 +39,9 @@ if TYPE_CHECKING:
 
 THRESHOLDS = (1, 2)  # points; §4.1 and §4.2 speak of both
 TALL = 15.0  # points on the axis from which labels of the thresholds would lie on the lines
-DOTTED = "Dotted: 1 % and 2 %"  # what is said instead
+DOTTED = f"Dotted: {THRESHOLDS[0]} and {THRESHOLDS[1]} points"  # what is said instead
+LOST = "Dash-dotted: a model's whole accuracy above chance"
+DROP = ("Drop (percentage points)", "Drop (points)")
 DODGE = 1.025  # error bars of neighbouring models stand apart by this factor of the token length
 
 
@@ -52,7 +56,7 @@ class Lengths:
     full: Mapping[str, int]
     ticks: Mapping[int, str]
     limits: tuple[float, float]  # room for names at the right
-    label: str
+    label: style.Names
     names_thresholds: bool = True
 
 
@@ -62,14 +66,14 @@ IMAGE = Lengths(
     FULL_IMAGE,
     {197: "197", 99: "≈100", 50: "50", 37: "37", 17: "17"},  # 99 (masks) and 101 (160 px) share one tick
     (215, 12.4),
-    "Image tokens in pre-training",
+    ("Image tokens in pre-training", "Image tokens"),
 )
 TEXT = Lengths(
     "text_tokens",
     {"text_tokens": FULL_TEXT_TOKENS},
     {length: str(length) for length in TEXT_LENGTHS},
     (35, 2.9),
-    "Text tokens in pre-training",
+    ("Text tokens in pre-training", "Text tokens"),
 )
 
 
@@ -99,16 +103,19 @@ class Drops:
 
     def draw(self, frame: pandas.DataFrame, published: pandas.DataFrame | None = None) -> Figure:
         """One panel per reduction in `frame`; `published` drops, if given, dashed behind measured ones."""
-        table = self.data(frame)
-        tables, note = [table], ""
+        table, points = self.data(frame), self.points(frame)
+        tables, notes = [table], []
         reductions = reductions_of(table, self.reduction)
         if published is not None:
             behind = self.data(published)
             tables.append(behind[behind[self.reduction].isin(reductions)])
-            note = f"Dashed: published drops (Table {self.table}) at the paper's scale"
-        span = limits(tables)
+            notes = [f"Dashed: published drops (Table {self.table}) at the paper's scale"]
+        lost = self.above_chance(points, reductions)
+        span = limits(tables, lost.values())
         if not labels_thresholds(self.lengths, *span):
-            note = ". ".join(filter(None, [DOTTED, note]))
+            notes.insert(0, DOTTED)
+        if lost:
+            notes.append(LOST)
         columns = min(2, len(reductions))
         figure, axes = style.panels(-(-len(reductions) // columns), columns)
         flat = [panel for row in axes for panel in row]
@@ -116,13 +123,31 @@ class Drops:
             frame_panel(panel, self.registry[name].label, self.lengths, *span)
             for behind in tables[1:]:
                 published_lines(panel, behind[behind[self.reduction] == name], self.lengths)
+            for model in models_of(table):
+                if (name, model) in lost:
+                    style.bound(panel, lost[name, model], style.colour(model))
             lines(panel, table[table[self.reduction] == name], self.lengths)
             if name in self.remarks:
-                panel.annotate(self.remarks[name], (0.98, 0.93), **style.remark())
-        style.finish(axes, len(reductions), self.lengths.label, "Drop (percentage points)")
-        said = [provenance_line(self.points(frame), self.published), note]
+                remark = style.fitting((self.remarks[name], self.remarks[name].replace(" tokens ", "\n")))
+                panel.annotate(remark, (0.98, 0.97), **(style.remark() | {"va": "top"}))
+        style.finish(axes, len(reductions), self.lengths.label, DROP)
+        said = [provenance_line(points, self.published), ". ".join(notes)]
         style.heading(figure, self.title, "\n".join(filter(None, said)))
         return figure
+
+    def above_chance(
+        self, points: pandas.DataFrame, reductions: Sequence[str]
+    ) -> dict[tuple[str, str], float]:
+        """Points by (reduction, model): what the baseline has above chance, the most that a drop can be but for luck.
+        Empty for published points, which are far from it."""
+        least, found = chance(points), {}
+        full = points[points[self.lengths.column] == self.lengths.full[self.lengths.column]]
+        for name in reductions if least is not None else ():
+            own = full if self.reduction == "image_reduction" else full[full[self.reduction] == name]
+            found |= {
+                (name, model): value - least for model, value in own.groupby("model").value.mean().items()
+            }
+        return found
 
 
 IMAGES = Drops(
@@ -133,7 +158,7 @@ IMAGES = Drops(
     11,
     "Drop from the full-length baseline",
     "Published numbers (Table 11): zero-shot top-1 on ImageNet-1k after fine-tuning, one run a point",
-    {"grid": "no run below 50 tokens (§4.1)"},
+    {"grid": "none below 50 tokens (§4.1)"},
 )
 TEXTS = Drops(
     TEXT,
@@ -157,16 +182,26 @@ def mean_drops(reduced: pandas.DataFrame, by: Sequence[str], full: Mapping[str, 
     return pandas.concat([table, table.drop_duplicates(of_lines).assign(**full, **nothing)])
 
 
-def limits(tables: Sequence[pandas.DataFrame]) -> tuple[float, float]:
+def limits(tables: Sequence[pandas.DataFrame], lost: Iterable[float] = ()) -> tuple[float, float]:
     """Bottom and top of the drop axis, for all panels of a figure: they compare."""
-    top = max(float(part[["drop", "high"]].max().max()) for part in tables)
-    bottom = min(float(part[["drop", "low"]].min().min()) for part in tables)
-    return min(-0.5, bottom - 0.2, 1.08 * bottom), 1.08 * top
+    bars = [part[has_bar(part)] for part in tables]
+    top = max(
+        [
+            *lost,
+            *(float(part["drop"].max()) for part in tables),
+            *(own.high.max() for own in bars if len(own)),
+        ]
+    )
+    bottom = min(
+        [*(float(part["drop"].min()) for part in tables), *(own.low.min() for own in bars if len(own))]
+    )
+    margin = 0.04 * (top - bottom)
+    return min(-0.5, bottom - margin), top + margin
 
 
 def labels_thresholds(lengths: Lengths, bottom: float, top: float) -> bool:
     """Whether panels say beside each dotted line what it is; otherwise :data:`DOTTED` does, above all panels."""
-    return lengths.names_thresholds and top - bottom <= TALL
+    return lengths.names_thresholds and top - bottom <= TALL and not style.in_column()
 
 
 def frame_panel(panel: Axes, title: str, lengths: Lengths, bottom: float, top: float) -> None:
@@ -174,17 +209,20 @@ def frame_panel(panel: Axes, title: str, lengths: Lengths, bottom: float, top: f
     panel.set_title(title, loc="left")
     panel.set_xscale("log", base=2)
     panel.set_xlim(*lengths.limits)
-    panel.set_xticks(list(lengths.ticks), list(lengths.ticks.values()))
+    crowded = {37} if style.in_column() else set()
+    panel.set_xticks(list(lengths.ticks), ["" if n in crowded else name for n, name in lengths.ticks.items()])
+    style.round_steps(panel)
     panel.set_ylim(bottom, top)
     for threshold in THRESHOLDS:
-        panel.axhline(threshold, color=style.FAINT, linewidth=0.7, linestyle=(0, (1, 2)), zorder=0)
+        panel.axhline(threshold, color=style.PALE, linewidth=0.7, linestyle=(0, (1, 2)), zorder=0)
     for threshold in THRESHOLDS if labels_thresholds(lengths, bottom, top) else ():
         panel.annotate(
-            f"{threshold} %",
-            (lengths.limits[0] * 205 / 215, threshold),
+            f"{threshold} point{'s' if threshold > 1 else ''}",
+            (0.01, threshold),
+            xycoords=panel.get_yaxis_transform(),
             xytext=(0, 1.5),
             textcoords="offset points",
-            fontsize=style.SMALL - 0.5,
+            fontsize=style.SMALL,
             color=style.FAINT,
             va="bottom",
         )
@@ -199,8 +237,10 @@ def lines(panel: Axes, table: pandas.DataFrame, lengths: Lengths) -> None:
     for rank, model in enumerate(models):
         own = table[table.model == model].sort_values(lengths.column, ascending=False)
         # The baseline's drop is 0 by definition, without an interval: its points may coincide.
-        x = own[lengths.column] * (DODGE ** ((len(models) - 1) / 2 - rank)) ** own.low.notna()
-        style.line(panel, x, own, "drop", style.colour(model), style.marker(model), clip_on=False)
+        x = own[lengths.column] * (DODGE ** ((len(models) - 1) / 2 - rank)) ** own.seeds.where(
+            own.interval != "", 0
+        ).gt(0)
+        style.line(panel, x, own, "drop", style.colour(model), style.marker(model))
         ends.append((own[lengths.column].iloc[-1] / DODGE, own["drop"].iloc[-1], model, style.colour(model)))
     style.label_ends(panel, ends)
 

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from clipa.render.figures import NothingToDraw, style
 from clipa.render.figures.drops import IMAGES, TEXTS, THRESHOLDS
-from clipa.render.figures.points import image_points, models_of, provenance_line, text_points
+from clipa.render.figures.points import (
+    has_bar,
+    image_points,
+    models_of,
+    of_items,
+    provenance_line,
+    text_points,
+)
 from clipa.study import TABLE4_PARAMETERS, model_order
 
 if TYPE_CHECKING:
@@ -28,6 +35,7 @@ TICKS = {"image": {n: str(n) for n in (197, 101, 50, 37, 17)}, "text": {n: str(n
 DROPS = {"image": IMAGES, "text": TEXTS}
 LIMITS = {"image": (11.5, 340), "text": (2.6, 42)}
 HEIGHT = 2.2
+ASIDE = 0.3  # of a tenth of the axis: how far a threshold's marks stand from the model's place
 _ROUNDING = 1e-9  # drops are differences of numbers with one decimal
 
 
@@ -60,7 +68,9 @@ def _fewest(sequence: str, table: pandas.DataFrame) -> pandas.DataFrame:
         for (source, scale, name, model), own in table.groupby(
             ["source", "scale", reduction, "model"], sort=False
         ):
-            fewest = smallest_within(dict(zip(own[tokens], own["drop"], strict=True)), threshold)
+            own = own.set_index(tokens)
+            fewest = smallest_within(own["drop"].to_dict(), threshold)
+            low, high = possible(own, threshold) if source == "measured" else (math.nan, math.nan)
             rows.append(
                 {
                     "source": source,
@@ -71,8 +81,11 @@ def _fewest(sequence: str, table: pandas.DataFrame) -> pandas.DataFrame:
                     "model": model,
                     "paper_parameters": 1e6 * TABLE4_PARAMETERS.get(model, math.nan),
                     "tokens": fewest,
-                    "drop": own.set_index(tokens)["drop"][fewest],
-                    "shortest_measured": own[tokens].min(),
+                    "low": low,
+                    "high": high,
+                    "one_seed": bool(of_items(own[own.index >= first_over(own, fewest)]).any()),
+                    "drop": own["drop"][fewest],
+                    "shortest_measured": own.index.min(),
                 }
             )
     return pandas.DataFrame(rows)
@@ -91,6 +104,26 @@ def smallest_within(drops: dict[int, float], threshold: float) -> int:
     return int(within)
 
 
+def first_over(drops: pandas.DataFrame, fewest: int) -> int:
+    """The longest length shorter than `fewest` (the first over the threshold), or `fewest` if it is the shortest."""
+    shorter = [length for length in drops.index if length < fewest]
+    return max(shorter, default=fewest)
+
+
+def possible(drops: pandas.DataFrame, threshold: float) -> tuple[int, int]:
+    """The fewest and the most tokens that :func:`smallest_within` could give, with drops anywhere in their intervals.
+
+    `drops`: by length. A drop without an interval over seeds may be on either side of the threshold.
+    """
+    unknown = of_items(drops)
+    ends = [
+        drops[end].where(has_bar(drops), drops["drop"]).mask(unknown, beyond)
+        for end, beyond in (("low", -math.inf), ("high", math.inf))
+    ]
+    low, high = (smallest_within(end.to_dict(), threshold) for end in ends)
+    return low, high
+
+
 def draw(frame: pandas.DataFrame, published: pandas.DataFrame | None = None) -> Figure:
     """Images left, texts right, as far as there are records of them; `published` dashed behind measured ones."""
     table = data(frame)
@@ -100,17 +133,18 @@ def draw(frame: pandas.DataFrame, published: pandas.DataFrame | None = None) -> 
         there = table[table.sequence == sequence].reduction
         if len(there):
             panels.append((sequence, preferred if (there == preferred).any() else there.iloc[0]))
-    figure, axes = style.panels(1, len(panels), share_y=False, height=HEIGHT)
+    columns = 1 if style.in_column() else len(panels)
+    figure, axes = style.panels(len(panels) // columns, columns, share_x=False, share_y=False, height=HEIGHT)
+    flat = [panel for row in axes for panel in row]
     places = _places({*table.model, *(() if behind is None else behind.model)})
-    for panel, (sequence, reduction) in zip(axes[0], panels, strict=True):
+    for panel, (sequence, reduction) in zip(flat, panels, strict=True):
         name = DROPS[sequence].registry[reduction].label
         _frame(panel, sequence, f"{sequence.capitalize()} tokens: {name.lower()}")
         if behind is not None:
             _steps(panel, _of(behind, sequence, reduction), places, dashed=True)
         _steps(panel, _of(table, sequence, reduction), places, dashed=False)
         if (table.source == "published").all():
-            _stated(panel, table, sequence, reduction)
-    axes[0][0].set_ylabel("Fewest tokens")
+            _stated(panel, table, places, sequence, reduction)
     _heading(figure, frame, table, behind is not None)
     return figure
 
@@ -129,6 +163,7 @@ def _of(table: pandas.DataFrame, sequence: str, reduction: str) -> pandas.DataFr
 
 def _frame(panel: Axes, sequence: str, title: str) -> None:
     panel.set_title(title, loc="left")
+    panel.set_ylabel(f"Fewest {sequence} tokens")
     panel.set_yscale("log", base=2)
     panel.set_ylim(*LIMITS[sequence])
     panel.set_yticks(list(TICKS[sequence]), list(TICKS[sequence].values()))
@@ -136,54 +171,75 @@ def _frame(panel: Axes, sequence: str, title: str) -> None:
 
 
 def _steps(panel: Axes, table: pandas.DataFrame, places: Mapping[str, float], dashed: bool) -> None:
-    """One line a threshold; marks with their numbers, filled for the first threshold and open for the other."""
+    """One line a threshold, with its marks and their numbers: large for the first threshold, small for the second,
+    which stands a little to the right, so that no mark hides another."""
     own_places = {model: places[model] for model in models_of(table)}
     ours = (table.source == "measured").all()  # of other sizes than the paper's models of these names
     span = style.model_axis(panel, own_places, None if ours else own_places)
-    panel.set_xlabel("Model" if ours else "Model (parameters of both towers)")
+    panel.set_xlabel("Model" if ours else style.fitting(style.BOTH_TOWERS))
     panel.set_xlim(min(own_places.values()) / span**1.6, max(own_places.values()) * span**5)
     ends = []
     for threshold, own in table.groupby("threshold"):
-        x = own.model.map(places)
         first = threshold == THRESHOLDS[0]
-        look = {"color": style.FAINT, "linewidth": 1.4 if first else 0.8, "zorder": 1}
+        aside = 1 / _aside(places) if first else _aside(places)
+        x = own.model.map(places) * aside
+        look = {"color": style.PALE, "linewidth": 1.4 if first else 0.8, "zorder": 1}
         panel.plot(x, own.tokens, **look, **({"linestyle": (0, (4, 2))} if dashed else {}))
         if not dashed:
             elsewhere = table[table.threshold != threshold].set_index("model").tokens
             for row in own.itertuples():
                 number = first or row.tokens != elsewhere[row.model]
-                _mark(panel, places[row.model], row, first, number)
-            ends.append((x.iloc[-1], own.tokens.iloc[-1], f"within {threshold:g} %", style.INK))
+                _mark(panel, places[row.model] * aside, row, first, number)
+            unit = "point" if threshold == 1 else "points"
+            ends.append(
+                (max(own_places.values()), own.tokens.iloc[-1], f"within {threshold:g} {unit}", style.INK)
+            )
     style.label_ends(panel, ends[::-1], offset=15)  # where both end at one point: the first threshold above
 
 
+def _aside(places: Mapping[str, float]) -> float:
+    """The factor by which the second threshold's marks stand right of a model's place, and the first's left."""
+    return (max(places.values()) / min(places.values())) ** (0.1 * ASIDE)
+
+
 def _mark(panel: Axes, x: float, row: Any, first: bool, number: bool) -> None:
+    """A mark, hollow where it rests on a drop without an interval over seeds, with a bar over what is possible."""
     colour = style.colour(row.model)
+    if row.source == "measured":
+        panel.plot(
+            [x, x], [row.low, row.high], color=colour, linewidth=0.9, marker="_", markersize=4, zorder=2
+        )
     panel.plot(
         x,
         row.tokens,
         color=colour,
         marker=style.marker(row.model),
-        markerfacecolor=colour if first else "white",
-        markersize=5 if first else 4,
-        zorder=3 if first else 2,
+        markerfacecolor="white" if row.one_seed else colour,
+        markersize=5.5 if first else 3.5,
+        zorder=3,
     )
     panel.annotate(
         f"{row.tokens}" if number else "",
         (x, row.tokens),
-        xytext=(0, 7 if first else -7),
+        xytext=(-1, 7) if first else (1, -6),
         textcoords="offset points",
-        ha="center",
+        ha="right"
+        if row.source == "measured" and first
+        else "left"
+        if row.source == "measured"
+        else "center",
         va="bottom" if first else "top",
         fontsize=style.SMALL,
     )
 
 
-def _stated(panel: Axes, table: pandas.DataFrame, sequence: str, shown: str) -> None:
+def _stated(
+    panel: Axes, table: pandas.DataFrame, places: Mapping[str, float], sequence: str, shown: str
+) -> None:
     """Rings around what §1 states; where it is not what was computed, for which reduction it would be."""
     within = table[(table.sequence == sequence) & (table.threshold == THRESHOLDS[0])]
     for model, tokens in STATED[sequence].items():
-        size = 1e6 * TABLE4_PARAMETERS[model]
+        size = 1e6 * TABLE4_PARAMETERS[model] / _aside(places)
         panel.plot(
             size,
             tokens,
@@ -205,21 +261,27 @@ def _stated(panel: Axes, table: pandas.DataFrame, sequence: str, shown: str) -> 
                 xytext=(9, 0),
                 textcoords="offset points",
                 va="center",
-                fontsize=style.SMALL - 0.5,
+                fontsize=style.SMALL,
                 color=style.FAINT,
             )
 
 
 def _heading(figure: Figure, frame: pandas.DataFrame, table: pandas.DataFrame, beside: bool) -> None:
+    one, two = THRESHOLDS
     meaning = (
-        f"Smallest length that, like every longer one, drops by at most {THRESHOLDS[0]:g} point (filled) or "
-        f"{THRESHOLDS[1]:g} (open)"
+        f"Smallest length that, like every longer one, drops by at most {one:g} point (large marks) or {two:g} points "
+        "(small)"
     )
     if (table.source == "published").all():
-        said = f"{meaning} on ImageNet-1k. Computed from the published Tables 11 and 12; rings: what §1 states for 1 %"
+        said = (
+            f"{meaning} on ImageNet-1k. Computed from the published Tables 11 and 12; rings: what §1 states"
+        )
     else:
         points = image_points(frame) if (table.sequence == "image").any() else text_points(frame)
-        where = provenance_line(points).split(", bars")[0]
-        said = f"{where}\n{meaning}; means over seeds"
+        said = (
+            f"{provenance_line(points).split(', bars')[0].split(', hollow')[0]}\n{meaning}, by mean drops. Bars: every "
+            "length that the 95 % intervals over seeds leave possible; drops of fewer than three seeds exclude none. "
+            "Hollow: rests on such a drop"
+        )
     note = "\nDashed: published (Tables 11 and 12) at the paper's scale" if beside else ""
     style.heading(figure, "How few tokens a model needs in pre-training", said + note)

@@ -54,7 +54,7 @@ ROWS: dict[str, tuple[Panel | None, ...]] = {
         Panel("block", 98),
         Panel("resize", 100, image_size=160),
     ),
-    "75 % removed\n(the paper's figure)": (
+    "75 % (as in the\npaper's figure)": (
         Panel("random", 49),
         Panel("grid", 49),
         Panel("block", 49),
@@ -76,11 +76,58 @@ READINGS = {
 }
 PANELS = (*(panel for row in ROWS.values() for panel in row if panel), *READINGS)
 
-SIDE, GAP = 0.97, 0.06  # inches: of a panel, and between panels
-LEFT, MATRIX = 0.07, 1.38  # inches from the left: the original, and the first of the four columns
-TOP, PITCH = 0.77, SIDE + 0.21  # inches from the top to the first row, and from row to row
-READINGS_TOP = TOP + 3 * PITCH + 0.21
-READINGS_GAP = (MATRIX + 3 * GAP - LEFT - SIDE) / 4  # five panels end where the four columns do
+GAP = 0.06  # inches, between panels
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where panels stand, in inches from the left and from the top of what is below the heading.
+
+    On a page the original and the other readings are a block of two columns at the right of the matrix, in a column one
+    of three columns below it.
+    """
+
+    column: bool
+    left = 0.07
+    names: float  # of the rows of the matrix
+    side: float
+    caption: float  # height of what is written below a panel
+
+    @property
+    def pitch(self) -> float:
+        """From row to row of the matrix."""
+        return self.side + self.caption
+
+    @property
+    def matrix(self) -> float:
+        """The left end of the matrix."""
+        return self.left + self.names
+
+    @property
+    def others(self) -> list[tuple[float, float]]:
+        """Upper left corners of the original and the other readings."""
+        if not self.column:
+            x = self.matrix + 4 * (self.side + GAP) + 0.2
+            return [
+                (x + (self.side + GAP) * (rank % 2), TITLE + self.pitch * (rank // 2)) for rank in range(6)
+            ]
+        y = TITLE + 3 * self.pitch + TITLE
+        middles = [style.COLUMN * (2 * rank + 1) / 6 for rank in range(3)]
+        return [(middles[rank % 3] - self.side / 2, y + self.pitch * (rank // 3)) for rank in range(6)]
+
+    @property
+    def height(self) -> float:
+        return self.others[-1][1] + self.pitch
+
+
+TITLE = 0.17  # inches: of a line above panels
+
+
+def place() -> Place:
+    """The places for the width in force."""
+    if style.in_column():
+        return Place(True, names=0.33, side=(style.COLUMN - 0.47 - 3 * GAP) / 4, caption=0.24)
+    return Place(False, names=0.36, side=(style.PAGE - 0.5 - 0.2 - 5 * GAP) / 6, caption=0.28)
 
 
 def kept_patches(panel: Panel) -> numpy.ndarray:
@@ -139,45 +186,60 @@ def pixels_of(panel: Panel) -> numpy.ndarray:
 
 
 def draw(frame: pandas.DataFrame | None = None, published: Any = None) -> Figure:
-    """The matrix of reductions and removed shares, the original beside it, other readings below."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(style.WIDTH, READINGS_TOP + SIDE + 0.31), layout="constrained")
-    style.heading(
+    """The matrix of reductions and removed shares, and beside or below it the original and other readings."""
+    at = place()
+    figure = style.page(at.height)
+    top = style.heading(
         figure,
         "Four ways to fewer image tokens",
         "The index rules of clipa.reductions on one photograph of 224×224 pixels (14×14 patches of 16). "
         "Kept patches are in colour, dropped ones grey; one draw of the noise.",
     )
     figure.set_layout_engine("none")  # everything else is placed by hand, in inches
-    _write(figure, LEFT, TOP + PITCH - 0.05, "Original", weight="bold")
-    _draw_panel(figure, ORIGINAL, LEFT, TOP + PITCH, "224 px: 196 patches")
     for column, reduction in enumerate(COLUMNS):
         title = IMAGE_REDUCTIONS[reduction].label
-        _write(figure, MATRIX + column * (SIDE + GAP), TOP - 0.05, title, weight="bold")
+        if at.column:
+            title = title.removesuffix(" masking").removeprefix("Image ").capitalize()
+        x = at.matrix + column * (at.side + GAP)
+        _write(figure, x, top + TITLE - 0.05, title, weight="bold")
     for row, (label, panels) in enumerate(ROWS.items()):
-        y = TOP + row * PITCH
-        _write(figure, MATRIX - 0.06, y + SIDE / 2, label, rotation=90, ha="right", va="center", ma="center")
+        y = top + TITLE + row * at.pitch
+        _write(
+            figure,
+            at.matrix - 0.05,
+            y + at.side / 2,
+            label,
+            rotation=90,
+            ha="right",
+            va="center",
+            ma="center",
+        )
         for column, panel in enumerate(panels):
-            x = MATRIX + column * (SIDE + GAP)
+            x = at.matrix + column * (at.side + GAP)
             if panel is None:
-                _write_absent(figure, x, y)
-            elif panel.reduction == "resize":
-                _draw_panel(figure, panel, x, y, f"{panel.image_size} px: {panel.kept} patches")
+                _write_absent(figure, at.side, x, y)
             else:
-                _draw_panel(figure, panel, x, y, f"{panel.kept} of 196")
-    heading = "Other readings of §3.2: options, not the default"
-    _write(figure, LEFT, READINGS_TOP - 0.05, heading, weight="bold")
-    for column, (panel, title) in enumerate(READINGS.items()):
-        x = LEFT + column * (SIDE + READINGS_GAP)
-        _draw_panel(figure, panel, x, READINGS_TOP, f"{title}\n{panel.kept} of 196")
+                _draw_panel(figure, panel, at.side, x, y, _caption(panel, at.column))
+    (x, y), *places = at.others
+    heading = "Original and other readings of §3.2" if at.column else "Original, other readings of §3.2"
+    _write(figure, at.left if at.column else x, top + y - 0.05, heading, weight="bold")
+    _draw_panel(figure, ORIGINAL, at.side, x, top + y, "Original\n224 px: 196 patches")
+    for (x, y), (panel, title) in zip(places, READINGS.items(), strict=True):
+        _draw_panel(figure, panel, at.side, x, top + y, f"{title}\n{panel.kept} of 196")
     return figure
+
+
+def _caption(panel: Panel, column: bool) -> str:
+    if panel.reduction != "resize":
+        return f"{panel.kept} of 196"
+    return f"{panel.image_size} px:{chr(10) if column else ' '}{panel.kept} patches"
 
 
 def _write(figure: Figure, x: float, y: float, text: str, **how: Any) -> None:
     """Text at (x, y) inches from the upper left corner."""
     width, height = figure.get_size_inches()
-    figure.text(x / width, 1 - y / height, text, **({"fontsize": style.SMALL, "va": "bottom"} | how))
+    look = {"fontsize": style.SMALL, "va": "baseline", "linespacing": 1.1} | how
+    figure.text(x / width, 1 - y / height, text, **look)
 
 
 def _square(figure: Figure, x: float, y: float, side: float) -> Axes:
@@ -188,25 +250,27 @@ def _square(figure: Figure, x: float, y: float, side: float) -> Axes:
     return axes
 
 
-def _draw_panel(figure: Figure, panel: Panel, x: float, y: float, caption: str) -> None:
+def _draw_panel(figure: Figure, panel: Panel, full: float, x: float, y: float, caption: str) -> None:
     """One image at true scale (112 pixels are half as wide as 224), lines between its patches, a caption below."""
-    side = SIDE * panel.image_size / SIZE
-    axes = _square(figure, x + (SIDE - side) / 2, y + (SIDE - side) / 2, side)
+    side = full * panel.image_size / SIZE
+    axes = _square(figure, x + (full - side) / 2, y + (full - side) / 2, side)
     axes.set_label(panel.name)
     axes.imshow(pixels_of(panel), extent=(0, panel.shape[1], panel.shape[0], 0), interpolation="none")
     for line in range(1, panel.shape[0]):
         axes.axhline(line, color="white", linewidth=0.35)
         axes.axvline(line, color="white", linewidth=0.35)
-    if side < SIDE:
-        _frame(figure, x, y)
-    _write(figure, x + SIDE / 2, y + SIDE + 0.03, caption, ha="center", va="top", color=style.INK)
+    if side < full:
+        _frame(figure, full, x, y)
+    _write(
+        figure, x + full / 2, y + full + 0.02, caption, ha="center", va="top", ma="center", color=style.INK
+    )
 
 
-def _frame(figure: Figure, x: float, y: float) -> None:
+def _frame(figure: Figure, side: float, x: float, y: float) -> None:
     """The outline of the full-size image."""
     from matplotlib.patches import Rectangle
 
-    axes = _square(figure, x, y, SIDE)
+    axes = _square(figure, x, y, side)
     axes.set_zorder(-1)
     axes.add_patch(
         Rectangle(
@@ -215,15 +279,15 @@ def _frame(figure: Figure, x: float, y: float) -> None:
             1,
             fill=False,
             clip_on=False,
-            edgecolor=style.FAINT,
+            edgecolor=style.PALE,
             linewidth=0.5,
             linestyle=(0, (2, 2)),
         )
     )
 
 
-def _write_absent(figure: Figure, x: float, y: float) -> None:
+def _write_absent(figure: Figure, side: float, x: float, y: float) -> None:
     """In place of an image: grid masking keeps no fewer than one patch of each window."""
-    _frame(figure, x, y)
+    _frame(figure, side, x, y)
     remark = "none below\none patch a\nwindow (§4.1)"
-    _write(figure, x + SIDE / 2, y + SIDE / 2, remark, ha="center", va="center", color=style.FAINT)
+    _write(figure, x + side / 2, y + side / 2, remark, ha="center", va="center", color=style.FAINT)

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from clipa import cost
 from clipa.render.figures import FigureError, printed_costs, style
-from clipa.render.figures.points import image_points, in_order, over_seeds, pretraining, provenance_line
+from clipa.render.figures.points import (
+    chance,
+    has_bar,
+    image_points,
+    in_order,
+    over_seeds,
+    pretraining,
+    provenance_line,
+)
 from clipa.stats import fixed
 
 if TYPE_CHECKING:
@@ -20,9 +28,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 UNIT = 1e11  # GFLOPs: Table 8's
-HEIGHTS = (3.0, 2.75)  # inches: accuracy above, printed costs below
-BY = ["source", "scale", "recipe", "model", "image_size", "image_tokens", "text_tokens", "gflops"]
-WHOLE = ["image_size", "image_tokens", "text_tokens"]
+HEIGHTS = ((3.1, 2.9), (2.9, 2.6))  # inches, on a page and in a column: accuracy above, printed costs below
+BY = ["source", "scale", "recipe", "model", "image_size", "patches", "image_tokens", "text_tokens", "gflops"]
+WHOLE = ["image_size", "patches", "image_tokens", "text_tokens"]
+RINGED = (("L/16", 17), ("B/16", 197))  # models and image tokens that §5 compares
 # CLIPA's runs on LAION-400M, starred in the paper: Table 1, and the H/14 that Table 8 adds.
 STARRED = {1: ("B/16", "L/16"), 8: ("H/14",)}
 
@@ -111,28 +120,34 @@ def draw(frame: pandas.DataFrame, published: pandas.DataFrame | None = None) -> 
     axes of their own, since neither accuracies nor compute of different scales compare."""
     table = data(frame)
     said = ["Compute: forward multiply-adds of both towers × samples of both stages (the paper's GFLOPs)"]
-    if (table.source == "published").all():
-        figure, *axes = style.stacked(*HEIGHTS)
+    comparisons = (table.source == "published").all()
+    if comparisons:
+        figure, *axes = style.stacked(*HEIGHTS[style.in_column()])
         _accuracies(axes[0], table[table.panel == "accuracy"], comparisons=True)
         printed_costs.draw(axes[1], table[table.panel == "printed cost"])
         said.append(
-            "Published numbers; at points: image tokens (text: 32). Stars: CLIPA's recipe (image, text tokens). "
-            "OpenCLIP: 12.8B samples, 77 text tokens"
+            "Published numbers; at marks: image tokens (text: 32). Stars: CLIPA's recipe, with image and text tokens "
+            f"as the paper counts them. OpenCLIP: 12.8B samples, 77 text tokens. Below: {printed_costs.KEY}"
         )
     else:
         both = [table] if published is None else [table, data(published)]
-        figure, (axes,) = style.panels(1, len(both), share_x=False, share_y=False, height=2.4)
+        columns = 1 if style.in_column() else len(both)
+        figure, rows = style.panels(len(both) // columns, columns, share_x=False, share_y=False, height=2.4)
+        axes, least = [panel for row in rows for panel in row], chance(image_points(frame))
         for panel, part in zip(axes, both, strict=True):
-            _accuracies(panel, part[part.recipe == "§4"], comparisons=False)
+            _accuracies(panel, part[part.recipe == "§4"], comparisons=False, least=least)
             source = part.source.iloc[0]
             panel.set_title(f"{source.capitalize()} ({part.scale.iloc[0]})", loc="left")
         said.insert(0, provenance_line(image_points(frame)))
-    axes[0].set_ylabel("Zero-shot top-1 accuracy (%)")
+        if has_bar(table).any():
+            said[-1] += ". Bars end at 0 %"
+    for panel in axes[: 1 if comparisons else None]:
+        panel.set_ylabel(style.TOP1[0])
     style.heading(figure, "Accuracy against compute", "\n".join(said))
     return figure
 
 
-def _accuracies(panel: Axes, table: pandas.DataFrame, comparisons: bool) -> None:
+def _accuracies(panel: Axes, table: pandas.DataFrame, comparisons: bool, least: float | None = None) -> None:
     """Lines of the models over token lengths; starred and OpenCLIP points; names."""
     unit = UNIT if (table.source == "published").all() else 1.0
     table = table.assign(x=table.gflops / unit)
@@ -142,8 +157,7 @@ def _accuracies(panel: Axes, table: pandas.DataFrame, comparisons: bool) -> None
     ticks = style.round_numbers(low, high)
     panel.set_xticks(ticks, [style.thousands(tick) for tick in ticks])
     panel.minorticks_off()
-    bottom, top = float(table[["value", "low"]].min().min()), float(table[["value", "high"]].max().max())
-    panel.set_ylim(max(0, bottom - 0.09 * (top - bottom)), top + 0.1 * (top - bottom))
+    style.accuracy_axis(panel, [table], least)
     panel.set_xlabel(f"Compute of training, {'1e11 ' if unit > 1 else ''}GFLOPs")
     _lines(panel, table[table.recipe == "§4"], numbers=comparisons)
     for row in table[table.recipe != "§4"].itertuples():
@@ -158,36 +172,46 @@ def _lines(panel: Axes, table: pandas.DataFrame, numbers: bool) -> None:
     for model, own in table.groupby("model", sort=False):
         own = own.sort_values("x")
         colour = style.colour(model)
-        style.line(panel, own.x, own, "value", colour, style.marker(model))
-        if numbers:
-            for row in own.itertuples():
-                panel.annotate(
-                    f"{row.image_tokens}",
-                    (row.x, row.value),
-                    xytext=(2, -4),
-                    textcoords="offset points",
-                    va="top",
-                    fontsize=style.SMALL - 1,
-                    color=colour,
-                )
+        style.line(panel, own.x, own, "value", colour, style.marker(model), within=(0, 100))
+        for row in own.itertuples() if numbers else ():
+            # Right below the mark; outside of a ring, and of the first ring at the left, clear of the line.
+            place = {False: (2, -4), True: (5, -7)}[(row.model, row.image_tokens) in RINGED]
+            left = (row.model, row.image_tokens) == RINGED[0]
+            panel.annotate(
+                f"{row.image_tokens}",
+                (row.x, row.value),
+                xytext=(-7, -4) if left else place,
+                textcoords="offset points",
+                ha="right" if left else "left",
+                va="top",
+                fontsize=style.SMALL,
+                color=colour,
+            )
         ends.append((own.x.iloc[-1], own.value.iloc[-1], model, colour))
-    style.label_ends(panel, ends, offset=6)
+    style.label_ends(panel, ends, offset=8)
 
 
 def _single(panel: Axes, row: Any) -> None:
     """A starred point, or one of OpenCLIP's, with its name."""
     starred = row.recipe == "CLIPA"
     colour = style.colour(row.model) if starred else style.FAINT
-    panel.plot(row.x, row.value, color=colour, marker="*" if starred else "X", markersize=8 if starred else 6)
-    name = f"{row.model} (I{row.image_tokens}, T{row.text_tokens})" if starred else row.model
+    look = (
+        {"marker": "*", "markersize": 8, "markerfacecolor": "white", "zorder": 1.5}
+        if starred
+        else {"marker": "X"}
+    )
+    panel.plot(row.x, row.value, color=colour, linestyle="none", **look)
+    # The paper counts the class token in Table 1 (I37 of 36 patches), and not for H/14 (I36 in Tables 2 and 8).
+    tokens = row.patches if row.model == "H/14" else row.image_tokens
+    name = f"{row.model} (I{tokens}, T{row.text_tokens})" if starred else row.model
     panel.annotate(
         name,
         (row.x, row.value),
-        xytext=(-6, 3) if starred else (0, -7),
+        xytext=(-5, 3) if starred else (0, -7),
         textcoords="offset points",
         ha="right" if starred else "center",
         va="bottom" if starred else "top",
-        fontsize=style.SMALL - 0.5,
+        fontsize=style.SMALL,
         color=colour,
     )
 
@@ -199,23 +223,25 @@ def _comparisons(panel: Axes, table: pandas.DataFrame) -> None:
         own = table[(table.recipe == recipe) & (table.model == model) & (table.image_tokens == tokens)]
         return own.iloc[0]
 
-    large, base = point("§4", "L/16", 17), point("§4", "B/16", 197)
+    large, base = (point("§4", *of) for of in RINGED)
     huge, theirs = point("CLIPA", "H/14", 37), point("OpenCLIP", "OpenCLIP-L/14", 257)
-    ring = {"marker": "o", "markersize": 9, "markerfacecolor": "none", "markeredgecolor": style.FAINT}
+    ring = {"marker": "o", "markersize": 10, "markerfacecolor": "none", "markeredgecolor": style.FAINT}
     for compared in (large, base):
         panel.plot(compared.x, compared.value, markeredgewidth=0.8, **ring)
     arrow = {"arrowstyle": "<->", "color": style.FAINT, "linewidth": 0.7, "shrinkA": 5, "shrinkB": 5}
     panel.annotate("", (huge.x, huge.value), (theirs.x, theirs.value), arrowprops=arrow)
-    remark = {"fontsize": style.SMALL, "color": style.INK, "linespacing": 1.35}
+    remark = {"fontsize": style.SMALL, "color": style.INK, "linespacing": 1.25}
     panel.annotate(
         f"Ringed: L/16 at 17 tokens is {fixed(large.value - base.value)} points better\n"
         f"than B/16 at 197, with {fixed(base.x / large.x)}× less compute\n(§5: 2.5 and 1.7×)",
-        (base.x * 1.4, base.value - 3),
-        va="top",
+        (0.99, 0.03),
+        xycoords="axes fraction",
+        ha="right",
+        va="bottom",
         **remark,
     )
     panel.annotate(
-        f"{fixed(theirs.x / huge.x)}× less compute (§5: ~25×)",
+        f"{fixed(theirs.x / huge.x)}× less{style.fitting((' compute ', chr(10)))}(§5: ~25×)",
         ((theirs.x * huge.x) ** 0.5, huge.value + 0.4),
         ha="center",
         va="bottom",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from clipa.render.figures import FigureError, NothingToDraw
-from clipa.stats import ITEMS, SEEDS, estimate, over_what
+from clipa.stats import ITEMS, MINIMAL_SEEDS, SEEDS, estimate
 from clipa.study import (
     FULL_TEXT_TOKENS,
     IMAGE_REDUCTIONS,
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 NO_IMAGE_RUNS = "no full-length baseline, or no fine-tuned run of a shorter image length, in the records"
 INTERVALS = {SEEDS: "95 % over seeds", ITEMS: "95 % over test items", "": ""}
+CLASSES = {"pictograms/v1": 48, "pictograms/v2": 120, "imagenet1k": 1000}
+"""Classes of the test sets of top-1 accuracy, by the start of their names; all are balanced."""
 
 
 def image_points(
@@ -103,6 +105,29 @@ def over_seeds(points: pandas.DataFrame, by: Sequence[str], value: str, error: s
     return pandas.DataFrame(rows)
 
 
+def of_items(table: pandas.DataFrame) -> pandas.Series:
+    """Which points have too few seeds for an interval over seeds. Theirs, over test items, is in no figure: it would
+    look surer than one over seeds, and says nothing about other seeds."""
+    return table.interval == INTERVALS[ITEMS]
+
+
+def has_bar(table: pandas.DataFrame) -> pandas.Series:
+    """Which points are drawn with an interval."""
+    return table.interval == INTERVALS[SEEDS]
+
+
+def chance(points: pandas.DataFrame) -> float | None:
+    """Percent: top-1 accuracy of guessing, in measured `points`; None if it is not known, or not the same for all."""
+    names = (
+        set(points[points.source == "measured"].dataset_name) if (points.metric == "acc1").all() else set()
+    )
+    counts = {
+        next((count for world, count in CLASSES.items() if name.startswith(world)), None) for name in names
+    }
+    [count] = counts if len(counts) == 1 else [None]
+    return None if count is None else 100 / count
+
+
 def in_order(table: pandas.DataFrame, *columns: str) -> pandas.DataFrame:
     """Rows sorted by these columns: reductions and models as in `clipa.study`, `-name` from large to small."""
     ranks = {
@@ -143,8 +168,17 @@ def provenance_line(
     scale, items = points.scale.iloc[0], points.drop_duplicates("dataset_name")
     names, counts = items.dataset_name.to_list(), sorted({int(n) for n in items.dataset_n})
     name = ", ".join([names[0], *(other.rsplit("/", 1)[-1] for other in names[1:])])
+    n = " to ".join(map(str, counts[:: max(1, len(counts) - 1)]))
+    return f"Measured at {scale} scale on {name} (n = {n}), not {instead_of}; {seeds_line(points)}"
+
+
+def seeds_line(points: pandas.DataFrame) -> str:
+    """How many seeds measured points have, and how a mark shows it."""
     seeds = points.groupby("run").seed.nunique()
     count = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
-    bars = f"{count} seed{'' if seeds.max() == 1 else 's'}, bars: 95 % over {over_what(seeds)}"
-    n = " to ".join(map(str, counts[:: max(1, len(counts) - 1)]))
-    return f"Measured at {scale} scale on {name} (n = {n}), not {instead_of}; {bars}"
+    said = [f"{count} seed{'' if seeds.max() == 1 else 's'}"]
+    if seeds.max() >= MINIMAL_SEEDS:
+        said.append("bars: 95 % over seeds")
+    if seeds.min() < MINIMAL_SEEDS:
+        said.append(f"hollow: fewer than {MINIMAL_SEEDS} seeds, so no bar")
+    return ", ".join(said)

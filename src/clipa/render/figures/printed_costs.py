@@ -41,10 +41,10 @@ GROUPS = {
 }
 NAMES = {identity: name for group in GROUPS.values() for identity, name in group.items()}
 SPAN = (0.66, 1.62)  # ratios on the axis; left of them names, right of them numbers
-NAMES_END = 0.64
-COLUMNS = {"printed": 1.79, "computed": 2.13, "ratio": 2.4}
-LIMITS = (0.4, 2.42)
-WRONG = "#d55e00"
+TITLE = ("Costs that the paper prints, against the same in one unit", "Printed costs, against one unit")
+COLUMNS = ("printed", "computed", "ratio")
+WRONG = "#b3261e"
+KEY = "red where the computed cost is not within the rounding of print"
 EXACT = 1e-3  # a kept share of patches that is no whole number (60 % of 576) leaves this much open
 
 
@@ -77,26 +77,22 @@ def data(frame: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def draw(panel: Axes, table: pandas.DataFrame) -> None:
-    """A dot for each ratio with the rounding of print as a bar; numbers at the right; what disagrees in orange."""
-    panel.set_title("Costs that the paper prints, against the same in one unit", loc="left")
+    """A dot for each ratio with the rounding of print as a bar; numbers at the right; what disagrees in red."""
+    panel.set_title(TITLE[style.in_column()], loc="left")
     table = table.set_index("id")
     places: dict[str, int] = {}
-    panel.axvline(1, color=style.FAINT, linewidth=0.7, zorder=0)
+    panel.axvline(1, color=style.PALE, linewidth=0.7, zorder=0)
+    left, right = _frame(panel)
     for heading, names in GROUPS.items():
         known = [identity for identity in names if identity in table.index]
         places |= {key: -len(places) - rank for rank, key in enumerate([heading, *known] if known else [])}
         for identity in known:
-            _row(panel, places[identity], table.loc[identity])
-    for name, x in COLUMNS.items():
+            _row(panel, places[identity], table.loc[identity], right)
+    for name, x in zip(COLUMNS, right, strict=False):
         _text(panel, name, (x, 0), style.FAINT)
     for key, y in places.items():
-        _text(panel, NAMES.get(key, key), (NAMES_END, y), style.INK if key in NAMES else style.FAINT)
+        _text(panel, NAMES.get(key, key), (left, y), style.INK if key in NAMES else style.FAINT)
     panel.set_ylim(min(places.values()) - 0.7, 0.7)
-    panel.set_xscale("log")
-    ticks = (0.7, 0.8, 0.9, 1, 1.2, 1.5)
-    panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    panel.minorticks_off()
-    panel.set_xlim(*LIMITS)
     panel.set_xlabel("Printed / computed (bars: rounding of print)")
     panel.set_yticks([])
     style.clean(panel)
@@ -104,14 +100,34 @@ def draw(panel: Axes, table: pandas.DataFrame) -> None:
     panel.spines["bottom"].set_bounds(*SPAN)
 
 
-def _row(panel: Axes, y: float, row: pandas.Series) -> None:
+def _frame(panel: Axes) -> tuple[float, list[float]]:
+    """The axis of ratios, with room in letters for names at the left and numbers at the right. Returns where names end
+    and where the columns of numbers do."""
+    letter = 0.6 * style.small()  # points, about
+    columns = [9, 9, *([] if style.in_column() else [6])]  # letters; without the ratio, which the axis has
+    whole, names, numbers = 72 * style.width() - 38, 23 * letter, sum(columns) * letter
+    scale = math.log(SPAN[1] / SPAN[0]) / (whole - names - numbers)  # of the logarithm, a point
+
+    def at(points: float) -> float:
+        return SPAN[0] * math.exp(scale * (points - names))
+
+    panel.set_xscale("log")
+    panel.set_xlim(at(0), at(whole))
+    ticks = (0.7, 1, 1.5) if style.in_column() else (0.7, 0.8, 0.9, 1, 1.2, 1.5)
+    panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    panel.minorticks_off()
+    ends = [whole - letter * sum(columns[rank + 1 :]) for rank in range(len(columns))]
+    return at(names - letter), [at(end) for end in ends]
+
+
+def _row(panel: Axes, y: float, row: pandas.Series, columns: list[float]) -> None:
     colour = style.INK if row.agrees else WRONG
     ends = [(row.printed + sign * row.rounding) / row.computed for sign in (-1, 1)]
     panel.plot(ends, [y, y], color=colour, linewidth=2.2, alpha=0.35, solid_capstyle="butt")
     panel.plot(row.ratio, y, color=colour, marker="o", markersize=3.4)
     decimals = round(-math.log10(2 * row.rounding))
     numbers = (fixed(row.printed, decimals), fixed(row.computed, decimals + 1), fixed(row.ratio, 2))
-    for text, x in zip(numbers, COLUMNS.values(), strict=True):
+    for text, x in zip(numbers, columns, strict=False):
         _text(panel, text, (x, y), colour)
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from clipa.cost import PRETRAIN_SAMPLES
 from clipa.render.figures import drops, style
 from clipa.render.figures.points import (
+    chance,
+    has_bar,
     image_points,
     in_order,
     models_of,
@@ -34,7 +36,8 @@ def _chosen(table: pandas.DataFrame, beside: pandas.DataFrame | None) -> tuple[i
     """Columns and panels: one a reduction, or with published points `beside`, two."""
     parts = [(table, "")]
     if beside is not None:
-        parts = [(table, f", measured ({table.scale.iloc[0]})"), (beside, ", published (paper)")]
+        measured = style.fitting((f", measured ({table.scale.iloc[0]})", "\nmeasured"))
+        parts = [(table, measured), (beside, style.fitting((", published (paper)", "\npublished")))]
     reductions = reductions_of(table)
     panels = [
         (part, name, IMAGE_REDUCTIONS[name].label + source) for name in reductions for part, source in parts
@@ -56,11 +59,13 @@ class Sizes:
         return in_order(table, "image_reduction", "-image_tokens", "parameters")
 
     def draw(self, frame: pandas.DataFrame, published: pandas.DataFrame | None = None) -> Figure:
-        """One panel per reduction; with `published`, a second one beside each (its models have other sizes)."""
+        """One panel per reduction; with `published`, a second one beside each, on axes of its own: its models have
+        other sizes, and its drops would be flat lines beside the bars of a small scale."""
         table = self.data(frame)
         beside = None if published is None else self.data(published)
         columns, chosen = _chosen(table, beside)
-        figure, axes = style.panels(-(-len(chosen) // columns), columns, share_x="col")
+        share_y = True if published is None else "col"
+        figure, axes = style.panels(-(-len(chosen) // columns), columns, share_x="col", share_y=share_y)
         flat = [panel for row in axes for panel in row][: len(chosen)]
         lengths = {_bucket(tokens) for part, *_ in chosen for tokens in part.image_tokens}
         looks = style.length_looks(sorted(lengths, reverse=True))
@@ -68,14 +73,14 @@ class Sizes:
         for panel, own, (*_, title) in zip(flat, shown, chosen, strict=True):
             panel.set_title(title, loc="left")
             _lines_of_lengths(panel, own, looks)
-        top = max(float(own[["drop", "high"]].max().max()) for own in shown if len(own))
-        bottom = min(float(own[["drop", "low"]].min().min()) for own in shown if len(own))
-        for panel in flat:
-            panel.set_ylim(min(-0.5, 1.08 * bottom), 1.08 * top)
-        for panel, own in zip(flat, shown, strict=True):
-            _name_lengths(panel, own, looks, leaders=beside is not None)
-        style.finish(axes, len(chosen), "Model (parameters of both towers)", "Drop (percentage points)")
+        for panel, own, (part, *_) in zip(flat, shown, chosen, strict=True):
+            panel.set_ylim(*drops.limits([part]))
+            style.round_steps(panel)
+            _name_lengths(panel, own, looks)
+        style.finish(axes, len(chosen), style.BOTH_TOWERS, drops.DROP)
         said = provenance_line(image_points(frame))
+        if published is not None:
+            said += "\nPanels of the two sources have axes of their own."
         style.heading(figure, "Model size against drop, for each number of image tokens", said)
         return figure
 
@@ -91,24 +96,33 @@ def _lines_of_lengths(panel: Axes, table: pandas.DataFrame, looks: dict[int, tup
         return
     models = table.drop_duplicates("model").sort_values("parameters").set_index("model").parameters
     span = style.model_axis(panel, models, models)
-    panel.set_xlim(models.min() / span, models.max() * span**3.2)
-    lengths = sorted(table.image_tokens.unique(), reverse=True)
-    for rank, tokens in enumerate(lengths):
+    panel.set_xlim(models.min() / span**1.5, models.max() * span ** (6 if style.in_column() else 4))
+    aside = _asides(table)
+    for tokens, shift in aside.items():
         own = table[table.image_tokens == tokens].sort_values("parameters")
-        x = own.parameters * span ** (0.18 * (rank - (len(lengths) - 1) / 2) * own.low.notna())
-        style.line(panel, x, own, "drop", *looks[_bucket(tokens)], clip_on=False)
+        style.line(panel, own.parameters * shift, own, "drop", *looks[_bucket(tokens)])
     panel.axhline(0, color=style.INK, linewidth=0.5, zorder=0)
     style.clean(panel)
 
 
-def _name_lengths(panel: Axes, table: pandas.DataFrame, looks: dict[int, tuple], leaders: bool) -> None:
+def _asides(table: pandas.DataFrame) -> dict[int, float]:
+    """Factors of the model's place, from the longest length to the shortest: marks and bars of several lengths stand
+    beside one another."""
+    tenth = (table.parameters.max() / table.parameters.min()) ** 0.1
+    lengths = sorted(map(int, table.image_tokens.unique()), reverse=True)
+    return {tokens: tenth ** (0.2 * (rank - (len(lengths) - 1) / 2)) for rank, tokens in enumerate(lengths)}
+
+
+def _name_lengths(panel: Axes, table: pandas.DataFrame, looks: dict[int, tuple]) -> None:
     """Token numbers at the right ends; called when the limits stand."""
+    if table.empty:
+        return
     ends = []
-    for tokens in sorted(table.image_tokens.unique()):
-        unit = "" if ends else " tokens"  # said once, at the shortest length
+    for tokens, shift in reversed(_asides(table).items()):
+        unit = "" if ends else style.fitting((" tokens", " tok."))  # said once, at the shortest length
         last = table[table.image_tokens == tokens].sort_values("parameters").iloc[-1]
-        ends.append((last.parameters, last["drop"], f"{tokens}{unit}", looks[_bucket(tokens)][0]))
-    style.label_ends(panel, ends, offset=16 if leaders else 7, leaders=leaders)
+        ends.append((last.parameters * shift, last["drop"], f"{tokens}{unit}", looks[_bucket(tokens)][0]))
+    style.label_ends(panel, ends, offset=8)
 
 
 class Tokens:
@@ -151,15 +165,19 @@ class Tokens:
             for model in models_of(own):
                 line = own[own.model == model]
                 look = style.colour(model), style.marker(model)
-                style.line(panel, line.pretraining_tokens, line, "value", *look, clip_on=False)
+                x = line.pretraining_tokens * _dodge(part, model)
+                style.line(panel, x, line, "value", *look, within=(0, 100))
             style.clean(panel)
+        least = chance(image_points(frame))
         for panel, (part, name, _) in zip(flat, chosen, strict=True):
             _limit(panel, part)
+            style.accuracy_axis(panel, [part], least)
             _name_models(panel, part[part.image_reduction == name])
-        style.finish(
-            axes, len(chosen), "Image and text tokens seen in pre-training", "Zero-shot top-1 accuracy (%)"
-        )
+        seen = ("Image and text tokens seen in pre-training", "Tokens seen in pre-training")
+        style.finish(axes, len(chosen), seen, style.TOP1)
         note = "Right end of each line: full length."
+        if has_bar(table).any():
+            note += " Bars end at 0 %."
         if published is not None:
             note += " Panels have accuracy axes of their own: the scales do not compare."
         said = provenance_line(image_points(frame))
@@ -182,13 +200,17 @@ def _tokens(points: pandas.DataFrame, frame: pandas.DataFrame) -> list[float]:
 def _limit(panel: Axes, part: pandas.DataFrame) -> None:
     """Limits from everything of one source, so that its panels compare; ticks 1, 2, 5 of each decade."""
     low, high = part.pretraining_tokens.min(), part.pretraining_tokens.max()
-    panel.set_xlim(low / 1.15, high * (high / low) ** 0.27)
+    panel.set_xlim(low / 1.15, high * (high / low) ** (0.36 if style.in_column() else 0.2))
     ticks = style.round_numbers(low, high)
     panel.set_xticks(ticks, [style.billions(tick) for tick in ticks])
     panel.minorticks_off()
-    bottom, top = float(part[["value", "low"]].min().min()), float(part[["value", "high"]].max().max())
-    margin = 0.06 * (top - bottom)
-    panel.set_ylim(bottom - margin, top + margin)
+
+
+def _dodge(part: pandas.DataFrame, model: str) -> float:
+    """A factor of the tokens by which a measured model's marks stand apart: bars of several would hide one another."""
+    models = models_of(part)
+    measured = (part.source == "measured").all()
+    return 1.012 ** (models.index(model) - (len(models) - 1) / 2) if measured else 1.0
 
 
 def _name_models(panel: Axes, table: pandas.DataFrame) -> None:
