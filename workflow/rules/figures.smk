@@ -1,6 +1,8 @@
 """Figures from published numbers, from accepted records, and from the records of this configuration. Only the last rule
 causes training: it asks for the records that are missing."""
 
+IN_REPORT = {"caption": "../report/figure.rst", "category": "§4.1 The inverse scaling law"}
+
 
 rule draw_figure:
     input:
@@ -53,11 +55,7 @@ rule draw_measured_figure:
     output:
         multiext(f"{RUNS}/{{scale}}/figures/{{figure}}", *FIGURE_FILES[1:-1]),
         pdf=f"{RUNS}/{{scale}}/figures/{{figure}}.pdf",
-        png=report(
-            f"{RUNS}/{{scale}}/figures/{{figure}}.png",
-            caption="../report/figure.rst",
-            category="§4.1 The inverse scaling law",
-        ),
+        png=report(f"{RUNS}/{{scale}}/figures/{{figure}}.png", **IN_REPORT),
         csv=f"{RUNS}/{{scale}}/figures/data/{{figure}}.csv",
     log:
         f"{LOGS}/{{scale}}/figures/{{figure}}.log",
