@@ -1,12 +1,15 @@
 """Figures from published numbers, from accepted records, and from the records of this configuration. Only the last rule
 causes training: it asks for the records that are missing."""
 
+IN_REPORT = {"caption": "../report/figure.rst", "category": "§4.1 The inverse scaling law"}
+
 
 rule draw_figure:
     input:
         published,
     output:
-        multiext("figures/{figure}", *FIGURE_FILES),
+        multiext("figures/{figure}", *FIGURE_FILES[1:]),
+        pdf="figures/{figure}.pdf",
         csv="figures/data/{figure}.csv",
     log:
         f"{LOGS}/figures/{{figure}}.log",
@@ -19,7 +22,7 @@ rule draw_figure:
     message:
         "Drawing {wildcards.figure} from the published numbers"
     shell:
-        "python -m clipa figure {wildcards.figure} --published {input} --output {output[0]} > {log} 2>&1"
+        "python -m clipa figure {wildcards.figure} --published {input} --output {output.pdf} > {log} 2>&1"
 
 
 rule draw_recorded_figure:
@@ -27,7 +30,8 @@ rule draw_recorded_figure:
         published=published,
         measured=recorded,
     output:
-        multiext("figures/{scale}/{figure}", *FIGURE_FILES),
+        multiext("figures/{scale}/{figure}", *FIGURE_FILES[1:]),
+        pdf="figures/{scale}/{figure}.pdf",
         csv="figures/{scale}/data/{figure}.csv",
     log:
         f"{LOGS}/{{scale}}/figures/recorded-{{figure}}.log",
@@ -41,7 +45,7 @@ rule draw_recorded_figure:
         "Drawing {wildcards.figure} from accepted records of the {wildcards.scale} scale"
     shell:
         "python -m clipa figure {wildcards.figure} --published {input.published} --measured {input.measured}"
-        " --output {output[0]} > {log} 2>&1"
+        " --output {output.pdf} > {log} 2>&1"
 
 
 rule draw_measured_figure:
@@ -49,12 +53,9 @@ rule draw_measured_figure:
         published=published,
         measured=measured,
     output:
-        multiext(f"{RUNS}/{{scale}}/figures/{{figure}}", *FIGURE_FILES[:-1]),
-        png=report(
-            f"{RUNS}/{{scale}}/figures/{{figure}}{FIGURE_FILES[-1]}",
-            caption="../report/figure.rst",
-            category="§4.1 The inverse scaling law",
-        ),
+        multiext(f"{RUNS}/{{scale}}/figures/{{figure}}", *FIGURE_FILES[1:-1]),
+        pdf=f"{RUNS}/{{scale}}/figures/{{figure}}.pdf",
+        png=report(f"{RUNS}/{{scale}}/figures/{{figure}}.png", **IN_REPORT),
         csv=f"{RUNS}/{{scale}}/figures/data/{{figure}}.csv",
     log:
         f"{LOGS}/{{scale}}/figures/{{figure}}.log",
@@ -68,4 +69,4 @@ rule draw_measured_figure:
         "Drawing {wildcards.figure} from measured records"
     shell:
         "python -m clipa figure {wildcards.figure} --published {input.published} --measured {input.measured}"
-        " --output {output[0]} > {log} 2>&1"
+        " --output {output.pdf} > {log} 2>&1"

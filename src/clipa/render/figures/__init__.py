@@ -48,8 +48,9 @@ SHARED = {
 VARIANTS = ("", "-column")
 """What follows a figure's name: nothing for the width of a page, or of a column of two (style.settings)."""
 FILES = (".pdf", ".svg", "-column.pdf", "-column.svg", "-column.png", ".png")
-"""What one figure is written as, besides its numbers. Only the PNG for a page is tracked: the others are seconds away,
-and would make the repository several times larger."""
+"""What one figure is written as, besides its numbers. First what the workflow names as the output, last what its
+report shows. Only the PNG for a page is tracked: the others are seconds away, and would make the repository several
+times larger."""
 PNG_DPI = 200
 # No dates and no versions, so that the same numbers give the same bytes.
 METADATA = {
