@@ -122,6 +122,10 @@ def _schedules(scale: Scale) -> None:
             raise ValueError(
                 f"{kind}.batch_size: {schedule.batch_size} is not a multiple of the {scale.processes} processes"
             )
+        if scale.compile and schedule.activation_checkpointing == "selective":
+            raise ValueError(
+                f"{kind}.activation_checkpointing: selective changes bits with `compile: true`; true or false does not"
+            )
         if unknown := schedule.base_lr.keys() - scale.models.keys():
             raise ValueError(f"{kind}.base_lr: {min(unknown)} is no model of this scale")
         for name in scale.models:
