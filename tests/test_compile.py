@@ -10,7 +10,9 @@ from safetensors.torch import load_file
 
 from clipa import models
 from clipa.blocks import compile_blocks
-from clipa.config import ConfigError
+from clipa.config import CONFIG_DIRECTORY, ConfigError, load_scale
+from clipa.distributed import apply_activation_checkpointing
+from clipa.fits import modes
 from clipa.stages import stages_of
 from clipa.study import parse_run
 from small_training import TORCHRUN, losses, tiny_scale, tiny_stages
@@ -61,8 +63,7 @@ def test_two_processes_train_with_compiled_blocks(world: Path) -> None:
 
 
 @compiler
-@pytest.mark.parametrize("blocks", ["open_clip", "packed"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("blocks", "precision"), [("open_clip", "fp32"), ("packed", "bf16")])
 def test_gradients_are_those_of_eager_blocks(blocks: str, precision: str) -> None:
     """Under bfloat16 a fused kernel rounds less often, so it differs from eager as both do from float32."""
     config = config_of("micro-S16")
@@ -91,22 +92,31 @@ def test_it_is_in_the_fingerprint_only_where_it_is_on() -> None:
     assert "compile" not in tiny_stages()[0].content
 
 
-def test_it_is_refused_where_it_does_not_work() -> None:
+def test_it_is_refused_where_it_does_not_work(tmp_path: Path) -> None:
     scale = tiny_scale(compile=True, sharded=True, processes=2)
     with pytest.raises(ConfigError, match=r"compile: not for a sharded model, which S/16 is") as refusal:
         stages_of(parse_run("S16-none-truncation32"), scale, 0)
     assert "\n" not in str(refusal.value)
+    shutil.copytree(CONFIG_DIRECTORY, tmp_path / "config")
+    file = tmp_path / "config" / "scales" / "own.yaml"
+    file.write_text("extends: micro\ncompile: true\npretrain: {activation_checkpointing: selective}\n")
+    with pytest.raises(
+        ConfigError, match=r"pretrain.activation_checkpointing: selective changes bits with `compile"
+    ):
+        load_scale("own", tmp_path / "config")
+
+
+def test_selective_checkpointing_is_not_chosen() -> None:
+    assert "selective" in modes(tiny_stages()[0])
+    assert modes(tiny_stages(compile=True)[0]) == (False, True)
 
 
 @compiler
-@pytest.mark.parametrize("which", ["selective", True])
-def test_activation_checkpointing_of_compiled_blocks(which: object) -> None:
-    from clipa.distributed import apply_activation_checkpointing
-
+def test_blocks_that_are_checkpointed_are_compiled_too() -> None:
     config = config_of("micro-S16")
     plain, checkpointed = (models.build(config, 3, "packed") for _ in range(2))
-    apply_activation_checkpointing(checkpointed, which)
+    apply_activation_checkpointing(checkpointed, True)
     for model in (plain, checkpointed):
         compile_blocks(model)
     one, other = (gradients(model, config) for model in (plain, checkpointed))
-    assert torch.allclose(one[1], other[1], atol=1e-6)
+    assert torch.equal(one[1], other[1])

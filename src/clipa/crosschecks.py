@@ -126,6 +126,10 @@ def _schedules(scale: Scale) -> None:
             raise ValueError(
                 f"{kind}.muon: a sharded matrix has no Muon update; leave out `muon` or `sharded`"
             )
+        if scale.compile and schedule.activation_checkpointing == "selective":
+            raise ValueError(
+                f"{kind}.activation_checkpointing: selective changes bits with `compile: true`; true or false does not"
+            )
         if unknown := schedule.base_lr.keys() - scale.models.keys():
             raise ValueError(f"{kind}.base_lr: {min(unknown)} is no model of this scale")
         for name in scale.models:

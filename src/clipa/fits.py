@@ -78,6 +78,11 @@ def write_table(table: dict[str, Counted], path: Path = TABLE) -> None:
     write_text_atomically(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
+def modes(stage: Stage) -> tuple[Checkpointing, ...]:
+    """The activation checkpointing that ``stage`` can have without other bits: of compiled blocks not the selective."""
+    return tuple(mode for mode in MODES if not (stage.scale.compile and mode == "selective"))
+
+
 def usable(card: str, stage: Stage) -> float:
     """Bytes that a process of ``stage`` has for tensors."""
     if card == CPU:
@@ -109,7 +114,7 @@ def ways(stage: Stage, card: str, table: dict[str, Counted]) -> Iterator[Fit]:
     """Every way that fits, of each number of samples a pass that divides the process's share of the batch by a power
     of two. KeyError for a stage that the table does not have.
     """
-    for mode in MODES:
+    for mode in modes(stage):
         passes = 1
         while share(stage) % passes == 0:
             found = way(stage, share(stage) // passes, mode, table[key(stage)])
