@@ -77,7 +77,7 @@ def test_they_train_are_drawn_and_cited(extended):
     assert drawn == {("ring", model, tokens) for model in ("S/16", "M/16") for tokens in ("17", "197")}
 
     said = clipa(extended, "cite", "M/16", "ring", "16", "finetune", "--records", *records)
-    assert "tiny.M16-ring16-truncation32.finetune.imagenet1k.acc1.seed0" in said and "measured" in said
+    assert "tiny.M16-ring16-truncation32.finetune.imagenet1k.acc1\n" in said and "measured here" in said
 
 
 def test_the_rule_keeps_what_it_says_on_numpy_and_torch():

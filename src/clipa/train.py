@@ -214,8 +214,10 @@ def _update(
     if content.image.kept_patches is not None:
         batch = [*batch, kept_patches(stage, positions + step * schedule.batch_size)]
     loss = backward(state.towers, batch, stage.microbatch, autocast(content), stop.between_passes)
+    peaks = dict.fromkeys(group["peak_lr"] for group in state.optimizer.param_groups)
+    rates = {peak: learning_rate(step, schedule.steps, schedule.warmup_steps, peak) for peak in peaks}
     for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate(step, schedule.steps, schedule.warmup_steps, group["peak_lr"])
+        group["lr"] = rates[group["peak_lr"]]
     state.optimizer.step(finite.watch(step, loss, distributed.gradient_norm(state.model.parameters())))
     state.optimizer.zero_grad()
     models.clamp_logit_scale(state.model)
