@@ -99,7 +99,9 @@ def test_smallest_within_stops_at_the_first_length_over_the_threshold():
 
 def test_figure_1_says_what_section_1_states_and_where_it_is_so(printed):
     drawn = draw(1, printed[1])
-    assert "§1 states 16, as for random masking" in texts(drawn) and "§1 states 101" not in texts(drawn)
+    said = texts(drawn)
+    assert "§1 states 16, with 101 image tokens: no table has both" in said
+    assert "§1 states 101" not in said and "§1 states 6" not in said
     assert [axes.get_title(loc="left") for axes in drawn.axes] == [
         "Image tokens: image resizing",
         "Text tokens: syntax masking",

@@ -236,7 +236,7 @@ def _mark(panel: Axes, x: float, row: Any, first: bool, number: bool) -> None:
 def _stated(
     panel: Axes, table: pandas.DataFrame, places: Mapping[str, float], sequence: str, shown: str
 ) -> None:
-    """Rings around what §1 states; where it is not what was computed, for which reduction it would be."""
+    """Rings around what §1 states, and a word where it is not what was computed: §1 shortens image and text at once."""
     within = table[(table.sequence == sequence) & (table.threshold == THRESHOLDS[0])]
     for model, tokens in STATED[sequence].items():
         size = 1e6 * TABLE4_PARAMETERS[model] / _aside(places)
@@ -250,13 +250,10 @@ def _stated(
             markeredgecolor=style.FAINT,
             markeredgewidth=0.8,
         )
-        same = within[(within.model == model) & (within.tokens == tokens)].reduction.to_list()
-        if shown not in same:
-            fits = (
-                " or ".join(DROPS[sequence].registry[name].label.lower() for name in same) or "no reduction"
-            )
+        if tokens not in within[(within.model == model) & (within.reduction == shown)].tokens.to_list():
+            images = STATED["image"][model]
             panel.annotate(
-                f"§1 states {tokens}, as for {fits}",
+                f"§1 states {tokens}, with {images} image tokens:\nno table has both",
                 (size, tokens),
                 xytext=(9, 0),
                 textcoords="offset points",
