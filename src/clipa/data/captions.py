@@ -78,8 +78,7 @@ ONE_FIGURE = (
     "a {colour} {noun} drawn on {texture} paper",
     "on a {texture} surface sits a {size} {noun}",
 )
-# Version 2 of the world has a third of templates that name more than the noun: with as many classes, small models would
-# learn colours first.
+# In version 2 of the world a third of the templates name more than the noun: what is to be learnt is its many classes.
 SECOND_ONE_FIGURE = (
     *ONE_FIGURE[:12],
     "a {colour} {noun}",
