@@ -56,10 +56,15 @@ class SecondWorldParameters(WorldParameters):
     figure_max: Share = Field(0.85, ge=0.1, le=0.9)
     training_images: Count = 60_000
     hard: Fraction = Field(
-        0.4,
-        description="share of one-figure scenes drawn as in renditions, outlines, clutter or odd, in training, plain "
-        "and fresh",
+        0.1, description="share of one-figure training scenes drawn as in renditions, outlines, clutter or odd"
     )
+    hard_tests: Fraction = Field(0.5, description="the same of the test sets plain and fresh")
+
+    def hard_share(self, split: str) -> float:
+        """Share of one-figure scenes of a split that are drawn in other ways; 0 for splits that are not mixed."""
+        if split == "train":
+            return self.hard
+        return self.hard_tests if split in ("plain", "fresh") else 0.0
 
 
 WORLDS = {world.name: world for world in (WorldParameters, SecondWorldParameters)}

@@ -25,8 +25,6 @@ from clipa.data.pictograms import (
 from clipa.worlds import SecondWorldParameters
 
 STYLES = ("hatching", "stipple", "shaky", "inverted")
-MIXED = ("train", "plain", "fresh")
-"""Sets of which version 2 draws a share in other ways."""
 # Masks of variants are computed this much larger, then averaged down; they have a border of so many pixels.
 _FINE, BORDER = 4, 3
 _VARIANT, _TREATMENT = 3, 5
@@ -206,18 +204,14 @@ TREATMENTS = tuple(_RENDER)
 def treatment_of(parameters: WorldParameters, scene: Scene) -> str | None:
     """How a scene is drawn: one of TREATMENTS, or None (plainly).
 
-    A test set of that name is drawn so; and of version 2's training and plain sets a share (`hard`) in equal parts.
+    A test set of that name is drawn so; and of version 2's training and plain sets a share, in equal parts.
     """
     if scene.split in _RENDER:
         return scene.split
-    if (
-        not isinstance(parameters, SecondWorldParameters)
-        or scene.split not in MIXED
-        or len(scene.figures) > 1
-    ):
+    if not isinstance(parameters, SecondWorldParameters) or len(scene.figures) > 1:
         return None
     generator = random_stream(parameters, scene.split, scene.index, _TREATMENT)
-    if generator.random() >= parameters.hard:
+    if generator.random() >= parameters.hard_share(scene.split):
         return None
     return TREATMENTS[int(generator.integers(len(TREATMENTS)))]
 
