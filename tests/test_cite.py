@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from clipa.published import citation
-from clipa.published.search import REWRITES, matches, record_terms, search, terms_of
+from clipa.published.search import REWRITES, entries_of, matches, record_terms, search, terms_of
 from clipa.records import published_records
 from clipa.render import terminal
 from clipa.render.terminal import LISTED, cite_report
@@ -86,7 +86,7 @@ def records():
     ],
 )
 def test_a_guessable_query_leads_to_its_number(records, query, identity, value):
-    hits = search(query.split(), records).hits
+    hits = search(query.split(), entries_of(records)).hits
     assert [hit["id"] for hit in hits] == [identity]
     assert hits[0]["value"] == value
 
@@ -97,19 +97,19 @@ def test_every_record_is_found_by_its_id_and_every_valued_one_by_its_words(recor
     of_table = [record for record in records if record["table"] == number]
     assert of_table
     for record in of_table:
-        assert [hit["id"] for hit in search([record["id"]], of_table).hits] == [record["id"]]
+        assert [hit["id"] for hit in search([record["id"]], entries_of(of_table)).hits] == [record["id"]]
         have = record_terms(record)
         assert all(matches(term, have, record["id"].lower()) for term in have)
         assert not any(re.search(r"\s", term) for term in have)
 
 
 def test_a_number_printed_in_several_tables_is_one_hit(records):
-    hits = search(["S/16", "resize", "112", "truncation", "32", "finetune"], records).hits
+    hits = search(["S/16", "resize", "112", "truncation", "32", "finetune"], entries_of(records)).hits
     assert [hit["id"] for hit in hits] == ["table11.S16-resize112-truncation32.finetune.imagenet1k.acc1"]
     text, _ = cite_report(["S/16", "resize", "112", "truncation", "32", "finetune"])
     for other in hits[0]["same_as"]:
         assert f"also printed: {other}" in text
-    in_13 = search(["table", "13", "S/16", "resize", "112", "finetune"], records).hits
+    in_13 = search(["table", "13", "S/16", "resize", "112", "finetune"], entries_of(records)).hits
     assert [hit["id"] for hit in in_13] == ["table13.S16-resize112-truncation32.finetune.imagenet1k.acc1"]
 
 
@@ -128,28 +128,33 @@ def test_several_hits_are_listed_with_their_count():
 
 
 def test_what_words_leave_open_is_listed(records):
-    both = [hit["id"] for hit in search(["L/16", "random", "masking", "16", "fine-tuned"], records).hits]
+    both = [
+        hit["id"]
+        for hit in search(["L/16", "random", "masking", "16", "fine-tuned"], entries_of(records)).hits
+    ]
     assert both[:2] == [
         "table11.L16-random16-truncation32.finetune.imagenet1k.acc1",
         "table12.L16-resize112-random16.finetune.imagenet1k.acc1",
     ]
-    models = {hit["model"] for hit in search(["compute", "G/14"], records).hits}
+    models = {hit["model"] for hit in search(["compute", "G/14"], entries_of(records)).hits}
     assert models == {"OpenCLIP-G/14", "G/14"}
-    stages = [hit["stage"] for hit in search(["table11", "L/16", "resize", "64"], records).hits]
+    stages = [hit["stage"] for hit in search(["table11", "L/16", "resize", "64"], entries_of(records)).hits]
     assert stages == ["pretrain", "finetune"]
-    benchmarks = {hit["benchmark"] for hit in search(["table15", "L/16", "syntax", "8"], records).hits}
+    benchmarks = {
+        hit["benchmark"] for hit in search(["table15", "L/16", "syntax", "8"], entries_of(records)).hits
+    }
     assert benchmarks == {"imagenet1k"}
 
 
 def test_digits_are_not_read_in_the_standard_setting(records):
-    hits = search(["67.8"], records).hits
+    hits = search(["67.8"], entries_of(records)).hits
     assert len(hits) > 3
     assert {hit["value"] for hit in hits} == {67.8}
 
 
 def test_cells_without_a_number_are_found_only_by_themselves(records):
-    assert all(hit["value"] is not None for hit in search(["grid"], records).hits)
-    hits = search(["L/16", "grid16", "finetune", "table11"], records).hits
+    assert all(hit["value"] is not None for hit in search(["grid"], entries_of(records)).hits)
+    hits = search(["L/16", "grid16", "finetune", "table11"], entries_of(records)).hits
     assert len(hits) == 1
     assert hits[0]["value"] is None
     text, code = cite_report([hits[0]["id"]])
@@ -218,7 +223,8 @@ def test_a_citation_does_not_pass_for_the_authors_release(records):
     ("query", "parts"),
     [
         ("L/16 resize 65 finetune", ["resize65: in no record; near it: resize64", RESIZE64]),
-        ("L/16 trunctation", ["near it: truncation"]),
+        ("L/16 trunctation", ["near it: truncation", "did you mean: clipa cite l/16 truncation\n"]),
+        ("slpoe resize 64", ["near it: slope"]),
         ("table 16", ["near it: table15"]),
         ("L16-resize64-truncation33", ["near it: L16-resize64-truncation32"]),
         (RESIZE64 + "x", ["near it: " + RESIZE64]),
