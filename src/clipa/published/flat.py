@@ -24,7 +24,7 @@ COLUMNS: dict[str, tuple[type, str]] = {
         "published: the paper prints it; derived: computed from what it prints; measured: by this artifact.",
     ),
     "species": (str, "published; drop, slope, ratio, minimal (derived); mean (over seeds), seed (measured)."),
-    "value": (float, "In `unit`; empty where there is no number, or words (then in `text`)."),
+    "value": (float, "In the row's unit; empty where there is no number, or where it is words (see text)."),
     "unit": (str, "percent, points, GPU hours, GFLOPs, M (millions of parameters), count, …"),
     "text": (str, "The value in words, with unit and uncertainty."),
     "standard_error": (

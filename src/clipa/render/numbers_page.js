@@ -95,7 +95,7 @@
     byId("count").replaceChildren(...countText(found, shown, waiting));
     byId("nothing").hidden = found.hits.length > 0;
     if (!found.hits.length) byId("nothing").replaceChildren(...suggestions(found, wanted));
-    for (const body of bodies) body.parentElement.classList.toggle("empty", !shown.some((row) => row.body === body));
+    for (const body of bodies) body.closest("section").classList.toggle("empty", !own(shown, body).length && !body.contains(pinned));
     arrange(shown, wanted.sort);
     for (const group of groups) group.refresh();
   }
@@ -147,6 +147,7 @@
     id: (row) => row.identity,
   };
 
+  const own = (shown, body) => shown.filter((row) => row.body === body);
   let placed = rows.length;
 
   /** Rows in the order of `key` (of the search without one). Values are compared inside a unit, never across units. */
@@ -154,14 +155,14 @@
     const down = key.endsWith("-") ? -1 : 1, name = key.replace("-", "");
     for (const heading of document.querySelectorAll("tr.unit")) heading.remove();
     for (const body of bodies) {
-      let own = shown.filter((row) => row.body === body);
-      if (keyOf[name]) own = sorted(own, keyOf[name], down, name === "value");
-      if (!own.every((row, position) => !position || own[position - 1].at < row.at)) {
-        body.append(...own.map((row) => row.element));
+      let here = own(shown, body);
+      if (keyOf[name]) here = sorted(here, keyOf[name], down, name === "value");
+      if (!here.every((row, position) => !position || here[position - 1].at < row.at)) {
+        body.append(...here.map((row) => row.element));
         // They now stand behind all others of their table.
-        for (const row of own) row.at = placed++;
+        for (const row of here) row.at = placed++;
       }
-      if (name === "value") headings(own, down);
+      if (name === "value") headings(here, down);
     }
     for (const head of document.querySelectorAll("th[data-sort]")) {
       const here = name && head.dataset.sort === name;
@@ -170,9 +171,9 @@
     }
   }
 
-  function sorted(own, value, down, byUnit) {
-    const units = [...new Set(own.map((row) => row.unit))], empty = (key) => key === "" || key === null;
-    const keyed = own.map((row) => ({ row, key: value(row), unit: byUnit ? units.indexOf(row.unit) : 0 }));
+  function sorted(here, value, down, byUnit) {
+    const units = [...new Set(here.map((row) => row.unit))], empty = (key) => key === "" || key === null;
+    const keyed = here.map((row) => ({ row, key: value(row), unit: byUnit ? units.indexOf(row.unit) : 0 }));
     keyed.sort((a, b) => {
       if (a.unit !== b.unit) return a.unit - b.unit;
       if (empty(a.key) || empty(b.key)) return empty(a.key) - empty(b.key) || a.row.position - b.row.position;
@@ -183,8 +184,8 @@
   }
 
   /** A line above the rows of each unit, where there are several. */
-  function headings(own, down) {
-    const firsts = own.filter((row, position) => !position || own[position - 1].unit !== row.unit);
+  function headings(here, down) {
+    const firsts = here.filter((row, position) => !position || here[position - 1].unit !== row.unit);
     if (firsts.length < 2) return;
     for (const row of firsts) {
       const line = document.createElement("tr"), cell = document.createElement("th");
