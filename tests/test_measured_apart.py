@@ -100,7 +100,7 @@ def test_the_page_of_numbers_keeps_them_apart(averaged):
     for row in found:
         assert says_what_it_is(row.text, by_id[row.attributes["id"]]), row.text
         assert "ImageNet" not in row.text
-        # What the script of the page copies is made from these cells.
+        # The citation says what these cells say.
         place, sample = (row.of_class("p")[0].all(name)[0].text for name in ("b", "span"))
         value, quantity, model = (row.of_class(name)[0].text.replace("‑", "-") for name in "vqo")
         copied = f"{value}: {quantity}, {model}, {sample} ({place}; record {row.attributes['id']} of "

@@ -18,6 +18,7 @@ from clipa.published.derived import derived_records
 from clipa.published.errata import ROUNDING, about, errata_of
 from clipa.published.flat import COLUMNS, flat_table
 from clipa.published.measured import means, recorded, scales_of
+from clipa.published.search import entries_of, search, species, species_asked_for, terms_of
 from clipa.records import published_records, recorded_scales
 from clipa.render import numbers_page
 from html_tree import Node, every, read
@@ -308,17 +309,13 @@ def test_text_of_records_cannot_become_markup(records):
     assert evil in row.of_class("s")[0].text
 
 
-def test_same_records_give_the_same_bytes(page, tmp_path, monkeypatch):
+def test_same_records_give_the_same_bytes(page, tmp_path):
+    """In another process, so with other hashes of strings."""
     out = str(tmp_path / "again.html")
     code = f"from pathlib import Path; from clipa.render.numbers_page import write; write(Path({out!r}))"
-    for seed in ("1", "2"):
-        subprocess.run(
-            [sys.executable, "-c", code],
-            check=True,
-            cwd=ROOT,
-            env={"PYTHONPATH": str(ROOT / "src"), "PYTHONHASHSEED": seed},
-        )
-        assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
+    environment = {"PYTHONPATH": str(ROOT / "src"), "PYTHONHASHSEED": "1"}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=environment)
+    assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
 
 
 def unpacked(page: Path) -> str:
@@ -364,6 +361,11 @@ COMMON = """
   };
   const visit = async (hash) => { location.hash = hash; await pause(100); };
 """
+PHRASINGS = [
+    line.split("\t")[0]
+    for line in (ROOT / "tests" / "cite_phrasings.tsv").read_text(encoding="utf-8").splitlines()
+    if line and not line.startswith("#")
+]
 SECONDS_LATER = "await pause(1200);"
 SYNTAX8 = "L/16 syntax 8 finetune"
 MEASURED = "micro-v1.L16-resize64-truncation32.finetune.imagenet1k.acc1"
@@ -394,6 +396,9 @@ def wide(page, browser):
       told.settled = [count(), byId("nothing").textContent];
       byId("nothing").querySelector("button").click();
       told.meant = [byId("q").value, shown().length];
+
+      // The rows of each phrasing.
+      told.rows = {json.dumps(PHRASINGS)}.map((query) => {{ ask(query); return shown(); }});
 
       // Sorting by value, of several units.
       ask("table 1");
@@ -489,6 +494,21 @@ def test_typing_never_shows_nothing(wide):
     count, nothing = wide["settled"]
     assert count.startswith("0 of") and "Did you mean l/16 truncation?" in nothing
     assert wide["meant"][0] == "l/16 truncation" and wide["meant"][1] > 0
+
+
+def test_a_phrasing_shows_the_rows_that_the_command_finds(wide, records):
+    if wide is None:
+        return
+    measured = [record for scale in recorded_scales() for record in recorded(scale)]
+    everything = [*records, *derived_records(records), *(one.record for one in means(measured)), *measured]
+    entries = entries_of(everything)
+    assert len(wide["rows"]) == len(PHRASINGS) >= 60
+    for query, shown in zip(PHRASINGS, wide["rows"], strict=True):
+        asked = species_asked_for(terms_of(query), recorded_scales())
+        found = search([query], [entry for entry in entries if species(entry.record) in asked])
+        # A query without a word that says anything finds nothing at the command line; the page then shows all.
+        if found.terms:
+            assert sorted(shown) == sorted(record["id"] for record in found.hits), query
 
 
 def test_sorting_compares_values_inside_a_unit(wide):

@@ -142,6 +142,16 @@ def errata_behind(
     return list({one.id: one for cell in (cells or [record]) for one in about(cell, errata)}.values())
 
 
+def notes_behind(record: Mapping[str, Any], published: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A record's note, and those of the `published` cells (by id) that it rests on, with the cells that have them."""
+    cells: dict[str, list[str]] = {}
+    for identity in record.get("rests_on") or ():
+        if note := published.get(identity, {}).get("note"):
+            cells.setdefault(note, []).append(identity)
+    own = [record["note"]] if record.get("note") else []
+    return own + [f"{', '.join(identities)}: {note}" for note, identities in cells.items()]
+
+
 def _concerns(erratum: Erratum, names: set[str]) -> bool:
     if erratum.kind in (COUNT, READING, ROUNDING):
         return False

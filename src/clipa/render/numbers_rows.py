@@ -13,7 +13,7 @@ from typing import Any
 from clipa.plan import filling
 from clipa.published import citation
 from clipa.published.derived import derived_records
-from clipa.published.errata import CLAIM, Erratum, errata_behind
+from clipa.published.errata import CLAIM, Erratum, errata_behind, notes_behind
 from clipa.published.flat import COLUMNS, flat_row
 from clipa.published.measured import Mean, means
 from clipa.published.search import benchmark_of, entries_of, species
@@ -120,7 +120,7 @@ def _published_row(
         (one.id, one.records[0]["scale"]) for one in averaged if _same_coordinates(record, one.records[0])
     ]
     row.same_as = [(other, citation.place(by_id[other])) for other in record["same_as"] if other in by_id]
-    row.notes = [record["note"]] if record["note"] else []
+    row.notes = notes_behind(record, by_id)
     row.errata = [(one.id, _label(one)) for one in errata_behind(record, by_id, found)]
     return row
 
@@ -128,9 +128,7 @@ def _published_row(
 def _derived_row(record: Record, by_id: Mapping[str, Record], found: Iterable[Erratum]) -> Row:
     """With the notes and the errata of the cells that it rests on."""
     row = _row(record)
-    cells = [by_id[identity] for identity in record["rests_on"]]
-    notes = [record["note"], *(f"{cell['id']}: {cell['note']}" for cell in cells if cell["note"])]
-    row.notes = [note for note in notes if note]
+    row.notes = notes_behind(record, by_id)
     row.errata = [(one.id, _label(one)) for one in errata_behind(record, by_id, found)]
     return row
 

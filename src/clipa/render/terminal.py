@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from clipa.cost import CONFIGURATIONS, CONVNETS, full_patches
 from clipa.published import citation
 from clipa.published.claims import CONTRADICTED, VERDICTS, WITHIN, Claim, Evaluation, Result
-from clipa.published.errata import CLAIM, errata_behind, errata_of
+from clipa.published.errata import CLAIM, errata_behind, errata_of, notes_behind
 from clipa.published.search import (
     MENTIONED,
     Entry,
@@ -249,9 +249,7 @@ def caveats(record: Record, records: Sequence[Record]) -> list[tuple[str, str]]:
     of a second), hence for a single hit only.
     """
     published = {one["id"]: one for one in records if one["source"] == "published"}
-    notes = [("caveat", record["note"])] if record.get("note") else []
-    cells = [published[identity] for identity in record.get("rests_on") or () if identity in published]
-    notes += [("caveat", f"{cell['id']}: {cell['note']}") for cell in cells if cell["note"]]
+    notes = [("caveat", note) for note in notes_behind(record, published)]
     if record["source"] == "measured":
         return notes
     known = errata_behind(record, published, errata_of(Evaluation(list(published.values()))))
