@@ -51,12 +51,12 @@ rule export_numbers:
         RECORDED,
     output:
         "tables/numbers.{format}",
-    wildcard_constraints:
-        format="csv|json|parquet",
     log:
         f"{LOGS}/pages/numbers-{{format}}.log",
     benchmark:
         f"{BENCHMARKS}/pages/numbers-{{format}}.tsv"
+    wildcard_constraints:
+        format="csv|json|parquet",
     conda:
         "../../envs/parquet.yaml"
     resources:
