@@ -83,7 +83,8 @@ tagger: $(TRAIN)/.installed
 COMPILE = $(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate
 locks: $(TOOLS)/.installed
 	$(COMPILE) envs/reader.in -o envs/reader.lock
-	$(COMPILE) envs/train.in -c envs/reader.lock -o envs/train.lock
+	$(COMPILE) envs/parquet.in -o envs/parquet.lock
+	$(COMPILE) envs/train.in -c envs/reader.lock -c envs/parquet.lock -o envs/train.lock
 	$(COMPILE) envs/data.in -o envs/data.lock
 	$(TOOLS)/bin/python envs/mirror.py
 

@@ -8,10 +8,11 @@ ABOUT = {
     "reader": "figures, tables, numbers; no torch",
     "train": "everything: training, evaluation, figures, tests",
     "data": "the paper scale's downloads",
+    "parquet": "figures, tables, numbers, and numbers as Parquet; no torch",
     "tagger": "tagging at the paper scale: the training environment and en_core_web_sm",
 }
 # What an environment is made of, where that is not its own lock.
-SOURCES = {"tagger": ("train.lock", "tagger.txt")}
+SOURCES = {"parquet": ("reader.lock", "parquet.lock"), "tagger": ("train.lock", "tagger.txt")}
 # img2dataset asks for this backport of a module that Python has had since 3.7; pip refuses to install it there.
 LEFT_OUT = {"dataclasses"}
 

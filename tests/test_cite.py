@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from clipa.published import citation
-from clipa.published.search import REWRITES, matches, record_terms, search, terms_of
+from clipa.published.search import REWRITES, entries_of, matches, record_terms, search, terms_of
 from clipa.records import published_records
 from clipa.render import terminal
 from clipa.render.terminal import LISTED, cite_report
@@ -27,6 +27,12 @@ def at_root(monkeypatch):
 @pytest.fixture(scope="module")
 def records():
     return published_records(ROOT / "results" / "published")
+
+
+@pytest.fixture(scope="module")
+def entries(records):
+    """The records, ready to be searched."""
+    return entries_of(records)
 
 
 @pytest.mark.parametrize(
@@ -85,8 +91,8 @@ def records():
         ),
     ],
 )
-def test_a_guessable_query_leads_to_its_number(records, query, identity, value):
-    hits = search(query.split(), records).hits
+def test_a_guessable_query_leads_to_its_number(entries, query, identity, value):
+    hits = search(query.split(), entries).hits
     assert [hit["id"] for hit in hits] == [identity]
     assert hits[0]["value"] == value
 
@@ -96,20 +102,21 @@ def test_every_record_is_found_by_its_id_and_every_valued_one_by_its_words(recor
     """The words of a record (its own terms, all of them) find it, whatever else they find."""
     of_table = [record for record in records if record["table"] == number]
     assert of_table
+    entries = entries_of(of_table)
     for record in of_table:
-        assert [hit["id"] for hit in search([record["id"]], of_table).hits] == [record["id"]]
+        assert [hit["id"] for hit in search([record["id"]], entries).hits] == [record["id"]]
         have = record_terms(record)
         assert all(matches(term, have, record["id"].lower()) for term in have)
         assert not any(re.search(r"\s", term) for term in have)
 
 
-def test_a_number_printed_in_several_tables_is_one_hit(records):
-    hits = search(["S/16", "resize", "112", "truncation", "32", "finetune"], records).hits
+def test_a_number_printed_in_several_tables_is_one_hit(entries):
+    hits = search(["S/16", "resize", "112", "truncation", "32", "finetune"], entries).hits
     assert [hit["id"] for hit in hits] == ["table11.S16-resize112-truncation32.finetune.imagenet1k.acc1"]
     text, _ = cite_report(["S/16", "resize", "112", "truncation", "32", "finetune"])
     for other in hits[0]["same_as"]:
         assert f"also printed: {other}" in text
-    in_13 = search(["table", "13", "S/16", "resize", "112", "finetune"], records).hits
+    in_13 = search(["table", "13", "S/16", "resize", "112", "finetune"], entries).hits
     assert [hit["id"] for hit in in_13] == ["table13.S16-resize112-truncation32.finetune.imagenet1k.acc1"]
 
 
@@ -127,29 +134,29 @@ def test_several_hits_are_listed_with_their_count():
     assert long.startswith(f"420 numbers have table15; the first {LISTED}")
 
 
-def test_what_words_leave_open_is_listed(records):
-    both = [hit["id"] for hit in search(["L/16", "random", "masking", "16", "fine-tuned"], records).hits]
+def test_what_words_leave_open_is_listed(entries):
+    both = [hit["id"] for hit in search(["L/16", "random", "masking", "16", "fine-tuned"], entries).hits]
     assert both[:2] == [
         "table11.L16-random16-truncation32.finetune.imagenet1k.acc1",
         "table12.L16-resize112-random16.finetune.imagenet1k.acc1",
     ]
-    models = {hit["model"] for hit in search(["compute", "G/14"], records).hits}
+    models = {hit["model"] for hit in search(["compute", "G/14"], entries).hits}
     assert models == {"OpenCLIP-G/14", "G/14"}
-    stages = [hit["stage"] for hit in search(["table11", "L/16", "resize", "64"], records).hits]
+    stages = [hit["stage"] for hit in search(["table11", "L/16", "resize", "64"], entries).hits]
     assert stages == ["pretrain", "finetune"]
-    benchmarks = {hit["benchmark"] for hit in search(["table15", "L/16", "syntax", "8"], records).hits}
+    benchmarks = {hit["benchmark"] for hit in search(["table15", "L/16", "syntax", "8"], entries).hits}
     assert benchmarks == {"imagenet1k"}
 
 
-def test_digits_are_not_read_in_the_standard_setting(records):
-    hits = search(["67.8"], records).hits
+def test_digits_are_not_read_in_the_standard_setting(entries):
+    hits = search(["67.8"], entries).hits
     assert len(hits) > 3
     assert {hit["value"] for hit in hits} == {67.8}
 
 
-def test_cells_without_a_number_are_found_only_by_themselves(records):
-    assert all(hit["value"] is not None for hit in search(["grid"], records).hits)
-    hits = search(["L/16", "grid16", "finetune", "table11"], records).hits
+def test_cells_without_a_number_are_found_only_by_themselves(entries):
+    assert all(hit["value"] is not None for hit in search(["grid"], entries).hits)
+    hits = search(["L/16", "grid16", "finetune", "table11"], entries).hits
     assert len(hits) == 1
     assert hits[0]["value"] is None
     text, code = cite_report([hits[0]["id"]])
@@ -218,7 +225,8 @@ def test_a_citation_does_not_pass_for_the_authors_release(records):
     ("query", "parts"),
     [
         ("L/16 resize 65 finetune", ["resize65: in no record; near it: resize64", RESIZE64]),
-        ("L/16 trunctation", ["near it: truncation"]),
+        ("L/16 trunctation", ["near it: truncation", "did you mean: clipa cite l/16 truncation\n"]),
+        ("slpoe resize 64", ["near it: slope"]),
         ("table 16", ["near it: table15"]),
         ("L16-resize64-truncation33", ["near it: L16-resize64-truncation32"]),
         (RESIZE64 + "x", ["near it: " + RESIZE64]),
@@ -258,7 +266,7 @@ def test_json_holds_the_record_and_how_to_cite_it(records):
     assert json.loads(nothing)["found"] == 0
 
 
-def entries(bibtex: str) -> dict[str, dict[str, str]]:
+def parsed(bibtex: str) -> dict[str, dict[str, str]]:
     """BibTeX entries as {key: {field: text}}; braces must balance."""
     found = {}
     for kind, key, body in re.findall(r"(?ms)^@(\w+)\{(\w+),\n(.*?)^\}", bibtex):
@@ -271,7 +279,7 @@ def entries(bibtex: str) -> dict[str, dict[str, str]]:
 
 def test_bibtex_names_paper_artifact_and_record():
     text, _ = cite_report(["coco", "image", "OpenCLIP", "B/16"], bibtex=True)
-    found = entries(text)
+    found = parsed(text)
     assert found["li2023inverse"]["kind"] == "inproceedings"
     assert found["li2023inverse"]["author"] == "Li, Xianhang and Wang, Zeyu and Xie, Cihang"
     assert found["clipa_artifact"]["note"].startswith("record table1.OpenCLIP-B16.")
@@ -281,7 +289,7 @@ def test_bibtex_names_paper_artifact_and_record():
 
 def test_artifact_is_cited_as_citation_cff_says():
     cff = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    artifact = entries(citation.bibtex())["clipa_artifact"]
+    artifact = parsed(citation.bibtex())["clipa_artifact"]
     assert artifact["version"] == cff["version"]
     assert artifact["year"] == str(cff["date-released"].year)
     assert artifact["title"].replace("{", "").replace("}", "") == cff["title"]
@@ -293,7 +301,7 @@ def test_artifact_is_cited_as_citation_cff_says():
 
 def test_readme_shows_the_same_entry():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert entries(readme)["li2023inverse"] == entries(citation.bibtex())["li2023inverse"]
+    assert parsed(readme)["li2023inverse"] == parsed(citation.bibtex())["li2023inverse"]
 
 
 def test_answers_load_nothing_heavy():

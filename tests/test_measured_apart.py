@@ -1,22 +1,28 @@
 """No measured number can be taken for one of the paper: in no page, table of LaTeX or output of the command line.
 
-A measured number is one of an accepted record or of a mean over seeds, as this artifact prints it: `15.6 ± 1.9`.
+A measured number is one of an accepted record or of a mean over seeds, as this artifact prints it: `15.6 ± 1.9`. In
+pages that people write it is any percentage or number of points that is not one of the paper's.
 """
 
+import base64
+import gzip
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from clipa.published import citation
+from clipa.published.derived import derived_records
 from clipa.published.measured import means, recorded
-from clipa.records import recorded_scales
+from clipa.records import published_records, recorded_scales
 from clipa.render import terminal
 from html_tree import Node, every, read
 
 ROOT = Path(__file__).resolve().parent.parent
 WRITTEN = re.compile(r"\d+\.\d(?:\$?\s*(?:±|\\pm)\s*)\d+\.\d")
-"""A measured number wherever it is printed. Derived ones have this form, too, but never stand on a page."""
+"""A measured number wherever it is printed. Derived ones have this form, too; they stand in a table of their own."""
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +100,7 @@ def test_the_page_of_numbers_keeps_them_apart(averaged):
     for row in found:
         assert says_what_it_is(row.text, by_id[row.attributes["id"]]), row.text
         assert "ImageNet" not in row.text
-        # What the script of the page copies is made from these cells.
+        # The citation says what these cells say.
         place, sample = (row.of_class("p")[0].all(name)[0].text for name in ("b", "span"))
         value, quantity, model = (row.of_class(name)[0].text.replace("‑", "-") for name in "vqo")
         copied = f"{value}: {quantity}, {model}, {sample} ({place}; record {row.attributes['id']} of "
@@ -106,6 +112,22 @@ def test_the_page_of_numbers_keeps_them_apart(averaged):
         own = "".join(child for child in node.children if isinstance(child, str))
         if WRITTEN.search(own) and node.name in ("td", "th", "b", "small", "span", "a"):
             assert node.name == "b", own  # verdicts on claims: what the tables give, with their rounding
+
+
+def test_what_the_page_carries_packed_keeps_them_apart():
+    html = (ROOT / "docs" / "numbers.html").read_text(encoding="utf-8")
+    text = re.search(r'id="packed">([^<]+)', html)[1]
+    carried = json.loads(gzip.decompress(base64.b64decode(text)))
+    known = {record["id"]: record for scale in recorded_scales() for record in recorded(scale)}
+    seeds = read(carried["seeds"]).all("tr")
+    assert {row.attributes["id"] for row in seeds} == set(known)
+    for row in seeds:
+        assert says_what_it_is(row.text, known[row.attributes["id"]]), row.text
+        assert "ImageNet" not in row.text
+    for row in read(carried["derived"]).all("tr"):
+        assert row.attributes["id"].startswith("derived.")
+        assert row.of_class("p")[0].text.startswith("derived from Table ")
+    assert not WRITTEN.search(carried["plotted"] + "".join(carried["printed"]))
 
 
 @pytest.mark.parametrize(
@@ -134,3 +156,80 @@ def test_the_command_line_names_the_scale_of_measured_verdicts():
     for line in terminal.claims_report("micro-v1", None, False).splitlines():
         assert not WRITTEN.search(line)
     assert "records measured at scale micro-v1" in terminal.claims_report("micro-v1", None, False)
+
+
+# ------------------------------------------------------------------------------------- pages that people write
+
+GENERATED = {
+    "claims.md",
+    "errata.md",
+}  # from claims and records; their numbers are checked where they are made
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
+    *(path for path in sorted((ROOT / "docs").glob("*.md")) if path.name not in GENERATED),
+]
+NUMBER = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)(?: ± [\d.]+| ?%| points\b)")
+ABOUT_ACCURACY = re.compile(r"accurac|\bdrops?\b|top-1|recall@1|\bpoints\b|± \d")
+SAYS_MEASURED = re.compile(r"\bmeasured|micro|\bmini\b|pictogram|stand-in|small scale")
+SAYS_PAPER = re.compile(r"the paper|Tables? \d|§\d|Figures? \d|published|clipa cite")
+OF_THE_PAPER = re.compile("ImageNet|COCO|Flickr30k|ObjectNet|VTAB")
+
+
+def blocks(text: str) -> Iterator[tuple[str, str]]:
+    """Paragraphs, lists, tables and code blocks, each with its headings and its section's first paragraph."""
+    headings: list[tuple[int, str]] = []
+    first = ""
+    for block in re.split(r"\n\s*\n(?=(?:[^`]*```[^`]*```)*[^`]*\Z)", text):
+        if (heading := re.match(r"(#+) (.*)\n?", block)) is not None:
+            level = len(heading[1])
+            headings = [one for one in headings if one[0] < level] + [(level, heading[2])]
+            # What a whole page is about is in its title; a section's beginning holds for the section.
+            first, block = "", block[heading.end() :]
+        if block.strip():
+            yield block, " ".join([*(name for _, name in headings), first])
+            first = first or (block if len(headings) > 1 else "")
+
+
+def doubtful(text: str, printed: set[str]) -> list[str]:
+    """Numbers of a page, with the words before, that do not say whose they are. `printed`: the paper's numbers."""
+    found = []
+    for block, around in blocks(text):
+        if not ABOUT_ACCURACY.search(block):
+            continue
+        measured = SAYS_MEASURED.search(f"{around} {block}")
+        for number in NUMBER.finditer(block):
+            own = SAYS_PAPER.search(block) and f"{float(number[1]):g}" in printed
+            names = OF_THE_PAPER.search(block) and not own and "pictogram" not in block
+            if not (measured or own) or (names and WRITTEN.match(block, number.start())):
+                found.append(f"…{block[max(0, number.start() - 60) : number.end()]}".replace("\n", " "))
+    return found
+
+
+@pytest.fixture(scope="module")
+def printed():
+    """The paper's numbers, and what is derived from them, to the digits that a sentence has."""
+    published = published_records()
+    numbers = {r["value"] for r in published if isinstance(r["value"], (int, float))}
+    numbers |= {abs(round(record["value"], 1)) for record in derived_records(published)}
+    return {f"{number:g}" for number in numbers}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_that_people_write_say_whose_their_numbers_are(page, printed):
+    assert not doubtful(page.read_text(encoding="utf-8"), printed)
+
+
+@pytest.mark.parametrize(
+    ("text", "how_many"),
+    [
+        ("# The law\n\nL/16 reaches an accuracy of 15.6 ± 1.9 % with 17 tokens.", 1),
+        ("# The law\n\nBy Table 11, the drop of L/16 is 12.4 points.", 1),
+        ("# The law\n\nMeasured at micro-v1, L/16 has an ImageNet accuracy of 15.6 ± 1.9 %.", 1),
+        ("# The law\n\n## Measured here\n\nText.\n\n## Accuracy\n\nL/16 drops by 28.4 points.", 1),
+        ("# The law\n\n```text\nAccuracy, %\n\n  full  33.0 ± 6.7  39.1 ± 3.6\n```", 2),
+        ("# The law\n\nBy Table 11, L/16 has an accuracy of 66.2 %, a drop of 3.0 points.", 0),
+        ("# The law\n\n## At micro-v1\n\nIt varies.\n\nL/16 has an accuracy of 15.6 ± 1.9 %.", 0),
+    ],
+)
+def test_a_number_that_does_not_say_whose_it_is_would_be_found(text, how_many, printed):
+    assert len(doubtful(text, printed)) == how_many

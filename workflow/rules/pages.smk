@@ -42,3 +42,26 @@ rule list_numbers:
         "Listing every number, published and measured apart"
     shell:
         "python -m clipa numbers --output {output} > {log} 2>&1"
+
+
+rule export_numbers:
+    input:
+        CLAIMS,
+        PUBLISHED,
+        RECORDED,
+    output:
+        "tables/numbers.{format}",
+    log:
+        f"{LOGS}/pages/numbers-{{format}}.log",
+    benchmark:
+        f"{BENCHMARKS}/pages/numbers-{{format}}.tsv"
+    wildcard_constraints:
+        format="csv|json|parquet",
+    conda:
+        "../../envs/parquet.yaml"
+    resources:
+        **DRAWING_RESOURCES,
+    message:
+        "Writing every number as one flat table ({wildcards.format})"
+    shell:
+        "python -m clipa numbers --output {output} > {log} 2>&1"

@@ -47,7 +47,10 @@ def _claims(chosen: argparse.Namespace) -> int:
 
 
 def _numbers(chosen: argparse.Namespace) -> int:
-    from clipa.render.numbers_page import write
+    if chosen.output.suffix == ".html":
+        from clipa.render.numbers_page import write
+    else:
+        from clipa.render.numbers_files import write
 
     print(write(chosen.output))
     return 0
@@ -185,11 +188,18 @@ def _number_verbs(verbs) -> None:
         verbs,
         "numbers",
         _numbers,
-        "write the page of all numbers: one HTML file that sorts and filters",
-        "--output docs/numbers.html",
+        "write all numbers, published, derived and measured: as a page that searches, or as a flat table",
+        "--output numbers.csv",
         asked=False,
     )
-    numbers.add_argument("--output", type=Path, required=True, metavar="FILE")
+    numbers.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="what is written goes by its ending: .html, the page; .csv, .json (with the meaning of each column), "
+        ".parquet (needs pyarrow: envs/parquet.lock)",
+    )
 
 
 def _drawing_verbs(verbs) -> None:

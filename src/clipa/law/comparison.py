@@ -61,7 +61,8 @@ def _compared(coordinates: str, recipe: str, own: dict[int, Record], study: dict
 
 def comparison_report(paths: Iterable[str | Path]) -> str:
     """`compare` on the records in these files, for a terminal. Raises RecordError."""
-    found = compare(load_records(paths))
+    records = load_records(paths)
+    found = compare(records)
     rows = []
     for before, one in zip([None, *found], found, strict=False):
         first = before is None or before.coordinates != one.coordinates
@@ -70,9 +71,18 @@ def comparison_report(paths: Iterable[str | Path]) -> str:
         rows.append([one.coordinates if first else "", one.recipe, one.accuracy.text, difference, seeds])
     lines = [
         "Recipes against the study: accuracy of the last stage, %, and the difference from the study's, points",
-        f"(± standard error, 95 % interval, over {over_what(one.accuracy.seeds for one in found)}; "
+        f"(measured at scale {_where(records)};",
+        f"± standard error, 95 % interval, over {over_what(one.accuracy.seeds for one in found)}; "
         "paired by seed and test item)",
         "",
         *columns(rows, ["run", "recipe", "accuracy", "difference", ""], "llrrl"),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _where(records: Iterable[Record], benchmark: str = "imagenet1k") -> str:
+    """`micro-v1 on pictograms/v1/plain, n = 4000, by stand-ins for the paper's models`."""
+    own = [r for r in records if (r["source"], r["benchmark"]) == ("measured", benchmark)]
+    sets = [f"{r['scale']} on {r['dataset']['name']}, n = {r['dataset']['n']}" for r in own]
+    stand_ins = any(r["scale"] != "paper" for r in own)
+    return "; ".join(dict.fromkeys(sets)) + (", by stand-ins for the paper's models" if stand_ins else "")

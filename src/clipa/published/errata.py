@@ -128,6 +128,30 @@ def about(record: Mapping[str, Any], errata: Iterable[Erratum]) -> list[Erratum]
     return [erratum for erratum in errata if _concerns(erratum, names)]
 
 
+def errata_behind(
+    record: Mapping[str, Any], published: Mapping[str, Mapping[str, Any]], errata: Iterable[Erratum]
+) -> list[Erratum]:
+    """The errata of a published number, or of the `published` cells (by id) that a derived one rests on.
+
+    A measured number has none: they are about the paper's.
+    """
+    errata = list(errata)
+    if record["source"] == "measured":
+        return []
+    cells = [published[identity] for identity in record.get("rests_on") or () if identity in published]
+    return list({one.id: one for cell in (cells or [record]) for one in about(cell, errata)}.values())
+
+
+def notes_behind(record: Mapping[str, Any], published: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A record's note, and those of the `published` cells (by id) that it rests on, with the cells that have them."""
+    cells: dict[str, list[str]] = {}
+    for identity in record.get("rests_on") or ():
+        if note := published.get(identity, {}).get("note"):
+            cells.setdefault(note, []).append(identity)
+    own = [record["note"]] if record.get("note") else []
+    return own + [f"{', '.join(identities)}: {note}" for note, identities in cells.items()]
+
+
 def _concerns(erratum: Erratum, names: set[str]) -> bool:
     if erratum.kind in (COUNT, READING, ROUNDING):
         return False

@@ -1,15 +1,18 @@
 """Finding a number of the paper by words or id.
 
-A query is rewritten by `REWRITES` (one list of patterns, also run as JavaScript by docs/numbers.html: only syntax
-that both languages read alike) and split into terms. A record matches when it has every term. Each term of a
+A query is rewritten by `REWRITES` and split into terms. A record matches when it has every term. Each term of a
 record belongs to a side of it (text, benchmark, case, …), so that a search knows which sides the query leaves open.
+
+docs/numbers.html runs the same search: `clipa.published.search_data` exports what is known here of words and records,
+and `render/numbers_search.js` repeats `terms_of`, `species_asked_for`, `search` and `nearest` over it. Patterns
+therefore keep to the syntax that both languages read alike (re.ASCII in Python).
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from clipa.schema import Record
@@ -122,12 +125,21 @@ SILENT = (
 
 # A run or an id is looked for in ids as it stands.
 LIKE_AN_ID = r"[a-z_@\d]\.[a-z]|-(?:none|resize|random|grid|block)\d*-|-laion|-datacomp"
+# White space in either language: each knows characters that the other does not.
+SPACE = r"[\s\x1c-\x1f\x85\xa0\ufeff]+"
+PLAIN_NUMBER = r"^\d+(\.\d+)?$"
+BEGINNING = r"^[a-z]{3,}$"
+SEED = r"\bseed\d"
+WITH_A_NUMBER = r"^([a-z]*)(\d{1,9})([a-z]*)$"
 _LIKE_AN_ID = re.compile(LIKE_AN_ID, re.ASCII)
 # The address of the page of numbers before an id, and the marks of a sentence around it.
 AROUND_AN_ID = r"^.*#|^[^a-z0-9]+|[^a-z0-9]+$"
 _AROUND_AN_ID = re.compile(AROUND_AN_ID, re.ASCII)
-_PLAIN_NUMBER = re.compile(r"\d+(\.\d+)?")
-_BEGINNING = re.compile(r"[a-z]{3,}")
+_PLAIN_NUMBER = re.compile(PLAIN_NUMBER, re.ASCII)
+_BEGINNING = re.compile(BEGINNING, re.ASCII)
+_SEED = re.compile(SEED, re.ASCII)
+_WITH_A_NUMBER = re.compile(WITH_A_NUMBER, re.ASCII)
+_SPACE = re.compile(SPACE)
 _COMPILED = tuple(
     (re.compile(pattern, re.ASCII), re.sub(r"\$(\d)", r"\\\1", new)) for pattern, new in REWRITES
 )
@@ -158,10 +170,10 @@ def terms_of(query: str) -> list[str]:
         text = " ".join(plain)
         for pattern, new in _COMPILED:
             text = pattern.sub(new, text)
-        terms.extend(word for word in text.split() if f" {word} " not in SILENT)
+        terms.extend(word for word in _words(text) if f" {word} " not in SILENT)
         plain.clear()
 
-    for word in query.lower().split():
+    for word in _words(query.lower()):
         if like_an_id(word):
             rewrite()
             terms.append(_AROUND_AN_ID.sub("", word))
@@ -169,6 +181,10 @@ def terms_of(query: str) -> list[str]:
             plain.append(word)
     rewrite()
     return list(dict.fromkeys(terms))
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in _SPACE.split(text) if word]
 
 
 def like_an_id(word: str) -> bool:
@@ -186,7 +202,7 @@ def matches(term: str, have: Mapping[str, set[str]], identity: str) -> bool:
         return True
     if like_an_id(term):
         return term in identity
-    return bool(_BEGINNING.fullmatch(term)) and any(known.startswith(term) for known in have)
+    return bool(_BEGINNING.search(term)) and any(known.startswith(term) for known in have)
 
 
 def record_terms(record: Record) -> dict[str, set[str]]:
@@ -325,35 +341,95 @@ def _add_case(add, record: Record) -> None:
     )
 
 
-def distance_from_standard(record: Record, named: set[str]) -> int:
-    """How far a record lies from the paper's standard setting on sides (and words) that the query does not name.
+def departures(record: Record) -> list[tuple[int, tuple[str, ...]]]:
+    """How a record departs from the paper's standard setting: steps, and what takes them back.
 
-    Standard: the authors' own models, 32 tokens of text by truncation, no special case, ImageNet-1k accuracy.
+    A query that names all of the latter (sides, or terms) does not mean the standard there; nothing takes back steps
+    with an empty tuple. Standard: the authors' own models, 32 tokens of text by truncation, no special case,
+    ImageNet-1k accuracy.
     """
     model = (record["model"] or "").lower()
     text = (record["text_reduction"], record["text_tokens"])
     case = record.get("case")
-    return sum(
-        (
-            2 * model.startswith(_FAMILIES),
-            "text" not in named and text not in ((None, None), ("truncation", 32)),
-            "benchmark" not in named and record["benchmark"] not in (None, "imagenet1k"),
-            "metric" not in named and record["metric"] not in _STANDARD_METRICS,
-            metric_parts(record["metric"])[1] in {"minimal", "slope"} - named,
-            "case" not in named and case is not None and _letters(case) != _letters(model),
-            not named.issuperset(record["recipe"].lower().split("-") if record.get("recipe") else ()),
-        )
-    )
+    change = metric_parts(record["metric"])[1]
+    recipe = tuple((record.get("recipe") or "").lower().split("-")) if record.get("recipe") else ()
+    found = [
+        (2, (), model.startswith(_FAMILIES)),
+        (1, ("text",), text not in ((None, None), ("truncation", 32))),
+        (1, ("benchmark",), record["benchmark"] not in (None, "imagenet1k")),
+        (1, ("metric",), record["metric"] not in _STANDARD_METRICS),
+        (1, (change or "",), change in ("minimal", "slope")),
+        (1, ("case",), case is not None and _letters(case) != _letters(model)),
+        (1, recipe, bool(recipe)),
+    ]
+    return [(steps, names) for steps, names, departs in found if departs]
 
 
 def _letters(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
+# --------------------------------------------------------------------------------------------------------- species
+
+MEASURED = "measured"
+DERIVED = "derived"
+CHANGES = ("drop", "slope", "ratio", "minimal")
+"""What is derived, by the word that asks for it."""
+
+
+def species(record: Record) -> str:
+    """`published`, a kind of derived numbers (`drop`, …), or of measured ones `mean` (over seeds) or `seed`."""
+    if record["source"] == MEASURED:
+        return "mean" if "seeds" in record else "seed"
+    return (metric_parts(record["metric"])[1] or "") if record["source"] == DERIVED else "published"
+
+
+def species_asked_for(terms: Sequence[str], scales: Sequence[str]) -> set[str]:
+    """The species that a query is about: published numbers; derived or measured ones only where its words say so.
+
+    `scales`: those with measured records, whose names ask for them.
+    """
+    if any(term == MEASURED or term.split(".")[0] in scales for term in terms):
+        return {"seed" if any(_SEED.search(term) for term in terms) else "mean"}
+    kinds = {kind for kind in CHANGES if kind in terms}
+    if not kinds and any(term == DERIVED or term.startswith(f"{DERIVED}.") for term in terms):
+        kinds = set(CHANGES)
+    return {"published"} | kinds
+
+
 # ---------------------------------------------------------------------------------------------------------- search
 
 
-MENTIONED = 3
+MENTIONED = 3  # numbers that are named beside a hit, or in its place
+NEAR, CUTOFF = 3, 0.7  # known words for an unknown one, and how alike they must be (difflib's ratio)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A record as a search sees it: what can be known before there is a query."""
+
+    record: Record
+    identity: str
+    terms: Mapping[str, set[str]]
+    departures: Sequence[tuple[int, tuple[str, ...]]]
+
+    def has(self, term: str) -> bool:
+        return matches(term, self.terms, self.identity)
+
+    def sides(self, terms: Iterable[str]) -> set[str]:
+        """The sides that these terms name."""
+        return set().union(*(self.terms.get(term, ()) for term in terms))
+
+    def distance(self, named: set[str]) -> int:
+        """How far the record lies from the standard setting, apart from what a query names."""
+        return sum(steps for steps, names in self.departures if not names or not named.issuperset(names))
+
+
+def entries_of(records: Iterable[Record]) -> list[Entry]:
+    """Records ready to be searched."""
+    return [
+        Entry(record, record["id"].lower(), record_terms(record), departures(record)) for record in records
+    ]
 
 
 @dataclass
@@ -365,34 +441,32 @@ class Found:
     further: list[Record]
 
 
-def search(words: Sequence[str], records: Sequence[Record]) -> Found:
+def search(words: Sequence[str], entries: Sequence[Entry]) -> Found:
     """The records that have all words; one alone where the words, read with the paper's standard setting, leave one.
 
-    Standard (:func:`distance_from_standard`): the authors' models, 32 text tokens, ImageNet-1k accuracy, no special
-    case. A number that several tables print is one hit: the first table's; its `same_as` names the others. Records
-    without a number are hits only where nothing else matches, or by their id.
+    Standard (:func:`departures`): the authors' models, 32 text tokens, ImageNet-1k accuracy, no special case. A number
+    that several tables print is one hit: the first table's; its `same_as` names the others. Records without a number
+    are hits only where nothing else matches, or by their id.
     """
     terms = terms_of(" ".join(words))
     if len(terms) == 1:
-        exact = [record for record in records if record["id"].lower() == terms[0]]
+        exact = [entry.record for entry in entries if entry.identity == terms[0]]
         if exact:
             return Found(terms, exact, [])
     lone = lone_number(terms)
     scored, by_value = [], False
-    for position, record in enumerate(records):
-        have = record_terms(record)
-        if lone and not (len(terms[0]) > 1 and "value" in have.get(terms[0], ())):
+    for position, entry in enumerate(entries):
+        if lone and not (len(terms[0]) > 1 and "value" in entry.terms.get(terms[0], ())):
             continue
-        if terms and all(matches(term, have, record["id"].lower()) for term in terms):
-            named = set().union(*(have.get(term, ()) for term in terms)) | {*terms}
-            by_value = by_value or lone or any(have.get(term) == {"value"} for term in terms)
-            scored.append((distance_from_standard(record, named), position))
-    if any(records[position]["value"] is not None for _, position in scored):
-        scored = [entry for entry in scored if records[entry[1]]["value"] is not None]
+        if terms and all(map(entry.has, terms)):
+            by_value = by_value or lone or any(entry.terms.get(term) == {"value"} for term in terms)
+            scored.append((entry.distance(entry.sides(terms) | {*terms}), position))
+    if any(entries[position].record["value"] is not None for _, position in scored):
+        scored = [scored_one for scored_one in scored if entries[scored_one[1]].record["value"] is not None]
     groups: list[tuple[int, Record]] = []
     taken: set[str] = set()
     for distance, position in sorted(scored):
-        record = records[position]
+        record = entries[position].record
         if taken.isdisjoint([record["id"], *(record.get("same_as") or ())]):
             groups.append((distance, record))
         taken.add(record["id"])
@@ -404,43 +478,56 @@ def search(words: Sequence[str], records: Sequence[Record]) -> Found:
 
 def lone_number(terms: Sequence[str]) -> bool:
     """Whether a query is digits and nothing else. They are then a value; a single digit names none."""
-    return len(terms) == 1 and _PLAIN_NUMBER.fullmatch(terms[0]) is not None
+    return len(terms) == 1 and _PLAIN_NUMBER.search(terms[0]) is not None
 
 
-def nearest(terms: Sequence[str], records: Sequence[Record]) -> tuple[dict[str, list[str]], list[str]]:
-    """For a search without hits: near words for every unknown term, and the ids that have most of the terms.
+@dataclass
+class Nearest:
+    """For a search without hits: `near` words of each unknown term, the `ids` of records that have most of the terms,
+    and the query that was perhaps `meant`: the nearest known word for each unknown one; "" if one has none."""
 
-    In looking for these ids the nearest word stands for an unknown one.
-    """
-    indexed = [(record_terms(record), record) for record in records if record["value"] is not None]
-    known = {word: word for word in sorted(set().union(*(have for have, _ in indexed)))}
-    slugs = {r[key].lower(): r[key] for _, r in indexed for key in ("run", "case", "id") if r.get(key)}
+    near: dict[str, list[str]]
+    ids: list[str]
+    meant: str
+
+
+def nearest(terms: Sequence[str], entries: Sequence[Entry]) -> Nearest:
+    """What to suggest for terms that find nothing. In looking for ids the nearest word stands for an unknown one."""
+    valued = [entry for entry in entries if entry.record["value"] is not None]
+    words = set().union(*(entry.terms for entry in valued), (*CHANGES, DERIVED, MEASURED))
+    known = {word: word for word in sorted(words)}
+    slugs = {
+        entry.record[name].lower(): entry.record[name]
+        for entry in valued
+        for name in ("run", "case", "id")
+        if entry.record.get(name)
+    }
     near: dict[str, list[str]] = {}
     for term in terms:
-        if not any(matches(term, have, record["id"].lower()) for have, record in indexed):
+        if not any(entry.has(term) for entry in valued):
             near[term] = _near(term, slugs if like_an_id(term) else known)
     meant = [near[term][0].lower() if near.get(term) else term for term in terms]
 
-    def distance(have: Mapping[str, set[str]], record: Record) -> tuple[int, int]:
-        held = [term for term in meant if matches(term, have, record["id"].lower())]
-        named = set().union(*(have.get(term, ()) for term in held))
-        return len(meant) - len(held), distance_from_standard(record, named)
+    def distance(entry: Entry) -> tuple[int, int]:
+        held = [term for term in meant if entry.has(term)]
+        return len(meant) - len(held), entry.distance(entry.sides(held))
 
-    ranked = sorted((*distance(have, record), i) for i, (have, record) in enumerate(indexed))
-    return near, [indexed[i][1]["id"] for missing, _, i in ranked[:MENTIONED] if missing < len(meant)]
+    ranked = sorted((*distance(entry), i) for i, entry in enumerate(valued))
+    ids = [valued[i].record["id"] for missing, _, i in ranked[:MENTIONED] if missing < len(meant)]
+    return Nearest(near, ids, " ".join(meant) if near and all(near.values()) else "")
 
 
 def _near(term: str, known: Mapping[str, str]) -> list[str]:
     """Up to three known words near `term`: of the same letters with the nearest number (resize64 for resize65), else
     of like spelling."""
-    parts = re.fullmatch(r"([a-z]*)(\d+)([a-z]*)", term)
+    parts = _WITH_A_NUMBER.search(term)
     if parts is not None and (parts[1] or parts[3]):
-        kin = re.compile(rf"{parts[1]}(\d+){parts[3]}")
+        kin = [(found, word) for word in known if (found := _WITH_A_NUMBER.search(word)) is not None]
         numbers = sorted(
-            (abs(int(found[1]) - int(parts[2])), word)
-            for word in known
-            if (found := kin.fullmatch(word)) is not None
+            (abs(int(found[2]) - int(parts[2])), word)
+            for found, word in kin
+            if (found[1], found[3]) == (parts[1], parts[3])
         )
         if numbers:
-            return [word for _, word in numbers[:3]]
-    return [known[word] for word in difflib.get_close_matches(term, known, n=3, cutoff=0.7)]
+            return [word for _, word in numbers[:NEAR]]
+    return [known[word] for word in difflib.get_close_matches(term, known, n=NEAR, cutoff=CUTOFF)]

@@ -1,43 +1,39 @@
-"""docs/numbers.html: every number on one static page that sorts, filters and can be linked to.
+"""docs/numbers.html: every number on one page that searches, sorts, filters and can be linked to.
 
-Published numbers, the measured ones in a table of their own, the claims with their verdicts, the errata. One file
-without anything from elsewhere: style and script are in it, and it reads as plain tables where scripts do not run.
+One file without anything from elsewhere: style and script are in it. Where scripts do not run it reads as plain tables
+of the paper's numbers and of the measured means, with the claims and the errata. All else (derived numbers, single
+seeds, points that the paper only plots, tables as printed, the search's data, the files to download) is packed: gzip in
+base64, a twelfth of its size, which the browser inflates itself (DecompressionStream), also from a local file.
 """
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy
 
 from clipa import __version__
 from clipa.estimate import calibrated
 from clipa.files import write_text_atomically
-from clipa.plan import filling
 from clipa.published import citation, errata
 from clipa.published.claims import Evaluation, Result
-from clipa.published.errata import CLAIM, COUNT, READING, ROUNDING, Erratum
+from clipa.published.errata import CLAIM, COUNT, READING, ROUNDING
+from clipa.published.flat import COLUMNS
 from clipa.published.measured import (
     NOT_ATTEMPTED,
-    Mean,
     Measured,
     ScaleRecords,
     a100_hours,
-    means,
     recorded,
     trainings_behind,
 )
-from clipa.published.search import AROUND_AN_ID, LIKE_AN_ID, REWRITES, SILENT, benchmark_of, record_terms
-from clipa.records import published_records, recorded_scales, run_name
+from clipa.records import published_records, recorded_scales
+from clipa.render import tables
+from clipa.render.numbers_rows import STAGES, Rows, pack, rows_of
 from clipa.schema import Record
 from clipa.stats import over_what
 
 HERE = Path(__file__).parent
-STAGES = {"pretrain": "pre-training", "finetune": "fine-tuning", "negclip": "NegCLIP", "none": "no stage"}
 KINDS = {
     CLAIM: "Sentences that the paper's own numbers contradict",
     COUNT: "Costs that differ under our count",
@@ -48,27 +44,6 @@ KINDS = {
     "compute": "Compute",
     "unknown": "What cannot be known",
 }
-
-
-@dataclass
-class Row:
-    """One number of the page. `terms`: what a search finds it by; `keys`: what the page's filters compare.
-
-    `counterparts`: (id, scale) of measured means in the same coordinates, whose numbers are never shown beside the
-    paper's; `same_as`: (id, place) of the same number in other tables.
-    """
-
-    id: str
-    value: str
-    unit: str
-    record: Record
-    terms: str
-    keys: str
-    anchors: list[str] = field(default_factory=list)
-    counterparts: list[tuple[str, str]] = field(default_factory=list)
-    same_as: list[tuple[str, str]] = field(default_factory=list)
-    note: str | None = None
-    errata: list[tuple[str, str]] = field(default_factory=list)
 
 
 def write(out: Path) -> Path:
@@ -145,20 +120,18 @@ def render(published: Sequence[Record], measured: Mapping[str, Sequence[Record]]
     evaluation = Evaluation(published)
     scales = {name: ScaleRecords(name, records, evaluation.numbers) for name, records in measured.items()}
     found = [erratum for erratum in errata.errata_of(evaluation) if erratum.kind != ROUNDING]
-    averaged = means(record for records in measured.values() for record in records)
-    known = [record for record in published if record["value"] is not None or record["table"] is not None]
-    places = {record["id"]: citation.place(record) for record in known}
-    rows = [_published_row(record, averaged, places, found) for record in known]
-    measured_rows = [_measured_row(one) for one in averaged]
+    rows = rows_of(published, measured, found)
+    claims = claim_entries(evaluation, scales)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    vocabulary = _coded([*rows, *measured_rows])
-    environment.filters |= {"thousands": "{:,}".format, "anchor": anchor}
+    environment.filters |= {"thousands": "{:,}".format}
+    environment.globals |= {"citation": citation}
+    in_tables = [row.record for row in rows.published if row.record["table"] is not None]
     return environment.get_template("numbers_page.html.j2").render(
         rows=rows,
-        measured_rows=measured_rows,
-        claims=claim_entries(evaluation, scales),
+        packed=_packed(rows, published, list(measured), environment, _rested_on(rows, claims, found)),
+        claims=claims,
         counts=[(verdict, count) for verdict, count in evaluation.counts.items() if count],
         not_claims=evaluation.content.not_claims,
         rate=calibrated(evaluation.numbers.records),
@@ -166,74 +139,44 @@ def render(published: Sequence[Record], measured: Mapping[str, Sequence[Record]]
             heading: [erratum for erratum in found if erratum.kind == kind] for kind, heading in KINDS.items()
         },
         listed_at_most=errata.ABOUT_ROWS,
-        left_out=len(published) - len(known),
-        in_tables=sum(record["table"] is not None for record in known),
-        in_figures=sum(record["table"] is None for record in known),
-        without_value=sum(record["value"] is None for record in known),
-        means=len(averaged),
-        over=over_what(len(one.records) for one in averaged),
-        measured=sum(map(len, measured.values())),
+        in_tables=len(in_tables),
+        without_value=sum(record["value"] is None for record in in_tables),
+        over=over_what(len(row.record["seeds"]) for row in rows.means),
         scales=list(measured),
-        choices=_choices([*rows, *measured_rows]),
-        script=_script(vocabulary),
-        citation=citation,
+        choices=_choices(rows),
+        columns=COLUMNS,
         version=__version__,
     )
 
 
-def _published_row(
-    record: Record, averaged: Sequence[Mean], places: Mapping[str, str], found: Iterable[Erratum]
-) -> Row:
-    row = _row(record, *citation.value_and_unit(record))
-    row.counterparts = [
-        (one.id, one.records[0]["scale"]) for one in averaged if _same_coordinates(record, one.records[0])
-    ]
-    row.same_as = [(other, places[other]) for other in record["same_as"] if other in places]
-    row.note = record["note"]
-    row.errata = [(anchor(one), _label(one)) for one in errata.about(record, found)]
-    return row
+def _packed(
+    rows: Rows, published: Sequence[Record], scales: Sequence[str], environment, rested: dict[str, list[int]]
+) -> dict[str, str]:
+    """What the page's script inflates, each as base64 text: what it shows, and what it offers for download."""
+    macros = environment.get_template("numbers_rows.html.j2").module
+    shown = {
+        "plotted": "".join(map(macros.published, rows.plotted)),
+        "derived": "".join(map(macros.derived, rows.derived)),
+        "seeds": "".join(map(macros.measured, rows.seeds)),
+        "printed": [tables.render_html(number, published) for number in tables.NUMBERS],
+        "restsOn": rested,
+    }
+    return {"shown": pack(shown | rows.search_data(scales)), "numbers": pack(rows.flat())}
 
 
-def anchor(erratum: Erratum) -> str:
-    """Where an erratum stands on the page."""
-    return f"erratum-{erratum.id}"
+def _rested_on(
+    rows: Rows, claims: Sequence[ClaimEntry], found: Sequence[errata.Erratum]
+) -> dict[str, list[int]]:
+    """The numbers that claims and errata rest on: positions among all rows, by anchor."""
+    position = {row.id: number for number, row in enumerate(rows.all)}
+    rested = {entry.anchor: entry.result.rests_on for entry in claims}
+    rested |= {one.id: one.rests_on for one in found if len(one.rests_on) <= errata.ABOUT_ROWS}
+    return {anchor: [position[name] for name in names] for anchor, names in rested.items() if names}
 
 
-def _label(erratum: Erratum) -> str:
-    if erratum.kind == CLAIM:
-        return f"erratum: {erratum.places[0]}"
-    return f"conflict: {erratum.title[:1].lower()}{erratum.title[1:]}"
-
-
-def _measured_row(one: Mean) -> Row:
-    row = _row(one.record, *citation.value_and_unit(one.record))
-    row.anchors = [single["id"] for single in one.records]
-    return row
-
-
-def _row(record: Record, value: str, unit: str) -> Row:
-    place = f"table{record['table']}" if record["table"] is not None else f"figure{record['figure']}"
-    keys = (
-        "" if record["source"] == "measured" else place,
-        record["model"] or "",
-        benchmark_of(record) or "",
-        record["stage"] or "none",
-        record["source"],
-    )
-    return Row(record["id"], value, unit, record, " ".join(sorted(record_terms(record))), "|".join(keys))
-
-
-def _same_coordinates(published: Record, measured: Record) -> bool:
-    """Whether a measured mean has a published number's coordinates: a run that fills its cell, and the stage."""
-    fitting = filling(published) or [published["run"]]
-    if published["run"] is None or run_name(measured) not in fitting:
-        return False
-    return all(published[name] == measured[name] for name in ("stage", "benchmark", "metric"))
-
-
-def _choices(rows: Sequence[Row]) -> list[tuple[str, str, list[tuple[str, str]]]]:
+def _choices(rows: Rows) -> list[tuple[str, str, list[tuple[str, str]]]]:
     """What the selects of the page offer: (name, label, [(key, text)]), in the order in which the records come."""
-    columns = list(zip(*(row.keys.split("|") for row in rows), strict=True))
+    columns = list(zip(*(row.keys for row in rows.all), strict=True))
     seen = [[key for key in dict.fromkeys(column) if key] for column in columns]
 
     def place(key: str) -> str:
@@ -247,27 +190,3 @@ def _choices(rows: Sequence[Row]) -> list[tuple[str, str, list[tuple[str, str]]]
         ("stage", "Stage", [(key, STAGES[key]) for key in seen[3]]),
         ("source", "Source", [(key, key) for key in seen[4]]),
     ]
-
-
-def _coded(rows: Sequence[Row]) -> list[str]:
-    """Every term once, the most frequent first; rows then hold the numbers (base 36) of theirs, a third of it."""
-    counts = Counter(term for row in rows for term in row.terms.split())
-    vocabulary = sorted(counts, key=lambda term: (-counts[term], term))
-    numbers = {term: numpy.base_repr(number, 36).lower() for number, term in enumerate(vocabulary)}
-    for row in rows:
-        row.terms = " ".join(numbers[term] for term in row.terms.split())
-    return vocabulary
-
-
-def _script(vocabulary: Sequence[str]) -> str:
-    """The vocabulary of `clipa cite` as JSON, harmless inside a script element."""
-    content = {
-        "terms": vocabulary,
-        "rewrites": REWRITES,
-        "silent": SILENT,
-        "likeAnId": LIKE_AN_ID,
-        "aroundAnId": AROUND_AN_ID,
-        "paper": citation.PAPER,
-        "artifact": citation.ARTIFACT,
-    }
-    return json.dumps(content, ensure_ascii=False).replace("<", "\\u003c")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,8 +11,18 @@ from typing import TYPE_CHECKING, Any
 from clipa.cost import CONFIGURATIONS, CONVNETS, full_patches
 from clipa.published import citation
 from clipa.published.claims import CONTRADICTED, VERDICTS, WITHIN, Claim, Evaluation, Result
-from clipa.published.errata import CLAIM, about, errata_of
-from clipa.published.search import MENTIONED, Found, lone_number, nearest, search, terms_of
+from clipa.published.errata import CLAIM, errata_behind, errata_of, notes_behind
+from clipa.published.search import (
+    MENTIONED,
+    Entry,
+    Found,
+    entries_of,
+    lone_number,
+    nearest,
+    search,
+    species_asked_for,
+    terms_of,
+)
 from clipa.records import load_records, published_records, recorded_scales
 from clipa.schema import Record
 from clipa.study import FULL_TEXT_TOKENS
@@ -23,13 +32,6 @@ if TYPE_CHECKING:
 
 WIDTH = 100  # columns
 LISTED = 20  # hits of a search
-DERIVED = (
-    "drop",
-    "slope",
-    "ratio",
-    "minimal",
-    "derived",
-)  # terms that ask for numbers derived from the paper's
 
 # ---------------------------------------------------------------------------------------------------------- claims
 
@@ -196,9 +198,10 @@ def cite_report(
     `measured` the records in these files.
     """
     records = _numbers_asked_for(words, measured)
-    found = search(words, records)
+    entries = entries_of(records)
+    found = search(words, entries)
     if not found.hits:
-        return _none(words, found.terms, records, as_json), 1
+        return _none(words, found.terms, entries, as_json), 1
     known = caveats(found.hits[0], records) if len(found.hits) == 1 else []
     if as_json:
         return _as_json(found, known), 0
@@ -215,28 +218,25 @@ def _numbers_asked_for(words: Sequence[str], files: Sequence[Path]) -> list[Reco
     terms = terms_of(" ".join(words))
     scales = recorded_scales()
     if files:
-        return _with_means(load_records(files), terms)
-    if any(term == "measured" or term.split(".")[0] in scales for term in terms):
+        return _with_means(load_records(files), species_asked_for(["measured", *terms], scales))
+    species = species_asked_for(terms, scales)
+    if "published" not in species:
         from clipa.published.measured import recorded
 
-        return _with_means([record for scale in scales for record in recorded(scale)], terms)
+        return _with_means([record for scale in scales for record in recorded(scale)], species)
     records = published_records()
-    if kinds := [term for term in terms if term in DERIVED]:
+    if len(species) > 1:
         from clipa.published.derived import KINDS, derived_records
 
-        records = records + derived_records(records, [kind for kind in kinds if kind in KINDS])
-    elif any(term.startswith("derived.") for term in terms):
-        from clipa.published.derived import derived_records
-
-        records = records + derived_records(records)
+        records = records + derived_records(records, [kind for kind in KINDS if kind in species])
     return records
 
 
-def _with_means(records: Sequence[Record], terms: Sequence[str]) -> list[Record]:
-    """Means over seeds; one seed's records only where a term names a seed, as their ids do."""
+def _with_means(records: Sequence[Record], species: set[str]) -> list[Record]:
+    """Published records, and measured ones as means over seeds, or as they are where single seeds are asked for."""
     from clipa.published.measured import means
 
-    if any(re.search(r"\bseed\d", term) for term in terms):
+    if "seed" in species:
         return list(records)
     published = [record for record in records if record["source"] == "published"]
     return published + [mean.record for mean in means(r for r in records if r["source"] == "measured")]
@@ -245,17 +245,15 @@ def _with_means(records: Sequence[Record], terms: Sequence[str]) -> list[Record]
 def caveats(record: Record, records: Sequence[Record]) -> list[tuple[str, str]]:
     """What to know before citing a record, as (kind, text): its note, and errata of the paper that it is part of.
 
-    Of a derived number also the notes of the cells that it rests on. Errata are computed from all published `records`
-    (a third of a second), hence for a single hit only.
+    Of a derived number those of the cells that it rests on. Errata are computed from all published `records` (a third
+    of a second), hence for a single hit only.
     """
-    notes = [("caveat", record["note"])] if record.get("note") else []
-    if record["source"] == "derived":
-        cells = [other for other in records if other["id"] in record["rests_on"]]
-        return notes + [("caveat", f"{cell['id']}: {cell['note']}") for cell in cells if cell["note"]]
+    published = {one["id"]: one for one in records if one["source"] == "published"}
+    notes = [("caveat", note) for note in notes_behind(record, published)]
     if record["source"] == "measured":
         return notes
-    known = about(record, errata_of(Evaluation([one for one in records if one["source"] == "published"])))
-    return notes + [("erratum" if erratum.kind == CLAIM else "conflict", erratum.text) for erratum in known]
+    known = errata_behind(record, published, errata_of(Evaluation(list(published.values()))))
+    return notes + [("erratum" if one.kind == CLAIM else "conflict", one.text) for one in known]
 
 
 def _one(record: Record, known: Sequence[tuple[str, str]]) -> str:
@@ -342,12 +340,11 @@ def _lines(records: Iterable[Record]) -> list[str]:
     ]
 
 
-def _none(words: Sequence[str], terms: list[str], records: Sequence[Record], as_json: bool) -> str:
-    near, ids = nearest(terms, records)
+def _none(words: Sequence[str], terms: list[str], entries: Sequence[Entry], as_json: bool) -> str:
+    close = nearest(terms, entries)
     if as_json:
-        return json.dumps(
-            {"terms": terms, "found": 0, "near": near, "nearest": ids}, indent=2, ensure_ascii=False
-        )
+        answer = {"terms": terms, "found": 0, "near": close.near, "nearest": close.ids}
+        return json.dumps(answer | {"meant": close.meant or None}, indent=2, ensure_ascii=False)
     if not terms:
         return (
             f"clipa cite: {' '.join(words)!r} names nothing; for example: clipa cite L/16 resize 64 finetune"
@@ -357,10 +354,14 @@ def _none(words: Sequence[str], terms: list[str], records: Sequence[Record], as_
             return f"clipa cite: no number of the paper is {terms[0]}"
         return f"clipa cite: {terms[0]} alone names no number; say of what: clipa cite warmup {terms[0]}"
     lines = [f"clipa cite: no number has all of: {' '.join(terms)}"]
-    for term, close in near.items():
-        lines.append(f"  {term}: in no record" + (f"; near it: {', '.join(close)}" if close else ""))
-    if ids:
-        lines += ["  nearest:", *(f"    {identity}" for identity in ids)]
+    for term, words_near in close.near.items():
+        lines.append(
+            f"  {term}: in no record" + (f"; near it: {', '.join(words_near)}" if words_near else "")
+        )
+    if close.meant:
+        lines.append(f"  did you mean: clipa cite {close.meant}")
+    if close.ids:
+        lines += ["  nearest:", *(f"    {identity}" for identity in close.ids)]
     return "\n".join(lines)
 
 

@@ -1,7 +1,8 @@
-"""Tables of the paper as LaTeX (booktabs), from stored records: published, or measured beside them.
+"""Tables of the paper as LaTeX (booktabs), from stored records: published, or measured beside them; and as HTML.
 
-One template a table says what sets it apart (`tableN.tex.j2`); `_table.tex.j2` is the float they share.
-`layout` arranges records into rows, columns and cells, `latex` writes texts and numbers, `measured` the measured ones.
+One template a table says what sets it apart (`tableN.tex.j2`); `_table.tex.j2` is the float they share, and
+`_table.html.j2` the same for docs/numbers.html. `layout` arranges records into rows, columns and cells, `latex` writes
+texts and numbers, `measured` the measured ones, `html` reads that LaTeX as HTML.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from clipa.files import write_text_atomically
 from clipa.records import load_records, read_records
+from clipa.render.tables.html import as_html
 from clipa.render.tables.latex import TableError, escape, shown
 from clipa.render.tables.layout import Look, Panel, Table, is_gain
 from clipa.render.tables.measured import Measured, measured_cells
@@ -22,7 +24,16 @@ from clipa.schema import Record
 if TYPE_CHECKING:
     import jinja2
 
-__all__ = ["NUMBERS", "SOURCES", "TableError", "make", "make_numbers", "render", "render_numbers"]
+__all__ = [
+    "NUMBERS",
+    "SOURCES",
+    "TableError",
+    "make",
+    "make_numbers",
+    "render",
+    "render_html",
+    "render_numbers",
+]
 
 NUMBERS = tuple(range(1, 16))
 # Which files of results/published each table is made from: changing another one changes nothing.
@@ -52,12 +63,29 @@ def render(number: int, published: Sequence[Record], measured: Sequence[Record] 
     """
     if number not in NUMBERS:
         raise TableError(f"table {number}: cannot be made; the paper has Tables 1 to {NUMBERS[-1]}")
+    own = _records_of(number, published)
+    beside = measured_cells(number, own, measured) if measured else None
+    return _rendered("_table.tex.j2", number, own, beside)
+
+
+def render_html(number: int, published: Sequence[Record]) -> str:
+    """Table `number` as a `details` element of HTML, each number a link to `#` and its record's id. TableError."""
+    return _rendered("_table.html.j2", number, _records_of(number, published), None)
+
+
+def _records_of(number: int, published: Sequence[Record]) -> list[Record]:
     own = [record for record in published if record["table"] == number]
     if not own:
         raise TableError(f"table {number}: no record of it was given; it is made from {SOURCES[number][0]}")
-    beside = measured_cells(number, own, measured) if measured else None
+    return own
+
+
+def _rendered(shared: str, number: int, own: list[Record], beside: Measured | None) -> str:
+    """The template of a table inside the `shared` one that says in which language."""
     template = _environment().get_template(f"table{number}.tex.j2")
-    return template.render(number=number, measured=beside, panels=partial(_panels, number, own, beside))
+    return template.render(
+        float=shared, number=number, measured=beside, panels=partial(_panels, number, own, beside)
+    )
 
 
 def render_numbers(records: Iterable[Record]) -> str:
@@ -97,7 +125,7 @@ def _environment() -> jinja2.Environment:
     """Jinja with delimiters that LaTeX does not use; an unknown name in a template is an error."""
     import jinja2
 
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         block_start_string="((*",
         block_end_string="*))",
@@ -109,5 +137,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
-        autoescape=False,  # LaTeX, not HTML: texts pass `escape`
+        autoescape=False,  # LaTeX: texts pass `escape`; HTML: they pass `html` then
     )
+    environment.filters["html"] = as_html
+    return environment

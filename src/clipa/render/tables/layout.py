@@ -45,10 +45,11 @@ class Span:
 
 @dataclass
 class Row:
-    """One row: headings (the first with marks) and cells, both LaTeX."""
+    """One row: headings (the first with marks) and cells, both LaTeX; `ids` of the records in each cell."""
 
     labels: list[str]
     cells: list[str]
+    ids: list[list[str]]
 
 
 @dataclass
@@ -144,7 +145,9 @@ class Table:
                 groups.append([])
             last = group
             labels = self._labels(first, notes)
-            groups[-1].append(Row(labels, [self._cell(row, column, notes) for column in columns]))
+            own = [sorted(self.cells.get((row, column), ()), key=is_gain) for column in columns]
+            ids = [[record["id"] for record in cell] for cell in own]
+            groups[-1].append(Row(labels, [self._cell(row, column, notes) for column in columns], ids))
         for span in spans:
             span.text = self._name(span.text) if span.text else ""
         return Panel(heads, spans, groups, notes.list(), name)
