@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from clipa.cost import CONFIGURATIONS, CONVNETS, full_patches
 from clipa.published import citation
 from clipa.published.claims import CONTRADICTED, VERDICTS, WITHIN, Claim, Evaluation, Result
-from clipa.published.errata import CLAIM, about, errata_of
+from clipa.published.errata import CLAIM, Erratum, about, errata_of
 from clipa.published.search import MENTIONED, Found, lone_number, nearest, search, terms_of
 from clipa.records import load_records, published_records, recorded_scales
 from clipa.schema import Record
@@ -203,7 +203,7 @@ def cite_report(
     if as_json:
         return _as_json(found, known), 0
     if len(found.hits) == 1:
-        text, entry = _one(found.hits[0], known) + _further(found), citation.bibtex(found.hits[0])
+        text, entry = number_report(found.hits[0], known) + _further(found), citation.bibtex(found.hits[0])
         entry = "" if found.hits[0]["value"] is None else entry
     else:
         text, entry = _several(found), citation.bibtex()
@@ -242,11 +242,13 @@ def _with_means(records: Sequence[Record], terms: Sequence[str]) -> list[Record]
     return published + [mean.record for mean in means(r for r in records if r["source"] == "measured")]
 
 
-def caveats(record: Record, records: Sequence[Record]) -> list[tuple[str, str]]:
+def caveats(
+    record: Record, records: Sequence[Record], errata: Sequence[Erratum] | None = None
+) -> list[tuple[str, str]]:
     """What to know before citing a record, as (kind, text): its note, and errata of the paper that it is part of.
 
-    Of a derived number also the notes of the cells that it rests on. Errata are computed from all published `records`
-    (a third of a second), hence for a single hit only.
+    Of a derived number also the notes of the cells that it rests on. Unless `errata` are given, they are computed from
+    all published `records` (a third of a second), hence for a single hit only.
     """
     notes = [("caveat", record["note"])] if record.get("note") else []
     if record["source"] == "derived":
@@ -254,12 +256,14 @@ def caveats(record: Record, records: Sequence[Record]) -> list[tuple[str, str]]:
         return notes + [("caveat", f"{cell['id']}: {cell['note']}") for cell in cells if cell["note"]]
     if record["source"] == "measured":
         return notes
-    known = about(record, errata_of(Evaluation([one for one in records if one["source"] == "published"])))
+    if errata is None:
+        errata = errata_of(Evaluation([one for one in records if one["source"] == "published"]))
+    known = about(record, errata)
     return notes + [("erratum" if erratum.kind == CLAIM else "conflict", erratum.text) for erratum in known]
 
 
-def _one(record: Record, known: Sequence[tuple[str, str]]) -> str:
-    """A number with everything about it, a line each."""
+def number_report(record: Record, known: Sequence[tuple[str, str]]) -> str:
+    """A number with everything about it, a line each: what `clipa cite ID` prints. `known`: its :func:`caveats`."""
     lines = [("id", record["id"]), *_whose(record)]
     if record.get("row"):
         lines += [("row", record["row"]), ("column", record["column"])]
