@@ -264,7 +264,15 @@ def caveats(
 
 def number_report(record: Record, known: Sequence[tuple[str, str]]) -> str:
     """A number with everything about it, a line each: what `clipa cite ID` prints. `known`: its :func:`caveats`."""
-    lines = [("id", record["id"]), *_whose(record)]
+    (_, head), *lines = number_lines(record, known)
+    return "\n".join([head, *(_wrapped(name, text) for name, text in lines)])
+
+
+def number_lines(record: Record, known: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The lines of :func:`number_report`, each (name, text) before it is wrapped; the first, without a name, has the
+    value and what it is of."""
+    lines = [("", f"{citation.value_text(record)}   {citation.quantity(record)}")]
+    lines += [("id", record["id"]), *_whose(record)]
     if record.get("row"):
         lines += [("row", record["row"]), ("column", record["column"])]
     if citation.printed_differently(record):
@@ -275,9 +283,7 @@ def number_report(record: Record, known: Sequence[tuple[str, str]]) -> str:
     lines += [("also printed", other) for other in record.get("same_as") or ()]
     lines += known
     lines.append(("cite as", citation.citation(record)))
-    head = f"{citation.value_text(record)}   {citation.quantity(record)}"
-    body = "\n".join(_wrapped(name, text) for name, text in lines if text)
-    return f"{head}\n{body}"
+    return [(name, text) for name, text in lines if text]
 
 
 def _whose(record: Record) -> list[tuple[str, str]]:

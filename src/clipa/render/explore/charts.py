@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +32,7 @@ SHAPES = {
     "v": "triangle-down",
     "P": "cross",
 }
-"""Vega's names of matplotlib's markers; any other becomes a stroke."""
+"""Vega's names of matplotlib's markers; any other becomes a wedge."""
 ENDS = {"image": (228, 14.8), "text": (36, 3.55)}
 """Ends of the axis of lengths: long sequences left, because reading on means cutting more."""
 TICKS = {
@@ -45,7 +44,7 @@ DASHED = [7, 3, 1, 3]
 
 @dataclass(frozen=True)
 class View:
-    """One question that the page answers. `y`: ``drop`` or ``accuracy``; `x`: the field that has the place of a mark."""
+    """One question that the page answers. `y`: ``drop`` or ``accuracy``; `x`: the field that has a mark's place."""
 
     name: str
     title: str
@@ -143,7 +142,8 @@ def _said(point: Point) -> dict[str, Any]:
         where += f", {citation.quantity(point.record)}"
     found = {"trained": point.trained, "setting": point.setting, "where": where}
     found |= {"n": point.record["dataset"]["n"], "seeds": point.seeds} if point.measured else {"runs": "one"}
-    found |= {"id": point.id, "drop_ids": list(point.drop_ids), "drop_id": point.drop_ids[-1]}
+    found |= {"id": point.id, "drop_ids": list(point.drop_ids)}
+    found |= {"drop_from": point.drop_ids[0], "drop_id": point.drop_ids[-1]}
     for name in ("drop", "accuracy"):
         text, interval = getattr(point, f"{name}_text"), getattr(point, f"{name}_interval")
         found[f"{name}_text"] = text
@@ -221,7 +221,7 @@ def _look() -> dict[str, Any]:
 
 
 def _x(source: Source, view: View) -> altair.X:
-    """The horizontal axis, logarithmic. All but lengths have the same limits for every choice, so that choices compare."""
+    """The horizontal axis, logarithmic. All but lengths have the same limits for every choice: choices compare."""
     import altair
 
     if view.name == "length":
@@ -243,7 +243,8 @@ def _x(source: Source, view: View) -> altair.X:
     if view.name == "size":
         after = " stand-in" if source.measured else ""
         names = {point.parameters: point.record["model"] + after for point in source.points}
-        labels = {size: [name, f"{size / 1e6:.2g} M"] for size, name in names.items()}
+        digits = 2 if source.measured else 3  # as in names of stand-ins, and in Table 4
+        labels = {size: [name, f"{size / 1e6:.{digits}g} M"] for size, name in names.items()}
     else:
         ticks = [tick for tick in style.round_numbers(low, high) if low <= tick <= high]
         text = style.billions if view.name == "tokens" else scientific
@@ -277,37 +278,41 @@ def _top(source: Source) -> float:
 # ---------------------------------------------------------------------------------------------------------- marks
 
 
-def _looks(source: Source, view: View) -> tuple[altair.Color, altair.Fill, altair.Shape]:
+def _looks(source: Source, view: View) -> tuple[altair.Color, altair.Shape]:
     """Lines of models have the figures' colours and markers; lines of lengths are darker the shorter they are."""
     import altair
 
     if view.name == "size":
-        longest = max(_lengths_of(source), key=len)
-        looks = [style.length_looks(longest)[length] for length in longest]
-        field, order = "length:O", "descending"
-        colours: dict[str, Any] = {"range": [_hex(colour) for colour, _ in looks]}
-        shapes: dict[str, Any] = {"range": [_shape(marker) for _, marker in looks]}
+        lengths = _lengths_of(source)
+        looks = style.length_looks(range(max(map(len, lengths.values()))))
+        ranks = {length: rank for own in lengths.values() for rank, length in enumerate(own)}
+        field, title, chosen = "length:N", "Tokens", altair.ExprRef(f"{json.dumps(lengths)}[reduction]")
+        names: list[Any] = list(ranks)
+        colours, shapes = zip(*(looks[rank] for rank in ranks.values()), strict=True)
+        colours = [_hex(colour) for colour in colours]
     else:
-        field, order = "model:N", source.models
-        colours = {"domain": source.models, "range": [style.colour(name) for name in source.models]}
-        shapes = {"domain": source.models, "range": [_shape(style.marker(name)) for name in source.models]}
-    title = "Tokens" if view.name == "size" else None
+        field, title, chosen, names = "model:N", "Model", source.models, source.models
+        colours, shapes = [style.colour(name) for name in names], [style.marker(name) for name in names]
+    look = {"sort": names, "title": title, "legend": altair.Legend(values=chosen)}
     return (
-        altair.Color(field, scale=altair.Scale(**colours), sort=order, title=title),
-        altair.Fill(field, scale=altair.Scale(**colours), sort=order, legend=None),
-        altair.Shape(field, scale=altair.Scale(**shapes), sort=order, title=title),
+        altair.Color(field, scale=altair.Scale(domain=names, range=colours), **look),
+        altair.Shape(
+            field,
+            scale=altair.Scale(domain=names, range=[SHAPES.get(marker, "wedge") for marker in shapes]),
+            **look,
+        ),
     )
 
 
-def _shape(marker: str) -> str:
-    return SHAPES.get(marker, "stroke")
-
-
-def _lengths_of(source: Source) -> Iterable[list[int]]:
+def _lengths_of(source: Source) -> dict[str, list[int]]:
     """The shortened lengths of each reduction, from long to short."""
-    for reduction in source.reductions:
-        own = {point.length for point in source.points if point.reduction == reduction and not point.full}
-        yield sorted(own, reverse=True)
+    return {
+        reduction: sorted(
+            {point.length for point in source.points if point.reduction == reduction and not point.full},
+            reverse=True,
+        )
+        for reduction in source.reductions
+    }
 
 
 def _hex(colour: Any) -> str:
@@ -319,21 +324,27 @@ def _marks(ours: altair.Chart, source: Source, view: View) -> list[altair.Chart]
     import altair
 
     x, y = _x(source, view), _y(source, view)
-    colour, fill, shape = _looks(source, view)
-    found = [ours.mark_line(strokeWidth=1.6).encode(x=x, y=y, color=colour)]
+    colour, shape = _looks(source, view)
+    found = [ours.mark_line(strokeWidth=1.6, aria=False).encode(x=x, y=y, color=colour)]
     if source.measured:
-        bars = ours.transform_filter(f"isValid(datum.{view.y}_high)").mark_rule(strokeWidth=1.4)
+        bars = ours.transform_filter(f"isValid(datum.{view.y}_high)").mark_rule(strokeWidth=1.4, aria=False)
         found.append(bars.encode(x=x, y=altair.Y(f"{view.y}_low:Q"), y2=f"{view.y}_high:Q", color=colour))
-    points = ours.mark_point(size=85, strokeWidth=2, opacity=1, cursor="pointer").encode(
-        x=x,
-        y=y,
-        color=colour,
-        shape=shape,
-        fill=altair.when("datum.hollow").then(altair.value("#ffffff")).otherwise(fill),
-        tooltip=_tooltip(source, view),
-        description=f"{view.y}_said:N",
+    ways = {"!datum.hollow": {"filled": True}} | (
+        {"datum.hollow": {"filled": False, "fill": "#ffffff", "strokeWidth": 2}} if source.measured else {}
     )
-    return [*found, points]
+    for which, look in ways.items():
+        marks = ours.transform_filter(which).mark_point(size=85, opacity=1, cursor="pointer", **look)
+        found.append(
+            marks.encode(
+                x=x,
+                y=y,
+                color=colour,
+                shape=shape,
+                tooltip=_tooltip(source, view),
+                description=f"{view.y}_said:N",
+            )
+        )
+    return found
 
 
 def _tooltip(source: Source, view: View) -> list[altair.Tooltip]:
@@ -351,6 +362,7 @@ def _tooltip(source: Source, view: View) -> list[altair.Tooltip]:
         ("where", "where"),
         *([] if source.measured else [("runs", "runs")]),
         ("drop_id" if view.y == "drop" else "id", "id"),
+        *([("drop_from", "drop from")] if source.measured and view.y == "drop" else []),
     ]
     return [altair.Tooltip(f"{name}:N", title=title) for name, title in fields]
 
@@ -401,5 +413,5 @@ def _ceilings(source: Source, view: View) -> list[altair.Chart]:
     if view.name == "size":
         mark = full.mark_tick(orient="horizontal", thickness=2, size=34, color=style.FAINT, aria=False)
         return [mark.encode(x=_x(source, view), y=y)]
-    colour, *_ = _looks(source, view)
+    colour, _ = _looks(source, view)
     return [full.mark_rule(strokeDash=DASHED, strokeWidth=1.2, aria=False).encode(y=y, color=colour)]

@@ -22,16 +22,21 @@
     for (const panel of panels) {
       panel.parentElement.querySelector(".nothing").hidden = points[panel.dataset.source].some(shown);
     }
-    const counts = Object.keys(points).map((source) => `${points[source].filter(shown).length} ${source}`);
-    byId("count").textContent = `Runs: ${counts.join(", ")}`;
+    const counts = Object.keys(points).map((source) => {
+      const where = source === "published" ? "published" : `measured at ${source}`;
+      return `${points[source].filter(shown).length} runs ${where}`;
+    });
+    byId("count").textContent = counts.join(", ");
     remember(now);
     return Promise.all(views.map((view) => view.signal("reduction", now.reduction).signal("models", now.models).runAsync()));
   }
 
   function remember(now) {
-    const kept = new URLSearchParams();
-    if (now.reduction !== first) kept.set("reduction", now.reduction);
-    if (now.models.length < boxes.length) kept.set("models", now.models.join(" "));
+    const kept = new URLSearchParams(location.search);
+    kept.set("reduction", now.reduction);
+    kept.set("models", now.models.join(" "));
+    if (now.reduction === first) kept.delete("reduction");
+    if (now.models.length === boxes.length) kept.delete("models");
     const query = kept.toString();
     try {
       history.replaceState(null, "", (query ? "?" + query : location.pathname) + location.hash);
@@ -50,16 +55,30 @@
 
   // ------------------------------------------------------------------------------------------- citations
 
-  let opener = null;
+  let opener = null, cited = [];
+
+  // What `clipa cite ID` prints: the first line has no name, and one without a name goes on with the line before.
+  function report(id) {
+    const article = document.createElement("article");
+    const lines = document.createElement("dl");
+    const add = (name, text) => {
+      const element = document.createElement(name);
+      element.textContent = text;
+      return element;
+    };
+    const [[, head], ...rest] = reports[id];
+    for (const [name, text] of rest) lines.append(add("dt", name), add("dd", text));
+    article.append(add("h3", head), lines);
+    return article;
+  }
+
+  const asText = (ids) => ids.map((id) => reports[id].map(([name, text]) => (name ? `${name}: ${text}` : text)).join("\n"));
 
   function cite(point, quantity) {
-    const ids = quantity === "drop" ? point.drop_ids : [point.id];
+    const ids = cited = quantity === "drop" ? point.drop_ids : [point.id];
     byId("citation-title").textContent = point[quantity + "_said"] + (ids.length > 1 ? ". Not cited by itself; its two numbers:" : "");
-    byId("report").replaceChildren(...ids.map((id) => {
-      const text = document.createElement("pre");
-      text.textContent = reports[id];
-      return text;
-    }));
+    byId("report").replaceChildren(...ids.map(report));
+    document.getElementById("vg-tooltip-element")?.classList.remove("visible");
     byId("citation").hidden = false;
     byId("report").scrollTop = 0;
   }
@@ -96,13 +115,15 @@
     if (event.key === "Escape" && !byId("citation").hidden) close();
   });
   byId("copy").addEventListener("click", async () => {
-    const said = [...byId("report").children].map((text) => text.textContent);
+    const said = asText(cited);
     if (said.length > 1) said.unshift(byId("citation-title").textContent);
     await copy(said.join("\n\n"));
     say("Copied");
   });
 
   for (const { element, point } of tableRows) {
+    const link = element.querySelector("a"); // an id may break after its dots
+    link.replaceChildren(...link.textContent.split(/(?<=[.])/).flatMap((part) => [part, document.createElement("wbr")]));
     for (const quantity of point.full ? ["accuracy"] : ["drop", "accuracy"]) {
       const button = document.createElement("button");
       button.type = "button";
@@ -124,7 +145,9 @@
     const specification = structuredClone(charts[source][name]);
     specification.datasets = { ...specification.datasets, points: points[source] };
     const { view } = await vegaEmbed(panel, specification, {
-      mode: "vega-lite", renderer: "svg", ast: true, actions: false, tooltip: { theme: "custom" },
+      mode: "vega-lite", renderer: "svg", actions: false, tooltip: { theme: "custom" },
+      ast: true, // the page forbids itself code from strings
+      logLevel: 1, // errors alone: a choice without bars warns of an axis of nothing
     });
     view.addEventListener("click", (event, item) => {
       const number = item?.datum?.number;

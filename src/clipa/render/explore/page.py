@@ -17,7 +17,7 @@ from clipa.published.measured import recorded
 from clipa.records import published_records, recorded_scales
 from clipa.render.explore.charts import VIEWS, chart, rows
 from clipa.render.explore.points import PUBLISHED, SEQUENCES, Source, source_of
-from clipa.render.terminal import caveats, number_report
+from clipa.render.terminal import caveats, number_lines
 from clipa.schema import Record
 
 HERE = Path(__file__).parent
@@ -61,7 +61,7 @@ def render(published: Sequence[Record], measured: Mapping[str, Sequence[Record]]
         reductions=_reductions(sources),
         models=list(dict.fromkeys(model for source in sources for model in source.models)),
         about={source.name: about(source) for source in sources},
-        content=(json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")),
+        content=json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
         bundle=_inside_script(vl_convert.javascript_bundle()),
         citation=citation,
         first=FIRST,
@@ -70,20 +70,20 @@ def render(published: Sequence[Record], measured: Mapping[str, Sequence[Record]]
 
 
 def _inside_script(text: str) -> str:
-    """JSON or JavaScript with nothing in it that ends a script element, or comments its end out."""
+    """JavaScript, in whose strings nothing ends a script element or comments its end out."""
     return re.sub(r"<(?=/script|!--)", r"\\x3c", text, flags=re.IGNORECASE)
 
 
-def reports(sources: Sequence[Source], published: Sequence[Record]) -> dict[str, str]:
-    """What `clipa cite ID` prints for each number of the page, by its id."""
+def reports(sources: Sequence[Source], published: Sequence[Record]) -> dict[str, list[tuple[str, str]]]:
+    """What `clipa cite ID` prints for each number of the page, by its id, as lines that the page wraps."""
     errata = errata_of(Evaluation(published))
-    found = {}
+    found: dict[str, list[tuple[str, str]]] = {}
     for source in sources:
         for point in source.points:
             for identity in (point.id, *point.drop_ids):
                 if identity not in found:
                     record = source.cited[identity]
-                    found[identity] = number_report(record, caveats(record, published, errata))
+                    found[identity] = number_lines(record, caveats(record, published, errata))
     return found
 
 

@@ -1,4 +1,4 @@
-"""The points of docs/law.html: accuracies and drops of the study's runs, of the paper or of one scale, with their names.
+"""The points of docs/law.html: accuracies and drops of the study's runs, of the paper or of one scale, and their names.
 
 Which records are points, their means and intervals over seeds, their tokens and compute are those of Figures 4, 7, 8
 and 10: their code is called. A point of fewer than three seeds has no interval.
