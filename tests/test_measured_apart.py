@@ -3,6 +3,7 @@
 A measured number is one of an accepted record or of a mean over seeds, as this artifact prints it: `15.6 ± 1.9`.
 """
 
+import json
 import re
 from pathlib import Path
 
@@ -106,6 +107,38 @@ def test_the_page_of_numbers_keeps_them_apart(averaged):
         own = "".join(child for child in node.children if isinstance(child, str))
         if WRITTEN.search(own) and node.name in ("td", "th", "b", "small", "span", "a"):
             assert node.name == "b", own  # verdicts on claims: what the tables give, with their rounding
+
+
+def test_the_page_to_explore_keeps_them_apart(averaged):
+    page = read((ROOT / "docs" / "law.html").read_text(encoding="utf-8"))
+    by_id = {one.id: one.record for one in averaged}
+    for table in page.all("table"):
+        scale = table.attributes["data-source"]
+        for row in table.all("tbody")[0].all("tr"):
+            identity = row.all("a")[0].text
+            assert (identity in by_id) == (scale != "published")
+            if identity in by_id:
+                assert says_what_it_is(row.text, by_id[identity]), row.text
+                assert f"at scale {scale}" in row.text
+                assert not re.search("ImageNet|Table", row.text), row.text
+            else:
+                assert not re.search("stand-in|pictograms|measured|seed", row.text), row.text
+    (script,) = [node for node in page.all("script") if node.attributes.get("id") == "content"]
+    content = json.loads(script.text)
+    for scale, points in content["points"].items():
+        for point in points:
+            for said in (point["accuracy_said"], point["drop_said"]):
+                assert (point["id"] in by_id) == (scale != "published")
+                assert point["id"] not in by_id or says_what_it_is(said, by_id[point["id"]]), said
+            for cited in point["drop_ids"]:
+                assert cited in by_id if point["id"] in by_id else cited not in by_id
+    for panel in page.of_class("panel"):
+        caption = panel.all("figcaption")[0].text
+        measured = "measured" in panel.attributes["class"].split()
+        assert (
+            "Measured here at scale" in caption and "stand-ins" in caption and "n = " in caption
+        ) == measured
+        assert ("ImageNet-1k" in caption) != measured
 
 
 @pytest.mark.parametrize(
