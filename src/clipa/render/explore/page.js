@@ -127,7 +127,7 @@
     for (const quantity of point.full ? ["accuracy"] : ["drop", "accuracy"]) {
       const button = document.createElement("button");
       button.type = "button";
-      button.textContent = quantity;
+      button.textContent = `Cite ${quantity}`;
       button.setAttribute("aria-label", `Cite the ${quantity} of ${point.id}`);
       button.addEventListener("click", () => {
         opener = button;

@@ -77,13 +77,13 @@ class Point:
 
     @property
     def accuracy_interval(self) -> str:
-        """``[23.6, 54.6]``, 95 % over seeds; empty where there is none."""
-        return _interval(self.accuracy) if self.measured else ""
+        """``[23.6, 54.6]``, 95 % over seeds, within 0 and 100; empty where there is none."""
+        return _interval(self.accuracy, 0.0, 100.0) if self.measured else ""
 
     @property
     def drop_interval(self) -> str:
         """Likewise, of the drop in points."""
-        return _interval(self.drop) if self.measured else ""
+        return _interval(self.drop, -100.0, 100.0) if self.measured else ""
 
     @property
     def trained(self) -> str:
@@ -138,10 +138,10 @@ class Source:
         return list(dict.fromkeys(point.reduction for point in self.points))
 
 
-def _interval(found: Estimate) -> str:
+def _interval(found: Estimate, least: float, most: float) -> str:
     if found.over != SEEDS:
         return ""
-    return f"[{fixed(found.low)}, {fixed(found.high)}]".replace("-", "−")
+    return f"[{fixed(max(least, found.low))}, {fixed(min(most, found.high))}]".replace("-", "−")
 
 
 def scientific(number: float) -> str:
