@@ -54,6 +54,7 @@ def static(page) -> Node:
 
 @pytest.fixture(scope="module")
 def content(static) -> dict:
+    """What the page's script reads."""
     return json.loads(next(one for one in static.all("script") if one.attributes.get("id") == "content").text)
 
 
@@ -117,12 +118,18 @@ def test_points_are_those_of_the_figures(sources, name):
         assert points[key].hollow == hollow
 
 
+def whole(content: dict, identity: str) -> list[list[str]]:
+    """The lines of a report with the shared texts in the place of the letters that stand for them."""
+    shared = {0xE000 + number: text for number, text in enumerate(content["shared"])}
+    return [[name, text.translate(shared)] for name, text in content["reports"][identity]]
+
+
 def test_citations_are_those_of_the_command(content, sources):
     """Line by line: the page wraps what the terminal wraps."""
     baseline = "micro-v1.L16-none-truncation32.pretrain.imagenet1k.acc1"
     for identity in (DROP, RESIZE64, MEASURED, baseline):
         text, code = cite_report([identity])
-        (_, head), *lines = content["reports"][identity]
+        (_, head), *lines = whole(content, identity)
         assert code == 0
         assert text.splitlines()[0] == head
         assert " ".join(text.split()).startswith(
@@ -314,8 +321,17 @@ def test_browser_draws_the_chosen_points_each_in_its_own_panel(look, sources):
             assert {identity for identity, fill, _ in marks if fill == "#ffffff"} == hollow & {
                 m[0] for m in marks
             }
+            by_id = {point.id: point for point in source.points if point.reduction == reduction}
             for identity, _, label in marks:
-                assert ("measured here at scale" in label) == (identity.startswith("micro"))
+                point = by_id[identity]
+                text = point.drop_text if VIEWS[view].y == "drop" else point.accuracy_text
+                place = (
+                    f"measured here at scale {source.name}, pictograms/v1/plain, top-1 accuracy, n = 4000, "
+                )
+                assert f" {text}" in label
+                assert (
+                    f": {point.trained}, {point.setting}; {place if source.measured else 'Table 1'}" in label
+                )
     assert look["rows"] == 2 * 10  # two models, five lengths, two sources
 
 

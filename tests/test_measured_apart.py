@@ -3,7 +3,6 @@
 A measured number is one of an accepted record or of a mean over seeds, as this artifact prints it: `15.6 ± 1.9`.
 """
 
-import json
 import re
 from pathlib import Path
 
@@ -123,15 +122,6 @@ def test_the_page_to_explore_keeps_them_apart(averaged):
                 assert not re.search("ImageNet|Table", row.text), row.text
             else:
                 assert not re.search("stand-in|pictograms|measured|seed", row.text), row.text
-    (script,) = [node for node in page.all("script") if node.attributes.get("id") == "content"]
-    content = json.loads(script.text)
-    for scale, points in content["points"].items():
-        for point in points:
-            for said in (point["accuracy_said"], point["drop_said"]):
-                assert (point["id"] in by_id) == (scale != "published")
-                assert point["id"] not in by_id or says_what_it_is(said, by_id[point["id"]]), said
-            for cited in point["drop_ids"]:
-                assert cited in by_id if point["id"] in by_id else cited not in by_id
     for panel in page.of_class("panel"):
         caption = panel.all("figcaption")[0].text
         measured = "measured" in panel.attributes["class"].split()

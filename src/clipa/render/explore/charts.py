@@ -134,25 +134,25 @@ def _row(number: int, point: Point, source: Source, lengths: list[int]) -> dict[
 
 
 def _said(point: Point) -> dict[str, Any]:
-    """What a mark says when it is pointed at, and in one sentence; the ids of its drop and of its accuracy."""
-    sample = citation.sample(point.record) if point.measured else "one run"
-    named = f"{point.trained}, {point.setting}"
-    where = citation.place(point.record)
+    """What a mark says when it is pointed at; the page's script makes a sentence of it."""
+    where, sample = citation.place(point.record), "one run"
     if point.measured:
-        where += f", {citation.quantity(point.record)}"
-    found = {"trained": point.trained, "setting": point.setting, "where": where}
-    found |= {"n": point.record["dataset"]["n"], "seeds": point.seeds} if point.measured else {"runs": "one"}
-    found |= {"id": point.id, "drop_ids": list(point.drop_ids)}
-    found |= {"drop_from": point.drop_ids[0], "drop_id": point.drop_ids[-1]}
+        where, sample = f"{where}, {citation.quantity(point.record)}", citation.sample(point.record)
+    found = {
+        "trained": point.trained,
+        "setting": point.setting,
+        "where": where,
+        "sample": sample,
+        "id": point.id,
+    }
+    if point.measured:
+        found |= {"n": point.record["dataset"]["n"], "seeds": point.seeds}
     for name in ("drop", "accuracy"):
-        text, interval = getattr(point, f"{name}_text"), getattr(point, f"{name}_interval")
-        found[f"{name}_text"] = text
-        if point.measured:
-            found[f"{name}_interval"] = interval or (
-                "by definition" if text.startswith("0 by") else "too few seeds"
-            )
-        over = f" {interval} (95 % over seeds)" if interval else ""
-        found[f"{name}_said"] = f"{name.capitalize()} {text}{over}: {named}; {where}, {sample}"
+        found[f"{name}_text"] = getattr(point, f"{name}_text")
+        if interval := getattr(point, f"{name}_interval"):
+            found[f"{name}_interval"] = interval
+    if not point.full:
+        found["drop_ids"] = list(point.drop_ids)
     return found
 
 
@@ -360,7 +360,7 @@ def _tooltip(source: Source, view: View) -> list[altair.Tooltip]:
         ("trained", "model"),
         ("setting", "setting"),
         ("where", "where"),
-        *([] if source.measured else [("runs", "runs")]),
+        *([] if source.measured else [("sample", "runs")]),
         ("drop_id" if view.y == "drop" else "id", "id"),
         *([("drop_from", "drop from")] if source.measured and view.y == "drop" else []),
     ]

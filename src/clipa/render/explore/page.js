@@ -1,7 +1,7 @@
 "use strict";
 (() => {
   const byId = (id) => document.getElementById(id);
-  const { charts, points, reports, first } = JSON.parse(byId("content").textContent);
+  const { charts, points, reports, shared, first } = JSON.parse(byId("content").textContent);
   const select = byId("reduction");
   const boxes = [...byId("models").querySelectorAll("input")];
   const panels = [...document.querySelectorAll(".chart")];
@@ -10,6 +10,24 @@
     return { element, source, point: points[source][Number(element.dataset.number)] };
   });
   const views = [];
+
+  // What a mark says beyond what it has: the ids behind its drop, sentences, and why it has no interval.
+  for (const [source, own] of Object.entries(points)) {
+    for (const point of own) {
+      point.drop_ids ??= [point.id];
+      point.drop_from = point.drop_ids[0];
+      point.drop_id = point.drop_ids.at(-1);
+      for (const quantity of ["drop", "accuracy"]) {
+        const interval = point[quantity + "_interval"];
+        const name = quantity[0].toUpperCase() + quantity.slice(1);
+        const over = interval ? ` ${interval} (95 % over seeds)` : "";
+        point[quantity + "_said"] = `${name} ${point[quantity + "_text"]}${over}: `
+          + `${point.trained}, ${point.setting}; ${point.where}, ${point.sample}`;
+        if (source === "published" || interval) continue;
+        point[quantity + "_interval"] = quantity === "drop" && point.full ? "by definition" : "too few seeds";
+      }
+    }
+  }
 
   // --------------------------------------------------------------------------------------------- choices
 
@@ -57,6 +75,10 @@
 
   let opener = null, cited = [];
 
+  const linesOf = (id) => reports[id].map(([name, text]) => {
+    return [name, text.replace(/[\ue000-\ue0ff]/g, (letter) => shared[letter.charCodeAt(0) - 0xe000])];
+  });
+
   // What `clipa cite ID` prints: the first line has no name, and one without a name goes on with the line before.
   function report(id) {
     const article = document.createElement("article");
@@ -66,13 +88,13 @@
       element.textContent = text;
       return element;
     };
-    const [[, head], ...rest] = reports[id];
+    const [[, head], ...rest] = linesOf(id);
     for (const [name, text] of rest) lines.append(add("dt", name), add("dd", text));
     article.append(add("h3", head), lines);
     return article;
   }
 
-  const asText = (ids) => ids.map((id) => reports[id].map(([name, text]) => (name ? `${name}: ${text}` : text)).join("\n"));
+  const asText = (ids) => ids.map((id) => linesOf(id).map(([name, text]) => (name ? `${name}: ${text}` : text)).join("\n"));
 
   function cite(point, quantity) {
     const ids = cited = quantity === "drop" ? point.drop_ids : [point.id];
