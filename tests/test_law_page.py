@@ -251,6 +251,13 @@ lawIsDrawn.then(async () => {
     `${one.dataset.source} ${one.dataset.view}`,
     [...one.querySelectorAll("svg text")].map((text) => text.textContent),
   ]));
+  found.cut = charts.flatMap((one) => {
+    const whole = one.querySelector("svg").getBoundingClientRect();
+    const cut = (box) => box.left < whole.left - 1 || box.right > whole.right + 1
+      || box.top < whole.top - 1 || box.bottom > whole.bottom + 1;
+    return [...one.querySelectorAll("svg text")].filter((text) => text.textContent && cut(text.getBoundingClientRect()))
+      .map((text) => [one.dataset.source, one.dataset.view, text.textContent]);
+  });
   found.published = await at("published", "length", RESIZE64);
   found.accuracy = await at("published", "tokens", RESIZE64);
   found.measured = await at("micro-v1", "length", MEASURED);
@@ -367,6 +374,7 @@ def test_browser_needs_no_network_fits_its_width_and_can_be_read(look, sources):
     assert look["requests"] == []
     assert look["overflow"] == 0
     assert look["faint"] == []
+    assert look["cut"] == []
     assert len(look["labels"]) == len(look["words"])
     assert all(label and "The table below has its numbers" in label for label in look["labels"])
     for panel, words in look["words"].items():

@@ -170,7 +170,11 @@ def chart(source: Source, view: View) -> dict[str, Any]:
         ours = ours.transform_filter("!datum.full")
     layers = [*_references(source, view), *_marks(ours, source, view), *_ceilings(source, view)]
     whole = altair.layer(*layers).properties(
-        width="container", height=HEIGHT, description=_description(source, view)
+        width="container",
+        height=HEIGHT,
+        description=_description(source, view),
+        # Another choice has labels of other widths: without `resize` they would push the axis's title out.
+        autosize=altair.AutoSizeParams(type="fit-x", contains="padding", resize=True),
     )
     whole = whole.add_params(
         altair.param(name="reduction", value=source.reductions[0]),
