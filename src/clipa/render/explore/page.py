@@ -22,7 +22,7 @@ from clipa.schema import Record
 
 HERE = Path(__file__).parent
 SHARED = (citation.PAPER, citation.ARTIFACT)
-"""Texts that almost every report has; PRIVATE: the letter that stands for the first."""
+"""Long texts of the reports; PRIVATE: the letter that stands for the first."""
 PRIVATE = 0xE000
 FIRST = "image-resize"
 """The reduction that is shown first: §8 finds it best, and every scale has it."""
@@ -92,7 +92,7 @@ def reports(sources: Sequence[Source], published: Sequence[Record]) -> dict[str,
 
 
 def _short(found: Mapping[str, list[tuple[str, str]]]) -> dict[str, list[tuple[str, str]]]:
-    """Reports with one letter of the private use area for each text of :data:`SHARED`: a quarter less to load."""
+    """Reports with one letter of the private use area for each text of :data:`SHARED`, which almost all have."""
 
     def short(text: str) -> str:
         for number, shared in enumerate(SHARED):
