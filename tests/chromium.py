@@ -32,6 +32,7 @@ FLAGS = (
     "--remote-debugging-pipe",
 )
 PATIENCE = 240  # seconds
+LOGGED = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
 
 
 @contextmanager
@@ -76,21 +77,31 @@ class Browser:
         self._number, self._unread, self._events = 0, b"", []
 
     def ask(
-        self, page: Path, script: str, address: str = "", width: int = 1400, picture: Path | None = None
+        self,
+        page: Path,
+        script: str,
+        address: str = "",
+        width: int = 1400,
+        picture: Path | None = None,
+        dark: bool = False,
     ) -> Any:
         """What `script` returns (by way of JSON) in a new tab with this page, once it is loaded; `address`: ?… or #…
 
-        `picture`: where a PNG of the window is kept after that.
+        `picture`: where a PNG of the window is kept after that; `dark`: as a reader who prefers dark pages sees it. A
+        line on the page's console fails the test.
         """
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         window = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
         self._call("Emulation.setDeviceMetricsOverride", session, **window)
-        self._call("Page.enable", session)
+        if dark:
+            preferred = [{"name": "prefers-color-scheme", "value": "dark"}]
+            self._call("Emulation.setEmulatedMedia", session, features=preferred)
+        for domain in ("Page", "Runtime", "Log"):
+            self._call(f"{domain}.enable", session)
         self._call("Page.navigate", session, url=page.as_uri() + address)
         while not any(event.get("method") == "Page.loadEventFired" for event in self._events):
             self._events.append(self._next())
-        self._events.clear()
         answer = self._call(
             "Runtime.evaluate",
             session,
@@ -99,6 +110,9 @@ class Browser:
             returnByValue=True,
         )
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]["exception"].get("description")
+        logged = [event for event in self._events if event.get("method") in LOGGED]
+        self._events.clear()
+        assert not logged, logged
         if picture is not None:
             picture.write_bytes(base64.b64decode(self._call("Page.captureScreenshot", session)["data"]))
         self._call("Target.closeTarget", targetId=target)

@@ -41,7 +41,19 @@ def test_help_is_instant_and_teaches():
 @pytest.mark.parametrize(
     "verb",
     [
-        *("cite", "claims", "numbers", "models", "recipes", "figure", "table", "macros", "law", "compare"),
+        *(
+            "cite",
+            "claims",
+            "numbers",
+            "explore",
+            "models",
+            "recipes",
+            "figure",
+            "table",
+            "macros",
+            "law",
+            "compare",
+        ),
         *("draw", "index", "aro", "vocabulary", "annotate", "coco", "negatives", "prepare"),
         *("resolve", "train", "evaluate", "accept", "demo"),
     ],

@@ -130,6 +130,29 @@ def test_what_the_page_carries_packed_keeps_them_apart():
     assert not WRITTEN.search(carried["plotted"] + "".join(carried["printed"]))
 
 
+def test_the_page_to_explore_keeps_them_apart(averaged):
+    page = read((ROOT / "docs" / "law.html").read_text(encoding="utf-8"))
+    by_id = {one.id: one.record for one in averaged}
+    for table in page.all("table"):
+        scale = table.attributes["data-source"]
+        for row in table.all("tbody")[0].all("tr"):
+            identity = row.all("a")[0].text
+            assert (identity in by_id) == (scale != "published")
+            if identity in by_id:
+                assert says_what_it_is(row.text, by_id[identity]), row.text
+                assert f"at scale {scale}" in row.text
+                assert not re.search("ImageNet|Table", row.text), row.text
+            else:
+                assert not re.search("stand-in|pictograms|measured|seed", row.text), row.text
+    for panel in page.of_class("panel"):
+        caption = panel.all("figcaption")[0].text
+        measured = "measured" in panel.attributes["class"].split()
+        assert (
+            "Measured here at scale" in caption and "stand-ins" in caption and "n = " in caption
+        ) == measured
+        assert ("ImageNet-1k" in caption) != measured
+
+
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "tables").rglob("*.tex")), ids=lambda path: path.as_posix()[-24:]
 )

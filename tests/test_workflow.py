@@ -64,7 +64,7 @@ def test_figures_never_plan_training(tree):
         file.write_text(file.read_text(encoding="utf-8") + "\n# a comment\n", encoding="utf-8")
     jobs, _ = plan(tree, "-n")
     assert jobs["draw_figure"] == 10 and jobs["fill_table"] == 15
-    pages = {"define_numbers", "check_claims", "list_numbers"}
+    pages = {"define_numbers", "check_claims", "list_numbers", "draw_explorable"}
     assert set(jobs) == {"draw_figure", "fill_table", *pages, "published", "total"}
 
 

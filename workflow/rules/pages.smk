@@ -1,4 +1,4 @@
-"""Pages made from stored numbers: the verdict on every claim, the errata, and the page of all numbers."""
+"""Pages made from stored numbers: the verdict on every claim, the errata, the page of all numbers, and the page to explore."""
 
 
 rule check_claims:
@@ -65,3 +65,24 @@ rule export_numbers:
         "Writing every number as one flat table ({wildcards.format})"
     shell:
         "python -m clipa numbers --output {output} > {log} 2>&1"
+
+
+rule draw_explorable:
+    input:
+        CLAIMS,
+        PUBLISHED,
+        RECORDED,
+    output:
+        "docs/law.html",
+    log:
+        f"{LOGS}/pages/law.log",
+    benchmark:
+        f"{BENCHMARKS}/pages/law.tsv"
+    conda:
+        "../../envs/reader.yaml"
+    resources:
+        **DRAWING_RESOURCES,
+    message:
+        "Drawing the law as charts to explore, published and measured numbers apart"
+    shell:
+        "python -m clipa explore --output {output} > {log} 2>&1"

@@ -19,6 +19,7 @@ rule pages:
         "docs/claims.md",
         "docs/errata.md",
         "docs/numbers.html",
+        "docs/law.html",
 
 
 rule data:

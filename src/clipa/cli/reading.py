@@ -56,6 +56,13 @@ def _numbers(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _explore(chosen: argparse.Namespace) -> int:
+    from clipa.render.explore.page import write
+
+    print(write(chosen.output))
+    return 0
+
+
 def _models(chosen: argparse.Namespace) -> int:
     from clipa.render.terminal import models_report
 
@@ -200,6 +207,15 @@ def _number_verbs(verbs) -> None:
         help="what is written goes by its ending: .html, the page; .csv, .json (with the meaning of each column), "
         ".parquet (needs pyarrow: envs/parquet.lock)",
     )
+    explore = add_verb(
+        verbs,
+        "explore",
+        _explore,
+        "write the page to explore the law: one HTML file of charts, published and measured numbers apart",
+        "--output docs/law.html",
+        asked=False,
+    )
+    explore.add_argument("--output", type=Path, required=True, metavar="FILE")
 
 
 def _drawing_verbs(verbs) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from clipa.cost import CONFIGURATIONS, CONVNETS, full_patches
 from clipa.published import citation
 from clipa.published.claims import CONTRADICTED, VERDICTS, WITHIN, Claim, Evaluation, Result
-from clipa.published.errata import CLAIM, errata_behind, errata_of, notes_behind
+from clipa.published.errata import CLAIM, Erratum, errata_behind, errata_of, notes_behind
 from clipa.published.search import (
     MENTIONED,
     Entry,
@@ -206,7 +206,7 @@ def cite_report(
     if as_json:
         return _as_json(found, known), 0
     if len(found.hits) == 1:
-        text, entry = _one(found.hits[0], known) + _further(found), citation.bibtex(found.hits[0])
+        text, entry = number_report(found.hits[0], known) + _further(found), citation.bibtex(found.hits[0])
         entry = "" if found.hits[0]["value"] is None else entry
     else:
         text, entry = _several(found), citation.bibtex()
@@ -242,23 +242,35 @@ def _with_means(records: Sequence[Record], species: set[str]) -> list[Record]:
     return published + [mean.record for mean in means(r for r in records if r["source"] == "measured")]
 
 
-def caveats(record: Record, records: Sequence[Record]) -> list[tuple[str, str]]:
+def caveats(
+    record: Record, records: Sequence[Record], errata: Sequence[Erratum] | None = None
+) -> list[tuple[str, str]]:
     """What to know before citing a record, as (kind, text): its note, and errata of the paper that it is part of.
 
-    Of a derived number those of the cells that it rests on. Errata are computed from all published `records` (a third
-    of a second), hence for a single hit only.
+    Of a derived number those of the cells that it rests on. Unless `errata` are given, they are computed from all
+    published `records` (a third of a second), hence for a single hit only.
     """
     published = {one["id"]: one for one in records if one["source"] == "published"}
     notes = [("caveat", note) for note in notes_behind(record, published)]
     if record["source"] == "measured":
         return notes
-    known = errata_behind(record, published, errata_of(Evaluation(list(published.values()))))
+    if errata is None:
+        errata = errata_of(Evaluation(list(published.values())))
+    known = errata_behind(record, published, errata)
     return notes + [("erratum" if one.kind == CLAIM else "conflict", one.text) for one in known]
 
 
-def _one(record: Record, known: Sequence[tuple[str, str]]) -> str:
-    """A number with everything about it, a line each."""
-    lines = [("id", record["id"]), *_whose(record)]
+def number_report(record: Record, known: Sequence[tuple[str, str]]) -> str:
+    """A number with everything about it, a line each: what `clipa cite ID` prints. `known`: its :func:`caveats`."""
+    (_, head), *lines = number_lines(record, known)
+    return "\n".join([head, *(_wrapped(name, text) for name, text in lines)])
+
+
+def number_lines(record: Record, known: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The lines of :func:`number_report`, each (name, text) before it is wrapped; the first, without a name, has the
+    value and what it is of."""
+    lines = [("", f"{citation.value_text(record)}   {citation.quantity(record)}")]
+    lines += [("id", record["id"]), *_whose(record)]
     if record.get("row"):
         lines += [("row", record["row"]), ("column", record["column"])]
     if citation.printed_differently(record):
@@ -269,9 +281,7 @@ def _one(record: Record, known: Sequence[tuple[str, str]]) -> str:
     lines += [("also printed", other) for other in record.get("same_as") or ()]
     lines += known
     lines.append(("cite as", citation.citation(record)))
-    head = f"{citation.value_text(record)}   {citation.quantity(record)}"
-    body = "\n".join(_wrapped(name, text) for name, text in lines if text)
-    return f"{head}\n{body}"
+    return [(name, text) for name, text in lines if text]
 
 
 def _whose(record: Record) -> list[tuple[str, str]]:

@@ -49,7 +49,7 @@ def data(frame: pandas.DataFrame) -> pandas.DataFrame:
         raise FigureError("no fine-tuned run of a resized image in the records")
     parts = [points, *_others(frame)]
     points = pandas.concat([part for part in parts if len(part)])
-    points = points.assign(gflops=[_gflops(row, frame) for row in points.itertuples()])
+    points = points.assign(gflops=[training_gflops(row, frame) for row in points.itertuples()])
     table = over_seeds(points, BY, "value", "standard_error").astype(dict.fromkeys(WHOLE, "Int64"))
     recipes = [in_order(own, "model", "gflops") for _, own in table.groupby("recipe", sort=False)]
     accuracies = pandas.concat(recipes).assign(panel="accuracy")
@@ -80,7 +80,7 @@ def _others(frame: pandas.DataFrame) -> list[pandas.DataFrame]:
     return found
 
 
-def _gflops(row: Any, frame: pandas.DataFrame) -> float:
+def training_gflops(row: Any, frame: pandas.DataFrame) -> float:
     """Total forward multiply-adds of a run's training, in units of 1e9."""
     if row.source == "measured":
         return _measured_gflops(row, frame)

@@ -136,7 +136,7 @@ class Tokens:
         import pandas
 
         points = image_points(frame)
-        points = points.assign(pretraining_tokens=_tokens(points, frame))
+        points = points.assign(pretraining_tokens=tokens_seen(points, frame))
         by = ["source", "scale", "image_reduction", "model", *drops.FULL_IMAGE, "pretraining_tokens"]
         table = over_seeds(points, by, "value", "standard_error")
         full, reduced = table[table.image_reduction == "none"], table[table.image_reduction != "none"]
@@ -185,7 +185,7 @@ class Tokens:
         return figure
 
 
-def _tokens(points: pandas.DataFrame, frame: pandas.DataFrame) -> list[float]:
+def tokens_seen(points: pandas.DataFrame, frame: pandas.DataFrame) -> list[float]:
     """Pre-training tokens of each point. Measured ones count what ran: the run's pre-train stage tells."""
     tokens = []
     for row in points.itertuples():
