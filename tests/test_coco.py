@@ -17,7 +17,8 @@ import pytest
 import yaml
 
 from clipa.cli import parser
-from clipa.data.download import COCO_CAPTIONS, DownloadError, write_image_list
+from clipa.data.download import COCO_CAPTIONS, write_image_list
+from clipa.downloads import DownloadError
 from clipa.plan import load_plan
 
 ROOT = Path(__file__).resolve().parent.parent

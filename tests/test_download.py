@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from clipa.data.download import DownloadError, index_test_set, index_training
+from clipa.data.download import index_test_set, index_training
 from clipa.data.shards import ShardError
+from clipa.downloads import DownloadError
 
 
 def shard(path: Path, samples: int, suffixes: tuple[str, ...]) -> None:

@@ -20,11 +20,12 @@ from PIL import Image
 
 from clipa.data import samples
 from clipa.data.annotation import WORLD, annotate, load_entry_parts
-from clipa.data.download import DownloadError, index_training
+from clipa.data.download import index_training
 from clipa.data.negclip import write_negatives
 from clipa.data.samples import BadSample, RawSample, Reason, ShardReader, samples_of
 from clipa.data.shards import ShardError, read_manifest, tar_bytes
 from clipa.data.vocabulary import VocabularyError, load_tokenizer, train_vocabulary
+from clipa.downloads import DownloadError
 from clipa.files import sha256_of, with_digest
 from clipa.resolved import write
 from clipa.train import train_stage

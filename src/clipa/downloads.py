@@ -12,6 +12,10 @@ from clipa.crosschecks import all_data, test_sets
 from clipa.fields import Count, Text
 
 
+class DownloadError(ValueError):
+    """A download is missing, cut short or another file; one line that says where and what to do."""
+
+
 class WebFile(Strict):
     """A single file from the web."""
 

@@ -31,9 +31,10 @@ import numpy
 
 from clipa.data.annotation import describe_pipeline, tagged_captions
 from clipa.data.captions import wrong_orders
-from clipa.data.download import DownloadError, index_test_set
+from clipa.data.download import index_test_set
 from clipa.data.samples import BadSample, decoded
 from clipa.data.shards import Entry, Members, file_sha256, progress_bar, tar_bytes, writing
+from clipa.downloads import DownloadError
 from clipa.files import read_json, write_text_atomically
 from clipa.resolved import fingerprint
 
