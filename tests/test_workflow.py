@@ -18,7 +18,7 @@ from clipa.records import RECORDED_DIRECTORY
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("Snakefile", "workflow", "slurm", "profiles", "config", "envs", "src", "results/published")
-TRAINING = {"pretrain", "finetune", "negclip", "evaluate", "draw_training", "download_shards"}
+TRAINING = {"pretrain", "finetune", "negclip", "evaluate", "draw_training", "download_images"}
 
 
 @pytest.fixture
@@ -89,8 +89,11 @@ def test_slurm_plans_every_table_without_slurm(tree):
     assert (jobs["pretrain"], jobs["finetune"], jobs["negclip"]) == (123, 140, 1)
     # Tables 1 to 3, 14 and 15 are filled from the whole suite; 60 runs of Table 12 are measured both ways.
     assert (jobs["evaluate"], jobs["suite"]) == (139, 70)
-    assert jobs["download_shards"] == 3 and jobs["download_coco_images"] == 1
-    assert "--url_col url --caption_col text" in said  # DataComp-1B's columns
+    # Of 12 hours at most: 48 for LAION-400M, 243 for LAION-2B, 161 for DataComp-1B, one for COCO.
+    assert jobs["download_images"] == 48 + 243 + 161 + 1 and jobs["complete_images"] == 4
+    assert (
+        "python -m clipa data fetch --scale paper" in said and "--source DataComp-1B --part 160/161" in said
+    )
     assert jobs["annotate"] == 2 and jobs["negatives"] == 1
     for name in (
         "L16-resize64-truncation32/finetune",

@@ -16,7 +16,7 @@ from typing import Any
 
 BYTES = 1 << 26
 """Of one answer; as large as an image's member may be (clipa.data.samples)."""
-SECONDS = 60.0
+SECONDS = 30.0
 """For one answer, from the end of the question on. 10 seconds of silence end it as before."""
 
 

@@ -117,8 +117,6 @@ def _list(directory: Path, links: Links, shards: int) -> list[Listed]:
     """The files of the list; noted in ``train/listed.json``. DownloadError where it is another list than before, or has
     another number of shards than the scale's file says.
     """
-    import pyarrow.parquet
-
     place, each, first = directory / links.listed, links.download.images_per_shard, 0
     paths = [place] if place.is_file() else sorted(place.rglob("*.parquet"))
     if not paths:
@@ -126,7 +124,7 @@ def _list(directory: Path, links: Links, shards: int) -> list[Listed]:
     files = []
     for path in paths:
         try:
-            rows = _json_lines(path) if path == place else pyarrow.parquet.read_metadata(path).num_rows
+            rows = _json_lines(path) if path == place else _parquet_rows(path)
         except (OSError, ValueError) as error:  # pyarrow's are both
             raise DownloadError(f"{path}: no list of links ({error}); download it again") from None
         files.append(Listed(path, rows, first))
@@ -148,6 +146,12 @@ def _list(directory: Path, links: Links, shards: int) -> list[Listed]:
     elif read_json(path) != noted:
         raise DownloadError(f"{path}: shards there are of another list than {place}; move {path.parent} away")
     return files
+
+
+def _parquet_rows(path: Path) -> int:
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_metadata(path).num_rows
 
 
 def _json_lines(path: Path) -> int:

@@ -49,8 +49,8 @@ LASTING = {
     "certificate or TLS": r"certificate|\bSSL\b|\bTLS\b|tlsv1|wrong version number",
     "forbidden by the host (noai, noindex)": r"X-Robots-Tag",
     "too large or too slow": r"the answer (has more|took more) than",
-    "no image, or a broken one": r"decoding|cv2|OpenCV|image|NoneType",
     "no link": r"unknown url type|urlopen error no host|nonnumeric port|invalid url|control characters|can't contain",
+    "no image, or a broken one": r"decoding|cv2|OpenCV|image|NoneType",
 }
 OTHER = "other"
 _KINDS = [
