@@ -34,6 +34,9 @@ class Repository(Strict):
         description="the commit; null: not known yet, and the download is refused"
     )
     files: list[Text] | None = Field(default=None, min_length=1, description="patterns; none: all files")
+    consent: bool = Field(
+        default=False, description="lets in only who has agreed to its terms: needs HF_TOKEN"
+    )
 
 
 class Downloads(Strict):
