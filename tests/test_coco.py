@@ -141,7 +141,7 @@ def test_the_rules_download_the_captions_and_list_the_images(tree: Path) -> None
 def test_negatives_of_coco_are_planned_from_its_captions(tree: Path) -> None:
     said = snakemake(tree, "-n", "-p", "--", str(COCO / "negclip/manifest.json"))
     for rule in ("download_coco_captions", "list_coco_images", "download_images", "complete_images"):
-        assert re.search(rf"(?m)^\s*{rule} +1$", said), rule
+        assert re.search(rf"(?m)^\s*{rule} +\d+$", said), rule
     commands = [
         command.split(" > ")[0].split()
         for command in re.findall(r"python -m clipa (.*)", said.replace(" >> ", " > "))

@@ -31,7 +31,11 @@ SENSIBLE = {
     },
     r"fills": {"unknown": "a target of its own name: measure_no-such"},
     r"cells\..*": {"list": "a list of one run"},
-    r"cells|evaluation\.(benchmarks|suite)|files|repositories": {"extra": "one more, under its own name"},
+    r"cells|evaluation\.(benchmarks|suite)|files|repositories|test_sets": {
+        "extra": "one more, under its own name"
+    },
+    r"test_sets\..*\.(terms|by_hand)": {"unknown": "free text", "shell": "free text, which no command gets"},
+    r"test_sets\..*\.items": {"null": "not known yet"},
     r"(data|sources\..*)\.name": {"unknown": "a data set of that name"},
     r"negatives\.source": {"null": "the scale's own data"},
     r"threads|experiments|negatives\.rows": {"null": "as torch has it; those of the scale; all"},

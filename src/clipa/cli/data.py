@@ -20,7 +20,8 @@ fetch    Downloads the images of a list, with img2dataset from the data environm
          job's range of the shards; without it whatever is missing, or was fetched during an outage. A call that was
          killed is resumed by the same call. While the network is down it waits.
 report   Prints what came: images for links, failures by kind, the shards of an outage, sizes of images, lengths of
-         captions and how many of them each text length cuts."""
+         captions and how many of them each text length cuts.
+sets     Prints the paper's 28 test sets: items, source, terms, and how to place one by hand."""
 
 
 def add_verbs(verbs) -> None:
@@ -28,12 +29,12 @@ def add_verbs(verbs) -> None:
     data = add_verb(
         verbs,
         "data",
-        lambda chosen: {"fetch": _fetch, "report": _report}[chosen.what](chosen),
+        lambda chosen: {"fetch": _fetch, "report": _report, "sets": _sets}[chosen.what](chosen),
         "download the images of a list, or report what came of a download",
         "fetch --scale paper --source LAION-2B --part 0/243 --processes 16",
     )
     data.description += _ABOUT
-    data.add_argument("what", choices=("fetch", "report"))
+    data.add_argument("what", choices=("fetch", "report", "sets"))
     data.add_argument("--source", metavar="NAME", help="another data source of the scale, as LAION-2B")
     data.add_argument("--part", type=_part, metavar="I/N", help="fetch: part I of 0 … N-1 (default: all)")
     data.add_argument("--processes", type=int, default=1, help="number of processes (default: 1)")
@@ -105,4 +106,11 @@ def _report(chosen: argparse.Namespace) -> int:
     links = links_of(data.download)
     for line in report(directory / "train", links, data.shards, vocabulary, chosen.samples_of, chosen.table):
         print(line)
+    return 0
+
+
+def _sets(chosen: argparse.Namespace) -> int:
+    from clipa.downloads import load_downloads, table_of_test_sets
+
+    print(*table_of_test_sets(load_downloads()), sep="\n")
     return 0

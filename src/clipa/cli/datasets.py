@@ -163,6 +163,7 @@ def _compare(manifest: Path, scale) -> None:
 def _index(chosen: argparse.Namespace) -> int:
     from clipa.data.download import index_test_set, index_training
     from clipa.data.shards import read_manifest
+    from clipa.downloads import check_test_set, load_downloads
     from clipa.links import links_of
     from clipa.resolved import digest
 
@@ -175,7 +176,14 @@ def _index(chosen: argparse.Namespace) -> int:
         print(path)
         print(f"in config/scales/{scale.name}.yaml, {key}:  manifest: {digest(read_manifest(path.parent))}")
     else:
-        print(index_test_set(directory / "test" / chosen.what))
+        path = index_test_set(directory / "test" / chosen.what)
+        made = read_manifest(path.parent)
+        try:
+            check_test_set(chosen.what, made["n"], made["fingerprint"], load_downloads())
+        except ValueError:
+            path.unlink()
+            raise
+        print(path)
     return 0
 
 
