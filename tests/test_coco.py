@@ -142,10 +142,7 @@ def test_negatives_of_coco_are_planned_from_its_captions(tree: Path) -> None:
     said = snakemake(tree, "-n", "-p", "--", str(COCO / "negclip/manifest.json"))
     for rule in ("download_coco_captions", "list_coco_images", "download_images", "complete_images"):
         assert re.search(rf"(?m)^\s*{rule} +\d+$", said), rule
-    commands = [
-        command.split(" > ")[0].split()
-        for command in re.findall(r"python -m clipa (.*)", said.replace(" >> ", " > "))
-    ]
+    commands = [command.split(" >> ")[0].split() for command in re.findall(r"python -m clipa (.*)", said)]
     coco = [command for command in commands if command[0] == "coco" or "COCO-2014" in command]
     chosen = {command[0]: parser().parse_args(command) for command in coco}
     assert list(chosen) == ["coco", "data", "index", "annotate", "negatives"]

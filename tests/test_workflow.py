@@ -73,6 +73,11 @@ def test_one_figure_is_drawn_and_is_then_up_to_date(tree):
     assert drawn.returncode == 0, drawn.stdout + drawn.stderr
     for name in ("figures/figure4.pdf", "figures/figure4.png", "figures/data/figure4.csv"):
         assert (tree / name).stat().st_size > 500, name
+    assert snakemake(tree, "figures/figure4.pdf", "-F").returncode == 0
+    [log] = tree.glob("results/runs/logs/**/*.log")
+    kept = Path(f"{log}.all").read_text(encoding="utf-8")
+    assert len(re.findall(r"(?m)^--- [0-9: -]+", kept)) == 2, "Snakemake deleted the log of the first"
+    assert log.read_text(encoding="utf-8") == kept
     for file in [
         *(tree / "config").rglob("*.yaml"),
         *(tree / "src").rglob("*.py"),
@@ -156,7 +161,7 @@ def test_measuring_plans_every_stage_of_every_seed(tree):
         tree, "measure_figure4", "-n", "-p", "--config", "scale=micro-v1", "reuse_recorded=false"
     )
     assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"]) == (27, 18, 27)
-    commands = re.findall(r"python -m clipa (.*?)(?: > \S+ 2>&1)?$", said, re.M)
+    commands = re.findall(r"python -m clipa (.*?)(?: >> \S+ 2>&1)?$", said, re.M)
     verbs = {
         parser().parse_args(command.replace("$REQUEUE", "--requeue").split()).verb for command in commands
     }

@@ -21,7 +21,7 @@ rule download_coco_captions:
     message:
         "Downloading COCO's captions"
     shell:
-        f"python -m clipa download annotations_trainval2014.zip {COCO} > {{log}} 2>&1"
+        f"kept {{log}}; python -m clipa download annotations_trainval2014.zip {COCO} >> {{log}} 2>&1"
 
 
 rule list_coco_images:
@@ -41,4 +41,4 @@ rule list_coco_images:
     message:
         "Listing COCO's images with their captions"
     shell:
-        "python -m clipa coco {input} {output} > {log} 2>&1"
+        "kept {log}; python -m clipa coco {input} {output} >> {log} 2>&1"

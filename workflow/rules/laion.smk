@@ -60,7 +60,8 @@ rule download_metadata:
     message:
         "Downloading the image links of {wildcards.data}"
     shell:
-        f"python -m clipa download {{params.repository}} {DATA_ROOT}/{{wildcards.data}}/metadata > {{log}} 2>&1"
+        f"kept {{log}}; python -m clipa download {{params.repository}} {DATA_ROOT}/{{wildcards.data}}/metadata"
+        f" >> {{log}} 2>&1"
 
 
 rule download_images:
@@ -84,7 +85,8 @@ rule download_images:
     message:
         "Downloading images of {wildcards.data}, part {wildcards.part} of {wildcards.parts} (started again, it resumes)"
     shell:
-        "python -m clipa data fetch {params.asked} --part {wildcards.part}/{wildcards.parts} --processes {threads}"
+        "kept {log}; python -m clipa data fetch {params.asked} --part {wildcards.part}/{wildcards.parts}"
+        " --processes {threads}"
         " >> {log} 2>&1"
 
 
@@ -109,7 +111,7 @@ rule complete_images:
     message:
         "Downloading again what an outage left out of {wildcards.data}"
     shell:
-        "python -m clipa data fetch {params.asked} --processes {threads} >> {log} 2>&1"
+        "kept {log}; python -m clipa data fetch {params.asked} --processes {threads} >> {log} 2>&1"
 
 
 rule index_shards:
@@ -132,7 +134,7 @@ rule index_shards:
     message:
         "Counting and hashing the shards of {wildcards.data}"
     shell:
-        "python -m clipa index train {params.asked} --processes {threads} > {log} 2>&1"
+        "kept {log}; python -m clipa index train {params.asked} --processes {threads} >> {log} 2>&1"
 
 
 rule download_test_set:
@@ -151,8 +153,8 @@ rule download_test_set:
     message:
         "Downloading the test set {wildcards.dataset} in CLIP_benchmark's layout"
     shell:
-        "python -m clipa download clip-benchmark/wds_{wildcards.dataset}"
-        f" {DATA}/test/{{wildcards.dataset}} > {{log}} 2>&1"
+        "kept {log}; python -m clipa download clip-benchmark/wds_{wildcards.dataset}"
+        f" {DATA}/test/{{wildcards.dataset}} >> {{log}} 2>&1"
 
 
 rule index_test_set:
@@ -174,7 +176,7 @@ rule index_test_set:
     message:
         "Counting and hashing the test set {wildcards.dataset}"
     shell:
-        "python -m clipa index {wildcards.dataset} {params.asked} > {log} 2>&1"
+        "kept {log}; python -m clipa index {wildcards.dataset} {params.asked} >> {log} 2>&1"
 
 
 rule download_vocabulary:
@@ -193,4 +195,4 @@ rule download_vocabulary:
     message:
         "Downloading the vocabulary of bert-base-uncased (A.1)"
     shell:
-        f"python -m clipa download vocab.txt {DATA}/vocabulary > {{log}} 2>&1"
+        f"kept {{log}}; python -m clipa download vocab.txt {DATA}/vocabulary >> {{log}} 2>&1"

@@ -20,7 +20,7 @@ rule check_claims:
     message:
         "Checking every claim of the paper against its tables and against accepted records"
     shell:
-        "python -m clipa claims --write docs > {log} 2>&1"
+        "kept {log}; python -m clipa claims --write docs >> {log} 2>&1"
 
 
 rule list_numbers:
@@ -41,4 +41,4 @@ rule list_numbers:
     message:
         "Listing every number, published and measured apart"
     shell:
-        "python -m clipa numbers --output {output} > {log} 2>&1"
+        "kept {log}; python -m clipa numbers --output {output} >> {log} 2>&1"

@@ -22,7 +22,7 @@ rule vocabulary:
     message:
         "Making the vocabulary"
     shell:
-        "python -m clipa vocabulary {params.asked} > {log} 2>&1"
+        "kept {log}; python -m clipa vocabulary {params.asked} >> {log} 2>&1"
 
 
 rule annotate:
@@ -45,7 +45,7 @@ rule annotate:
     message:
         "Tagging parts of speech in the captions and the vocabulary"
     shell:
-        "python -m clipa annotate {params.asked} --processes {threads} > {log} 2>&1"
+        "kept {log}; python -m clipa annotate {params.asked} --processes {threads} >> {log} 2>&1"
 
 
 rule prepare:
@@ -69,7 +69,7 @@ rule prepare:
     message:
         "Making small images and cut captions of {wildcards.data}"
     shell:
-        "python -m clipa prepare {params.asked} --processes {threads} > {log} 2>&1"
+        "kept {log}; python -m clipa prepare {params.asked} --processes {threads} >> {log} 2>&1"
 
 
 rule negatives:
@@ -93,4 +93,4 @@ rule negatives:
     message:
         "Exchanging words of captions and finding similar images, for NegCLIP"
     shell:
-        "python -m clipa negatives {params.asked} --processes {threads} > {log} 2>&1"
+        "kept {log}; python -m clipa negatives {params.asked} --processes {threads} >> {log} 2>&1"
