@@ -37,8 +37,9 @@ rule annotate:
         f"{BENCHMARKS}/data/{{data}}/annotate.tsv"
     conda:
         "../../envs/train.yaml" if SCALE.data.kind == "pictograms" else "../../envs/tagger.yaml"
+    threads: 1 if SCALE.data.kind == "pictograms" else 32
     resources:
-        mem_mb=3000,
+        mem_mb=3000 if SCALE.data.kind == "pictograms" else 32000,
         runtime=24 * 60,
     params:
         asked=asked_of_data,
