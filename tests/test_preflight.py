@@ -155,6 +155,7 @@ def test_the_workflow_says_what_its_jobs_ask_for(tmp_path: Path, monkeypatch: py
     [train] = {one for one in asked if one.rule == "train"}
     scale = load_scale("paper", ROOT / "config")
     assert (train.gpus, train.memory_mb, train.minutes) == (8, 500000, scale.resources.runtime_minutes)
+    assert train.cpus == scale.resources.cpus == 96
     images = [one for one in asked if one.rule == "download_images"]
     assert sum(one.jobs for one in images) == 49 and max(one.minutes for one in images) == 12 * 60
     assert max(one.minutes for one in asked) <= 48 * 60

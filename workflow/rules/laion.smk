@@ -54,7 +54,7 @@ rule download_metadata:
         "../../envs/train.yaml"
     resources:
         mem_mb=8000,
-        runtime=24 * 60,
+        runtime=12 * 60,
     params:
         repository=repository,
     message:

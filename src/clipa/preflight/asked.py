@@ -13,6 +13,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 
+_CORES = 10**6
+
+
 class _Jobs(logging.Filter):
     """Counts jobs; lets nothing but errors pass."""
 
@@ -38,7 +41,8 @@ def main(arguments: Sequence[str]) -> int:
     jobs = _Jobs()
     logging.getLogger("snakemake.logging").addFilter(jobs)
     try:
-        code = snakemake([*arguments, "--dry-run", "--nolock"])
+        # A dry run has one core, to which it would cut all threads.
+        code = snakemake([*arguments, "--dry-run", "--nolock", "--cores", str(_CORES)])
     except SystemExit as end:
         code = end.code
     found = []
