@@ -12,7 +12,6 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
-
 _CORES = 10**6
 
 
