@@ -16,6 +16,7 @@ TOOLS := .venv-tools
 UV := $(TOOLS)/bin/uv
 TRAIN := .venv
 READER := .venv-reader
+DATA := .venv-data
 SNAKEFILES := Snakefile workflow
 
 .PHONY: help
@@ -27,6 +28,7 @@ help:
 	@echo '  make test            the test suite'
 	@echo '  make reader          install the small environment for figures and numbers (no torch): $(READER)'
 	@echo '  make environment     install the full environment: $(TRAIN)'
+	@echo '  make data            install the environment that downloads images (img2dataset): $(DATA)'
 	@echo '  make tagger          install the part-of-speech tagger of the paper scale into $(TRAIN)'
 	@echo '  make lint format     check, or fix, the style of code and rules'
 	@echo '  make locks           resolve envs/*.in again (then run the tests)'
@@ -42,10 +44,13 @@ help:
 # ---------------------------------------------------------------------------------------------- environments
 # Compile bytecode once here: otherwise every job compiles its imports again and starts several times slower.
 
-.PHONY: environment reader
+.PHONY: environment reader data
 environment: $(TRAIN)/.installed $(TRAIN)/bin/clipa
 reader: $(READER)/.installed $(READER)/bin/clipa
 	@echo 'Ready: source $(READER)/bin/activate && snakemake figures/figure4.pdf'
+
+data: $(DATA)/.installed
+	@echo 'Ready: clipa data fetch --help'
 
 $(TOOLS)/.installed: envs/bootstrap.lock
 	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Python 3.11 is needed, $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11 ...")'
@@ -66,6 +71,13 @@ $(READER)/.installed: envs/reader.lock $(TOOLS)/.installed
 	@test -x $(READER)/bin/python || '$(PYTHON)' -m venv --without-pip $(READER)
 	@env -u PYTHONDONTWRITEBYTECODE $(UV) pip sync --quiet --python $(READER)/bin/python \
 		--require-hashes --compile-bytecode envs/reader.lock
+	@touch $@
+
+$(DATA)/.installed: envs/data.lock $(TOOLS)/.installed
+	@echo 'Installing $(DATA) from envs/data.lock ...'
+	@test -x $(DATA)/bin/python || '$(PYTHON)' -m venv --without-pip $(DATA)
+	@env -u PYTHONDONTWRITEBYTECODE $(UV) pip sync --quiet --python $(DATA)/bin/python \
+		--require-hashes --compile-bytecode envs/data.lock
 	@touch $@
 
 # Only the paper scale tags real captions, so only it needs the tagger (13 MB, from a host of its own).

@@ -18,7 +18,7 @@ from clipa.data import aro
 from clipa.data.annotation import AnnotationError, words_of
 from clipa.data.aro import clean, convert, excluded_relations
 from clipa.data.captions import reordered, wrong_orders
-from clipa.data.download import DownloadError
+from clipa.downloads import DownloadError
 from clipa.evaluate.tasks import Candidate, caption_selection, macro_accuracy, open_test_set
 
 NOUNS = ["man", "men", "dog", "park", "ball", "tree", "paris", "t", "shirt", "frisbee"]

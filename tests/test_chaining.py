@@ -204,7 +204,8 @@ def trainer(directory: Path) -> int | None:
     except (OSError, ValueError):
         return None
     holder = lock_holder(directory)
-    return holder if holder and holder == made["pid"] and made["step"] < made["steps"] else None
+    at_work = holder and holder.pid == made["pid"] and made["step"] < made["steps"]
+    return holder.pid if at_work else None
 
 
 def test_snakemakes_job_is_continued_by_itself_and_only_a_crash_is_a_retry(cluster, tree: Path) -> None:

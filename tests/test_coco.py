@@ -17,7 +17,8 @@ import pytest
 import yaml
 
 from clipa.cli import parser
-from clipa.data.download import COCO_CAPTIONS, DownloadError, write_image_list
+from clipa.data.download import COCO_CAPTIONS, write_image_list
+from clipa.downloads import DownloadError
 from clipa.plan import load_plan
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -139,13 +140,11 @@ def test_the_rules_download_the_captions_and_list_the_images(tree: Path) -> None
 
 def test_negatives_of_coco_are_planned_from_its_captions(tree: Path) -> None:
     said = snakemake(tree, "-n", "-p", "--", str(COCO / "negclip/manifest.json"))
-    for rule in ("download_coco_captions", "list_coco_images", "download_coco_images"):
-        assert re.search(rf"(?m)^\s*{rule} +1$", said), rule
-    images = next(line for line in re.findall(r"img2dataset (.*)", said) if "images.jsonl" in line)
-    assert "--input_format jsonl --url_col url --caption_col caption" in images
-    commands = [command.split(" > ")[0].split() for command in re.findall(r"python -m clipa (.*)", said)]
+    for rule in ("download_coco_captions", "list_coco_images", "download_images", "complete_images"):
+        assert re.search(rf"(?m)^\s*{rule} +\d+$", said), rule
+    commands = [command.split(" >> ")[0].split() for command in re.findall(r"python -m clipa (.*)", said)]
     coco = [command for command in commands if command[0] == "coco" or "COCO-2014" in command]
     chosen = {command[0]: parser().parse_args(command) for command in coco}
-    assert list(chosen) == ["coco", "index", "annotate", "negatives"]
-    assert {chosen[verb].source for verb in ("annotate", "negatives")} == {"COCO-2014"}
+    assert list(chosen) == ["coco", "data", "index", "annotate", "negatives"]
+    assert {chosen[verb].source for verb in ("data", "annotate", "negatives")} == {"COCO-2014"}
     assert PLAN.scale.negatives.neighbours == "ViT-B-32/openai"

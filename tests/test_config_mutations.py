@@ -31,7 +31,11 @@ SENSIBLE = {
     },
     r"fills": {"unknown": "a target of its own name: measure_no-such"},
     r"cells\..*": {"list": "a list of one run"},
-    r"cells|evaluation\.(benchmarks|suite)|files|repositories": {"extra": "one more, under its own name"},
+    r"cells|evaluation\.(benchmarks|suite)|files|repositories|test_sets": {
+        "extra": "one more, under its own name"
+    },
+    r"test_sets\..*\.(terms|by_hand)": {"unknown": "free text", "shell": "free text, which no command gets"},
+    r"test_sets\..*\.items": {"null": "not known yet"},
     r"(data|sources\..*)\.name": {"unknown": "a data set of that name"},
     r"negatives\.source": {"null": "the scale's own data"},
     r"threads|experiments|negatives\.rows": {"null": "as torch has it; those of the scale; all"},
@@ -203,6 +207,18 @@ def test_a_wrong_value_of_a_key_that_no_file_has_is_refused(root: Path) -> None:
     assert outcome(root, {"scale": "ci"}) is None
     count, faults = faults_of(root, "scales/ci.yaml", {"scale": "ci"})
     assert count > 20 and not faults, "\n".join(faults)
+
+
+def test_a_wrong_value_of_a_download_is_refused(root: Path) -> None:
+    """The paper's file has the defaults; here all keys are written down."""
+    file = root / "config" / "scales" / f"{BELOW}.yaml"
+    asked = {"repository": "laion/relaion400m", "url_column": "URL", "caption_column": "TEXT"}
+    numbers = {"minimum_yield": 0.6, "hours": 6, "images_per_second": 100, "images_per_shard": 1000}
+    tree = {"extends": "paper", "experiments": ["table12"], "data": {"download": asked | numbers}}
+    file.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    assert outcome(root, {"scale": BELOW}) is None
+    count, faults = faults_of(root, f"scales/{BELOW}.yaml", {"scale": BELOW})
+    assert count > 50 and not faults, "\n".join(faults)
 
 
 @pytest.mark.parametrize(

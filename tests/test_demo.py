@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -126,7 +127,9 @@ def test_a_snakemake_at_work_keeps_the_next_one_waiting_and_is_named(plan, capfd
         waiting = subprocess.Popen(
             command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        assert f"process {os.getpid()} is already at work" in waiting.stderr.readline()
+        assert (
+            f"process {os.getpid()} on {socket.gethostname()} is already at work" in waiting.stderr.readline()
+        )
         assert waiting.poll() is None
     said, _ = waiting.communicate(timeout=60)
     assert waiting.returncode == 0 and said.startswith("9.")
@@ -136,7 +139,10 @@ def test_the_demo_says_whom_it_waits_for(plan, capsys, monkeypatch):
     monkeypatch.setattr(demo, "_snakemake", lambda *words: [sys.executable, "-c", "raise SystemExit(1)"])
     with directory_lock(plan.measured_directory, "test"):
         assert demo.demo("ci") == 1
-    assert f"Process {os.getpid()} is at work in results/runs/ci" in capsys.readouterr().out
+    assert (
+        f"process {os.getpid()} on {socket.gethostname()} is at work in results/runs/ci"
+        in capsys.readouterr().out
+    )
 
 
 JOB = """

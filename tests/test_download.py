@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from clipa.data.download import DownloadError, index_test_set, index_training
+from clipa import crosschecks
+from clipa.config import load_scale
+from clipa.data.download import index_test_set, index_training
 from clipa.data.shards import ShardError
+from clipa.downloads import DownloadError, check_test_set, load_downloads, table_of_test_sets
 
 
 def shard(path: Path, samples: int, suffixes: tuple[str, ...]) -> None:
@@ -77,3 +80,24 @@ def test_set_in_the_benchmark_s_layout(tmp_path):
     (home / "test" / "1.tar").unlink()
     with pytest.raises(DownloadError, match="1 shards of 2; download it again"):
         index_test_set(home)
+
+
+def test_the_table_has_every_test_set_of_the_paper_and_the_page_has_the_table():
+    known = load_downloads()
+    asked = {name.partition("/")[0] for name in crosschecks.test_sets(load_scale("paper")).values()}
+    assert set(known.test_sets) == asked and len(asked) == 28
+    page = Path("docs/data.md").read_text(encoding="utf-8")
+    table = page.split("<!-- test sets: begin (clipa data sets) -->\n")[1].split("<!-- test sets: end")[0]
+    assert table == "".join(f"{line}\n" for line in table_of_test_sets(known))
+
+
+def test_another_test_set_than_the_table_s_is_refused():
+    known = load_downloads()
+    check_test_set("imagenet1k", 50_000, "0" * 12, known)
+    check_test_set("plain", 1, "0" * 12, known)
+    with pytest.raises(DownloadError, match=r"10000 items, config/downloads\.yaml says 50000 .* by hand"):
+        check_test_set("imagenet1k", 10_000, "0" * 12, known)
+    pinned = {"fingerprint": "f" * 12}
+    sets = {**known.test_sets, "imagenet-a": known.test_sets["imagenet-a"].model_copy(update=pinned)}
+    with pytest.raises(DownloadError, match=r"fingerprint is 000000000000, .* says ffffffffffff"):
+        check_test_set("imagenet-a", 7500, "0" * 12, known.model_copy(update={"test_sets": sets}))

@@ -20,11 +20,12 @@ from PIL import Image
 
 from clipa.data import samples
 from clipa.data.annotation import WORLD, annotate, load_entry_parts
-from clipa.data.download import DownloadError, index_training
+from clipa.data.download import index_training
 from clipa.data.negclip import write_negatives
 from clipa.data.samples import BadSample, RawSample, Reason, ShardReader, samples_of
 from clipa.data.shards import ShardError, read_manifest, tar_bytes
 from clipa.data.vocabulary import VocabularyError, load_tokenizer, train_vocabulary
+from clipa.downloads import DownloadError
 from clipa.files import sha256_of, with_digest
 from clipa.resolved import write
 from clipa.train import train_stage
@@ -392,7 +393,7 @@ def test_a_damaged_shard_is_read_or_refused(
 def test_counts_are_those_of_img2dataset(shard: Path, tmp_path: Path) -> None:
     (tmp_path / "00000.tar").write_bytes(shard.read_bytes())
     statistics = tmp_path / "00000_stats.json"
-    statistics.write_text('{"successes": 33}', encoding="utf-8")
+    statistics.write_text('{"count": 40, "successes": 33}', encoding="utf-8")
     with pytest.raises(
         DownloadError, match=r"00000\.tar: 32 samples, 00000_stats\.json says 33; delete both"
     ):
@@ -400,7 +401,7 @@ def test_counts_are_those_of_img2dataset(shard: Path, tmp_path: Path) -> None:
     statistics.write_text("{", encoding="utf-8")
     with pytest.raises(DownloadError, match=r"00000_stats\.json: no statistics of img2dataset"):
         index_training(tmp_path)
-    statistics.write_text('{"successes": 32}', encoding="utf-8")
+    statistics.write_text('{"count": 40, "successes": 32}', encoding="utf-8")
     [entry] = json.loads(index_training(tmp_path).read_text(encoding="utf-8"))["shards"]
     assert entry["samples"] == 32
 

@@ -17,9 +17,8 @@ import pytest
 
 from clipa.cli import main
 from clipa.data import web
-from clipa.data.download import DownloadError
 from clipa.data.web import download, fetch
-from clipa.downloads import Downloads, load_downloads
+from clipa.downloads import DownloadError, Downloads, load_downloads
 
 CONTENT = bytes(range(256)) * 40
 OTHER = bytes(reversed(CONTENT))

@@ -18,7 +18,7 @@ from clipa.records import RECORDED_DIRECTORY
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("Snakefile", "workflow", "slurm", "profiles", "config", "envs", "src", "results/published")
-TRAINING = {"pretrain", "finetune", "negclip", "evaluate", "draw_training", "download_shards"}
+TRAINING = {"pretrain", "finetune", "negclip", "evaluate", "draw_training", "download_images"}
 
 
 @pytest.fixture
@@ -73,6 +73,11 @@ def test_one_figure_is_drawn_and_is_then_up_to_date(tree):
     assert drawn.returncode == 0, drawn.stdout + drawn.stderr
     for name in ("figures/figure4.pdf", "figures/figure4.png", "figures/data/figure4.csv"):
         assert (tree / name).stat().st_size > 500, name
+    assert snakemake(tree, "figures/figure4.pdf", "-F").returncode == 0
+    [log] = tree.glob("results/runs/logs/**/*.log")
+    kept = Path(f"{log}.all").read_text(encoding="utf-8")
+    assert len(re.findall(r"(?m)^--- [0-9: -]+", kept)) == 2, "Snakemake deleted the log of the first"
+    assert log.read_text(encoding="utf-8") == kept
     for file in [
         *(tree / "config").rglob("*.yaml"),
         *(tree / "src").rglob("*.py"),
@@ -89,8 +94,11 @@ def test_slurm_plans_every_table_without_slurm(tree):
     assert (jobs["pretrain"], jobs["finetune"], jobs["negclip"]) == (123, 140, 1)
     # Tables 1 to 3, 14 and 15 are filled from the whole suite; 60 runs of Table 12 are measured both ways.
     assert (jobs["evaluate"], jobs["suite"]) == (139, 70)
-    assert jobs["download_shards"] == 3 and jobs["download_coco_images"] == 1
-    assert "--url_col url --caption_col text" in said  # DataComp-1B's columns
+    # Of 12 hours at most: 48 for LAION-400M, 243 for LAION-2B, 161 for DataComp-1B, one for COCO.
+    assert jobs["download_images"] == 48 + 243 + 161 + 1 and jobs["complete_images"] == 4
+    assert (
+        "python -m clipa data fetch --scale paper" in said and "--source DataComp-1B --part 160/161" in said
+    )
     assert jobs["annotate"] == 2 and jobs["negatives"] == 1
     for name in (
         "L16-resize64-truncation32/finetune",
@@ -153,7 +161,7 @@ def test_measuring_plans_every_stage_of_every_seed(tree):
         tree, "measure_figure4", "-n", "-p", "--config", "scale=micro-v1", "reuse_recorded=false"
     )
     assert (jobs["pretrain"], jobs["finetune"], jobs["evaluate"]) == (27, 18, 27)
-    commands = re.findall(r"python -m clipa (.*?)(?: > \S+ 2>&1)?$", said, re.M)
+    commands = re.findall(r"python -m clipa (.*?)(?: >> \S+ 2>&1)?$", said, re.M)
     verbs = {
         parser().parse_args(command.replace("$REQUEUE", "--requeue").split()).verb for command in commands
     }

@@ -41,6 +41,7 @@ from clipa.fields import (
     Text,
 )
 from clipa.files import unique_keys
+from clipa.links import Download
 from clipa.worlds import WORLDS, WorldParameters
 
 CONFIG_DIRECTORY = Path("config")
@@ -62,7 +63,6 @@ def _one_of(known: Callable[[], Any]) -> AfterValidator:
 ImageReductionName = Annotated[str, _one_of(lambda: ("none", *study.IMAGE_REDUCTIONS))]
 MaskName = Annotated[str, _one_of(study.masks)]
 TextReductionName = Annotated[str, _one_of(lambda: tuple(study.TEXT_REDUCTIONS))]
-ColumnName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 DatasetName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*(/[a-z]+)?$")]
 ModelName = Annotated[str, Field(pattern=r"^([A-Z][A-Za-z]*/\d+|[A-Z][A-Za-z]*-[A-Z])$")]
 
@@ -237,14 +237,6 @@ class Data(Strict):
         """How many shards its training set has."""
         world = self.world
         return -(-world.training_images // world.images_per_shard) if world else self.shards
-
-
-class Download(Strict):
-    """Where the image links of a web data set are (docs/data.md); ``downloads.yaml`` says which revision."""
-
-    repository: str = Field(description="on the Hugging Face hub, with parquet files")
-    url_column: ColumnName = "URL"
-    caption_column: ColumnName = "TEXT"
 
 
 class Negatives(Strict):

@@ -9,6 +9,7 @@ import json
 from typing import TYPE_CHECKING
 
 from clipa import study
+from clipa.links import links_of
 
 if TYPE_CHECKING:
     from clipa.config import Data, Scale
@@ -94,6 +95,11 @@ def _data(scale: Scale) -> None:
             raise ValueError(f"{key}.name: {data.name!r} occurs twice")
         if data.kind == "webdataset" and data.download is None and key != f"sources.{COCO}":
             raise ValueError(f"{key}.download: missing; it says where the links of {data.name} are")
+        if data.kind == "webdataset":
+            try:
+                links_of(data.download).download.jobs(data.shards)
+            except ValueError as error:
+                raise ValueError(f"{key}.{error}") from None
     source = scale.negatives and scale.negatives.source
     if source is not None and source not in scale.sources:
         raise ValueError(f"negatives.source: there is no data source {source!r} (sources)")

@@ -53,7 +53,7 @@ def demo(size: str = "full") -> int:
     print(f"{len(plan.jobs())} runs ({len(plan.stages)} stages), each evaluated; nothing is downloaded.")
     print(f"About {clock(overall.left())} left on {cores} cores. Snakemake's output is in {log}.", flush=True)
     if holder := lock_holder(directory):
-        print(f"Process {holder} is at work in {directory}: waiting for it (to end it: kill {holder}).")
+        print(f"{holder} is at work in {directory}: waiting for it (to end it: {holder.ended_by}).")
     asked = [
         "--keep-going",
         "--show-failed-logs",

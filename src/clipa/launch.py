@@ -27,6 +27,8 @@ may be writing a checkpoint; SLURM's own KillWait is shorter."""
 _SECONDS_APART = 600
 """For the other nodes' tasks to end after one has ended: the first process exports the model after the others have
 ended."""
+GPUS_PER_NODE = r"--gpus-per-node=(\d+)"
+"""How ``slurm_extra`` names them."""
 INTERRUPTED = 75
 """Exit code after SIGTERM with a checkpoint saved: start the same command again to resume (EX_TEMPFAIL)."""
 

@@ -36,7 +36,7 @@ rule download_aro:
     message:
         "Downloading {wildcards.file} for ARO"
     shell:
-        f"python -m clipa download {{wildcards.file}} {ARO} > {{log}} 2>&1"
+        f"kept {{log}}; python -m clipa download {{wildcards.file}} {ARO} >> {{log}} 2>&1"
 
 
 rule convert_aro:
@@ -61,4 +61,4 @@ rule convert_aro:
     message:
         "Converting ARO's {wildcards.aro}"
     shell:
-        "python -m clipa aro {wildcards.aro} {params.asked} > {log} 2>&1"
+        "kept {log}; python -m clipa aro {wildcards.aro} {params.asked} >> {log} 2>&1"

@@ -25,8 +25,8 @@ rule evaluate:
     message:
         "Evaluating {wildcards.run}, seed {wildcards.seed}"
     shell:
-        "exec python -m clipa evaluate {params.asked} --run {wildcards.run} --seed {wildcards.seed}"
-        " --fingerprint {wildcards.fingerprint} > {log} 2>&1"
+        "kept {log}; exec python -m clipa evaluate {params.asked} --run {wildcards.run} --seed {wildcards.seed}"
+        " --fingerprint {wildcards.fingerprint} >> {log} 2>&1"
 
 
 rule suite:
@@ -48,5 +48,5 @@ rule suite:
     message:
         "Evaluating {wildcards.run}, seed {wildcards.seed}, on the whole test suite"
     shell:
-        "exec python -m clipa evaluate {params.asked} --run {wildcards.run} --seed {wildcards.seed}"
-        " --fingerprint {wildcards.fingerprint} --suite > {log} 2>&1"
+        "kept {log}; exec python -m clipa evaluate {params.asked} --run {wildcards.run} --seed {wildcards.seed}"
+        " --fingerprint {wildcards.fingerprint} --suite >> {log} 2>&1"

@@ -22,7 +22,7 @@ rule draw_figure:
     message:
         "Drawing {wildcards.figure} from the published numbers"
     shell:
-        "python -m clipa figure {wildcards.figure} --published {input} --output {output.pdf} > {log} 2>&1"
+        "kept {log}; python -m clipa figure {wildcards.figure} --published {input} --output {output.pdf} >> {log} 2>&1"
 
 
 rule draw_recorded_figure:
@@ -44,8 +44,9 @@ rule draw_recorded_figure:
     message:
         "Drawing {wildcards.figure} from accepted records of the {wildcards.scale} scale"
     shell:
-        "python -m clipa figure {wildcards.figure} --published {input.published} --measured {input.measured}"
-        " --output {output.pdf} > {log} 2>&1"
+        "kept {log}; python -m clipa figure {wildcards.figure} --published {input.published}"
+        " --measured {input.measured}"
+        " --output {output.pdf} >> {log} 2>&1"
 
 
 rule draw_measured_figure:
@@ -68,5 +69,6 @@ rule draw_measured_figure:
     message:
         "Drawing {wildcards.figure} from measured records"
     shell:
-        "python -m clipa figure {wildcards.figure} --published {input.published} --measured {input.measured}"
-        " --output {output.pdf} > {log} 2>&1"
+        "kept {log}; python -m clipa figure {wildcards.figure} --published {input.published}"
+        " --measured {input.measured}"
+        " --output {output.pdf} >> {log} 2>&1"

@@ -1,9 +1,9 @@
 """Data from the web (§4.1, §6): image links, images, test sets. Needs the network and tens of terabytes.
 
 `{data}` is the folder of LAION-400M, or of another source that recipes name. The original host of LAION-400M's metadata
-is gone; `laion/relaion400m` is the filtered re-release of the same list (docs/data.md says what is missing). The image
-command is the authors' own: 256 pixels and img2dataset's defaults (resize mode border, 10,000 pairs a shard). It gave
-them 41,408 shards.
+is gone; `laion/relaion400m` is the filtered re-release of the same list (docs/data.md says what is missing). Images are
+downloaded as the authors did: img2dataset, 256 pixels and its defaults (resize mode border, 10,000 pairs a shard), which
+gave them 41,408 shards.
 """
 
 
@@ -18,10 +18,28 @@ def repository(wildcards):
     return source(wildcards).download.repository
 
 
-def columns(wildcards):
-    """img2dataset's options for the metadata's columns."""
-    asked = source(wildcards).download
-    return f"--url_col {asked.url_column} --caption_col {asked.caption_column}"
+def jobs(wildcards):
+    """How many jobs download the images of a source; at most 256."""
+    asked = source(wildcards)
+    return links_of(asked.download).download.jobs(asked.shards)
+
+
+def job_minutes(wildcards):
+    """The longest that one of these jobs may take."""
+    return 60 * links_of(source(wildcards).download).download.hours
+
+
+def list_of_links(wildcards):
+    """The image links of a source: metadata of the Hugging Face hub, or COCO's own list."""
+    links = links_of(source(wildcards).download)
+    listed = f"{DATA_ROOT}/{wildcards.data}/{links.listed}"
+    return f"{listed}/complete" if links.listed == "metadata" else listed
+
+
+def all_parts(wildcards):
+    """The marks of all jobs that download the images of a source."""
+    count = jobs(wildcards)
+    return [f"{DATA_ROOT}/{wildcards.data}/parts/{part}-of-{count}" for part in range(count)]
 
 
 rule download_metadata:
@@ -36,45 +54,69 @@ rule download_metadata:
         "../../envs/train.yaml"
     resources:
         mem_mb=8000,
-        runtime=24 * 60,
+        runtime=12 * 60,
     params:
         repository=repository,
     message:
         "Downloading the image links of {wildcards.data}"
     shell:
-        f"python -m clipa download {{params.repository}} {DATA_ROOT}/{{wildcards.data}}/metadata > {{log}} 2>&1"
+        f"kept {{log}}; python -m clipa download {{params.repository}} {DATA_ROOT}/{{wildcards.data}}/metadata"
+        f" >> {{log}} 2>&1"
 
 
-rule download_shards:
+rule download_images:
     input:
-        rules.download_metadata.output,
+        list_of_links,
+    output:
+        touch(f"{DATA_ROOT}/{{data}}/parts/{{part}}-of-{{parts}}"),
+    log:
+        f"{LOGS}/data/{{data}}/download_images-{{part}}-of-{{parts}}.log",
+    benchmark:
+        f"{BENCHMARKS}/data/{{data}}/download_images-{{part}}-of-{{parts}}.tsv"
+    retries: 5
+    conda:
+        "../../envs/data.yaml"
+    threads: 16
+    resources:
+        mem_mb=64000,
+        runtime=job_minutes,
+    params:
+        asked=asked_of_data,
+    message:
+        "Downloading images of {wildcards.data}, part {wildcards.part} of {wildcards.parts} (started again, it resumes)"
+    shell:
+        "kept {log}; python -m clipa data fetch {params.asked} --part {wildcards.part}/{wildcards.parts}"
+        " --processes {threads}"
+        " >> {log} 2>&1"
+
+
+rule complete_images:
+    input:
+        all_parts,
     output:
         touch(f"{DATA_ROOT}/{{data}}/train/complete"),
     log:
-        f"{LOGS}/data/{{data}}/download_shards.log",
+        f"{LOGS}/data/{{data}}/complete_images.log",
     benchmark:
-        f"{BENCHMARKS}/data/{{data}}/download_shards.tsv"
-    retries: 3
+        f"{BENCHMARKS}/data/{{data}}/complete_images.tsv"
+    retries: 5
     conda:
         "../../envs/data.yaml"
-    threads: 32
+    threads: 16
     resources:
-        mem_mb=128000,
-        runtime=14 * 24 * 60,
+        mem_mb=64000,
+        runtime=job_minutes,
     params:
-        columns=columns,
+        asked=asked_of_data,
     message:
-        "Downloading the images of {wildcards.data} (days; started again, it resumes)"
+        "Downloading again what an outage left out of {wildcards.data}"
     shell:
-        f"img2dataset --url_list {DATA_ROOT}/{{wildcards.data}}/metadata --input_format parquet"
-        f" --output_format webdataset --output_folder {DATA_ROOT}/{{wildcards.data}}/train"
-        " {params.columns} --number_sample_per_shard 10000 --image_size 256 --resize_mode border --enable_wandb False"
-        " --processes_count {threads} --thread_count 128 --incremental_mode incremental > {log} 2>&1"
+        "kept {log}; python -m clipa data fetch {params.asked} --processes {threads} >> {log} 2>&1"
 
 
 rule index_shards:
     input:
-        rules.download_shards.output,
+        rules.complete_images.output,
     output:
         f"{DATA_ROOT}/{{data}}/train/manifest.json",
     log:
@@ -92,7 +134,7 @@ rule index_shards:
     message:
         "Counting and hashing the shards of {wildcards.data}"
     shell:
-        "python -m clipa index train {params.asked} --processes {threads} > {log} 2>&1"
+        "kept {log}; python -m clipa index train {params.asked} --processes {threads} >> {log} 2>&1"
 
 
 rule download_test_set:
@@ -111,8 +153,8 @@ rule download_test_set:
     message:
         "Downloading the test set {wildcards.dataset} in CLIP_benchmark's layout"
     shell:
-        "python -m clipa download clip-benchmark/wds_{wildcards.dataset}"
-        f" {DATA}/test/{{wildcards.dataset}} > {{log}} 2>&1"
+        "kept {log}; python -m clipa download clip-benchmark/wds_{wildcards.dataset}"
+        f" {DATA}/test/{{wildcards.dataset}} >> {{log}} 2>&1"
 
 
 rule index_test_set:
@@ -134,7 +176,7 @@ rule index_test_set:
     message:
         "Counting and hashing the test set {wildcards.dataset}"
     shell:
-        "python -m clipa index {wildcards.dataset} {params.asked} > {log} 2>&1"
+        "kept {log}; python -m clipa index {wildcards.dataset} {params.asked} >> {log} 2>&1"
 
 
 rule download_vocabulary:
@@ -153,4 +195,4 @@ rule download_vocabulary:
     message:
         "Downloading the vocabulary of bert-base-uncased (A.1)"
     shell:
-        f"python -m clipa download vocab.txt {DATA}/vocabulary > {{log}} 2>&1"
+        f"kept {{log}}; python -m clipa download vocab.txt {DATA}/vocabulary >> {{log}} 2>&1"

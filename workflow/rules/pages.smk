@@ -20,7 +20,7 @@ rule check_claims:
     message:
         "Checking every claim of the paper against its tables and against accepted records"
     shell:
-        "python -m clipa claims --write docs > {log} 2>&1"
+        "kept {log}; python -m clipa claims --write docs >> {log} 2>&1"
 
 
 rule list_numbers:
@@ -41,7 +41,7 @@ rule list_numbers:
     message:
         "Listing every number, published and measured apart"
     shell:
-        "python -m clipa numbers --output {output} > {log} 2>&1"
+        "kept {log}; python -m clipa numbers --output {output} >> {log} 2>&1"
 
 
 rule export_numbers:
@@ -64,7 +64,7 @@ rule export_numbers:
     message:
         "Writing every number as one flat table ({wildcards.format})"
     shell:
-        "python -m clipa numbers --output {output} > {log} 2>&1"
+        "kept {log}; python -m clipa numbers --output {output} >> {log} 2>&1"
 
 
 rule draw_explorable:
@@ -85,4 +85,4 @@ rule draw_explorable:
     message:
         "Drawing the law as charts to explore, published and measured numbers apart"
     shell:
-        "python -m clipa explore --output {output} > {log} 2>&1"
+        "kept {log}; python -m clipa explore --output {output} >> {log} 2>&1"

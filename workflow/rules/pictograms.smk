@@ -20,7 +20,7 @@ rule draw_training:
     message:
         "Drawing the training shards of {SCALE.data.name}"
     shell:
-        "python -m clipa draw train {params.asked} --processes {threads} > {log} 2>&1"
+        "kept {log}; python -m clipa draw train {params.asked} --processes {threads} >> {log} 2>&1"
 
 
 rule draw_test_set:
@@ -40,4 +40,4 @@ rule draw_test_set:
     message:
         "Drawing the test set {wildcards.dataset}"
     shell:
-        "python -m clipa draw {wildcards.dataset} {params.asked} > {log} 2>&1"
+        "kept {log}; python -m clipa draw {wildcards.dataset} {params.asked} >> {log} 2>&1"

@@ -17,7 +17,7 @@ rule fill_table:
     message:
         "Filling {wildcards.table} with the published numbers"
     shell:
-        "python -m clipa table {wildcards.table} --published {input} --output {output} > {log} 2>&1"
+        "kept {log}; python -m clipa table {wildcards.table} --published {input} --output {output} >> {log} 2>&1"
 
 
 rule define_numbers:
@@ -36,7 +36,7 @@ rule define_numbers:
     message:
         "Defining \\clipanumber for every published number"
     shell:
-        "python -m clipa macros --published {input} --output {output} > {log} 2>&1"
+        "kept {log}; python -m clipa macros --published {input} --output {output} >> {log} 2>&1"
 
 
 rule fill_recorded_table:
@@ -56,8 +56,8 @@ rule fill_recorded_table:
     message:
         "Filling {wildcards.table} with accepted records of the {wildcards.scale} scale"
     shell:
-        "python -m clipa table {wildcards.table} --published {input.published} --measured {input.measured}"
-        " --output {output} > {log} 2>&1"
+        "kept {log}; python -m clipa table {wildcards.table} --published {input.published} --measured {input.measured}"
+        " --output {output} >> {log} 2>&1"
 
 
 rule fill_measured_table:
@@ -82,5 +82,5 @@ rule fill_measured_table:
     message:
         "Filling {wildcards.table} with measured records"
     shell:
-        "python -m clipa table {wildcards.table} --published {input.published} --measured {input.measured}"
-        " --output {output} > {log} 2>&1"
+        "kept {log}; python -m clipa table {wildcards.table} --published {input.published} --measured {input.measured}"
+        " --output {output} >> {log} 2>&1"

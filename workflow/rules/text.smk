@@ -22,7 +22,7 @@ rule vocabulary:
     message:
         "Making the vocabulary"
     shell:
-        "python -m clipa vocabulary {params.asked} > {log} 2>&1"
+        "kept {log}; python -m clipa vocabulary {params.asked} >> {log} 2>&1"
 
 
 rule annotate:
@@ -37,15 +37,16 @@ rule annotate:
         f"{BENCHMARKS}/data/{{data}}/annotate.tsv"
     conda:
         "../../envs/train.yaml" if SCALE.data.kind == "pictograms" else "../../envs/tagger.yaml"
+    threads: 1 if SCALE.data.kind == "pictograms" else 32
     resources:
-        mem_mb=3000,
+        mem_mb=3000 if SCALE.data.kind == "pictograms" else 32000,
         runtime=24 * 60,
     params:
         asked=asked_of_data,
     message:
         "Tagging parts of speech in the captions and the vocabulary"
     shell:
-        "python -m clipa annotate {params.asked} --processes {threads} > {log} 2>&1"
+        "kept {log}; python -m clipa annotate {params.asked} --processes {threads} >> {log} 2>&1"
 
 
 rule prepare:
@@ -69,7 +70,7 @@ rule prepare:
     message:
         "Making small images and cut captions of {wildcards.data}"
     shell:
-        "python -m clipa prepare {params.asked} --processes {threads} > {log} 2>&1"
+        "kept {log}; python -m clipa prepare {params.asked} --processes {threads} >> {log} 2>&1"
 
 
 rule negatives:
@@ -93,4 +94,4 @@ rule negatives:
     message:
         "Exchanging words of captions and finding similar images, for NegCLIP"
     shell:
-        "python -m clipa negatives {params.asked} --processes {threads} > {log} 2>&1"
+        "kept {log}; python -m clipa negatives {params.asked} --processes {threads} >> {log} 2>&1"

@@ -24,4 +24,4 @@ rule train:
     message:
         "{wildcards.kind} of {wildcards.run}, seed {wildcards.seed}"
     shell:
-        "exec python -m clipa train $REQUEUE {params.stage} > {log} 2>&1"
+        "kept {log}; exec python -m clipa train $REQUEUE {params.stage} >> {log} 2>&1"

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from clipa.cli.verbs import add_verb, project_of
+from clipa.cli.verbs import add_verb, data_of
 
 
 def add_verbs(verbs) -> None:
@@ -119,30 +119,12 @@ def _add_negclip_verbs(verbs) -> argparse.ArgumentParser:
     return negatives
 
 
-def _data(chosen: argparse.Namespace):
-    """The scale, and the folder of its data or of the source that is asked for."""
-    from clipa.config import ConfigError, load_scale
-    from clipa.resolved import data_slug
-
-    project = project_of(chosen)
-    scale = load_scale(project.scale)
-    data, source = scale.data, getattr(chosen, "source", None)
-    if source is not None:
-        if source not in scale.sources:
-            known = ", ".join(scale.sources) or "none"
-            raise ConfigError(
-                f"--source {source}: scale {scale.name} has no such data source (known: {known})"
-            )
-        data = scale.sources[source]
-    return scale, Path(project.data_directory, data_slug(data))
-
-
 def _draw(chosen: argparse.Namespace) -> int:
     from clipa.data import TEST_SETS
     from clipa.data.drawing import contact_sheet, draw_test, draw_train
     from clipa.files import naming
 
-    scale, directory = _data(chosen)
+    scale, _, directory = data_of(chosen)
     if scale.data.world is None:
         raise ValueError(
             f"scale {scale.name} downloads its data ({scale.data.name}); there is nothing to draw"
@@ -181,23 +163,34 @@ def _compare(manifest: Path, scale) -> None:
 def _index(chosen: argparse.Namespace) -> int:
     from clipa.data.download import index_test_set, index_training
     from clipa.data.shards import read_manifest
+    from clipa.downloads import check_test_set, load_downloads
+    from clipa.links import links_of
     from clipa.resolved import digest
 
-    scale, directory = _data(chosen)
+    scale, data, directory = data_of(chosen)
     if chosen.what == "train":
-        path = index_training(directory / "train", chosen.processes)
+        path = index_training(
+            directory / "train", chosen.processes, data.shards, links_of(data.download).download.minimum_yield
+        )
         key = f"sources.{chosen.source}" if chosen.source else "data"
         print(path)
         print(f"in config/scales/{scale.name}.yaml, {key}:  manifest: {digest(read_manifest(path.parent))}")
     else:
-        print(index_test_set(directory / "test" / chosen.what))
+        path = index_test_set(directory / "test" / chosen.what)
+        made = read_manifest(path.parent)
+        try:
+            check_test_set(chosen.what, made["n"], made["fingerprint"], load_downloads())
+        except ValueError:
+            path.unlink()
+            raise
+        print(path)
     return 0
 
 
 def _aro(chosen: argparse.Namespace) -> int:
     from clipa.data.aro import convert
 
-    scale, directory = _data(chosen)
+    scale, _, directory = data_of(chosen)
     if scale.data.world is not None:
         raise ValueError(f"scale {scale.name} draws its test sets; its counterpart of ARO is the set `order`")
     sources = chosen.source_folder or directory.parent / "aro"
@@ -216,7 +209,7 @@ def _download(chosen: argparse.Namespace) -> int:
 def _vocabulary(chosen: argparse.Namespace) -> int:
     from clipa.data.vocabulary import train_vocabulary
 
-    scale, directory = _data(chosen)
+    scale, _, directory = data_of(chosen)
     print(train_vocabulary(directory, scale.vocabulary_size))
     return 0
 
@@ -224,7 +217,7 @@ def _vocabulary(chosen: argparse.Namespace) -> int:
 def _annotate(chosen: argparse.Namespace) -> int:
     from clipa.data.annotation import annotate
 
-    scale, directory = _data(chosen)
+    scale, _, directory = data_of(chosen)
     print(annotate(directory, chosen.processes, scale.tagger))
     return 0
 
@@ -233,8 +226,8 @@ def _prepare(chosen: argparse.Namespace) -> int:
     from clipa.data.prepared import prepare
     from clipa.resolved import data_slug
 
-    scale, directory = _data(chosen)
-    asked = (scale.sources[chosen.source] if chosen.source else scale.data).prepared
+    scale, data, directory = data_of(chosen)
+    asked = data.prepared
     if asked is None:
         entry = f"sources.{chosen.source}" if chosen.source else "data"
         file = scale.config_directory / "scales" / f"{scale.name}.yaml"
@@ -247,7 +240,7 @@ def _prepare(chosen: argparse.Namespace) -> int:
 def _negatives(chosen: argparse.Namespace) -> int:
     from clipa.data.negclip import write_negatives
 
-    scale, directory = _data(chosen)
+    scale, _, directory = data_of(chosen)
     asked = scale.negatives
     if asked is None:
         raise ValueError(f"scale {scale.name} has no NegCLIP: its file has no `negatives`")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 Verb = Callable[[argparse.Namespace], int]
 
@@ -47,3 +48,21 @@ def project_of(chosen: argparse.Namespace):
     from clipa.config import load_project
 
     return load_project(overrides(chosen))
+
+
+def data_of(chosen: argparse.Namespace):
+    """The scale; its data, or the source that is asked for; and that one's folder. ConfigError for any mistake."""
+    from clipa.config import ConfigError, load_scale
+    from clipa.resolved import data_slug
+
+    project = project_of(chosen)
+    scale = load_scale(project.scale)
+    data, source = scale.data, getattr(chosen, "source", None)
+    if source is not None:
+        if source not in scale.sources:
+            known = ", ".join(scale.sources) or "none"
+            raise ConfigError(
+                f"--source {source}: scale {scale.name} has no such data source (known: {known})"
+            )
+        data = scale.sources[source]
+    return scale, data, Path(project.data_directory, data_slug(data))

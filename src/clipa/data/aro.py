@@ -31,9 +31,10 @@ import numpy
 
 from clipa.data.annotation import describe_pipeline, tagged_captions
 from clipa.data.captions import wrong_orders
-from clipa.data.download import DownloadError, index_test_set
+from clipa.data.download import index_test_set
 from clipa.data.samples import BadSample, decoded
 from clipa.data.shards import Entry, Members, file_sha256, progress_bar, tar_bytes, writing
+from clipa.downloads import DownloadError
 from clipa.files import read_json, write_text_atomically
 from clipa.resolved import fingerprint
 
@@ -47,7 +48,7 @@ MAX_WORDS = 30
 NOTEBOOK = "aro_notebook.ipynb"
 
 # Folders of images may stay zipped; a zip is named like its folder, except for this one.
-_ARCHIVES = {"images": "vgr_vga_images.zip"}
+ARCHIVED = {"images": "vgr_vga_images.zip", "flickr30k-images": "flickr30k-images.zip"}
 _DRIVE = "from ARO's Google Drive, gdown"
 _PLACES = {
     "visual_genome_relation.json": f"{_DRIVE} 1kX2iCHEv0CADL8dSO1nMdW-V0NqIAiP3",
@@ -58,7 +59,11 @@ _PLACES = {
 }
 
 
-def _place(name: str) -> str:
+BY_HAND = ("visual_genome_relation.json", "visual_genome_attribution.json", "images", "flickr30k-images")
+"""What must be placed in ARO's folder by hand; folders may be archives."""
+
+
+def place_of(name: str) -> str:
     """Where one of ARO's files comes from."""
     return _PLACES.get(name, f"python -m clipa download {name} results/data/aro")
 
@@ -118,7 +123,7 @@ class Images:
         path, top = self._folder / name, name.partition("/")[0]
         if path.is_file():
             return path.read_bytes()
-        archive = self._folder / _ARCHIVES.get(top, f"{top}.zip")
+        archive = self._folder / ARCHIVED.get(top, f"{top}.zip")
         try:
             if top not in self._archives and archive.is_file():
                 self._archives[top] = zipfile.ZipFile(archive)
@@ -173,7 +178,7 @@ def read_cases(name: str, sources: Path) -> list[Case]:
         return [_crop_case(row, left_out) for row in rows]
     except (KeyError, TypeError, IndexError) as error:
         raise DownloadError(
-            f"{sources / source.listing}: not ARO's listing ({error!r}); get it: {_place(source.listing)}"
+            f"{sources / source.listing}: not ARO's listing ({error!r}); get it: {place_of(source.listing)}"
         ) from None
 
 
@@ -198,7 +203,7 @@ def excluded_relations(notebook: Path) -> frozenset[str]:
         for statement in statements:
             if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "symmetric":
                 return frozenset(ast.literal_eval(statement.value))
-    raise DownloadError(f"{notebook}: has no list `symmetric`; get it again: {_place(NOTEBOOK)}")
+    raise DownloadError(f"{notebook}: has no list `symmetric`; get it again: {place_of(NOTEBOOK)}")
 
 
 def clean(caption: str) -> str:
@@ -210,9 +215,9 @@ def _json(path: Path) -> Any:
     try:
         return read_json(path)
     except FileNotFoundError:
-        raise DownloadError(f"{path}: missing; get it: {_place(path.name)} (docs/data.md)") from None
+        raise DownloadError(f"{path}: missing; get it: {place_of(path.name)} (docs/data.md)") from None
     except ValueError as error:
-        raise DownloadError(f"{path}: not JSON ({error}); get it again: {_place(path.name)}") from None
+        raise DownloadError(f"{path}: not JSON ({error}); get it again: {place_of(path.name)}") from None
 
 
 def _about(name: str, sources: Path, tagger: str, items_per_shard: int) -> dict[str, Any]:

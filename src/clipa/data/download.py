@@ -13,6 +13,8 @@ from typing import Any
 
 from clipa.data.samples import samples_of
 from clipa.data.shards import Entry, file_sha256, in_processes
+from clipa.data.yields import check_complete, expected_shards, read_yield, statistics_of
+from clipa.downloads import DownloadError
 from clipa.files import write_json_atomically, write_text_atomically
 from clipa.locks import directory_lock
 from clipa.resolved import fingerprint
@@ -28,22 +30,36 @@ LAYOUT = ("classnames.txt", "zeroshot_classification_templates.txt", "dataset_ty
 _MOST_BYTES = 1 << 30  # COCO's captions are 67 MB
 
 
-class DownloadError(ValueError):
-    """A download is missing, cut short or another file; one line that says where and what to do."""
-
-
 # ----------------------------------------------------------------------------------------------------- manifests
 
 
-def index_training(directory: Path, processes: int = 1) -> Path:
-    """Write ``directory/manifest.json`` for the shards that img2dataset wrote there; returns its path.
+def index_training(
+    directory: Path, processes: int = 1, shards: int | None = None, minimum_yield: float = 0.0
+) -> Path:
+    """Write ``directory/manifest.json`` for the shards that were downloaded there; returns its path.
 
-    Counts come from reading every tar, and must be those of img2dataset's own statistics where these are there. Raises
-    DownloadError when there is no shard or they differ, ShardError when one is not a whole tar.
+    ``shards``: how many there must be, of which ``minimum_yield`` of the links gave an image (where statistics are
+    there to say so). Counts come from reading every tar, and must be those of img2dataset's own statistics where these
+    are there. Raises DownloadError when shards are missing, empty, or from an outage, or when counts differ; ShardError
+    when one is not a whole tar.
     """
     directory = Path(directory)
     with directory_lock(directory, "manifest of the training shards"):
-        content = {"world": None, "shards": _entries(directory, directory, processes)}
+        expected = expected_shards(directory)
+        if expected is not None:
+            check_complete(directory, expected, minimum_yield)
+        entries = _entries(directory, directory, processes)
+        if shards is not None and len(entries) != shards:
+            raise DownloadError(
+                f"{directory}: {len(entries)} shards, the scale's file says shards: {shards}; download the missing "
+                "ones, or write the number that is meant"
+            )
+        if empty := [entry["name"] for entry in entries if not entry["samples"]]:
+            raise DownloadError(
+                f"{directory}: {len(empty)} of {len(entries)} shards are empty ({empty[0]}, …); delete them with their "
+                "statistics, and download them again"
+            )
+        content = {"world": None, "shards": entries}
         write_json_atomically(directory / MANIFEST, {"fingerprint": fingerprint(content), **content})
     return directory / MANIFEST
 
@@ -82,25 +98,12 @@ def _entry(path: Path) -> Entry:
     """Name, number of samples, sha256 and size of one shard."""
     digest = file_sha256(path)
     samples = sum(1 for _ in samples_of(path, ()))
-    announced = _announced(path.with_name(f"{path.stem}_stats.json"))
-    if announced is not None and announced != samples:
+    statistics = statistics_of(path)
+    if statistics.is_file() and (announced := read_yield(statistics).successes) != samples:
         raise DownloadError(
-            f"{path}: {samples} samples, {path.stem}_stats.json says {announced}; delete both and download again"
+            f"{path}: {samples} samples, {statistics.name} says {announced}; delete both and download again"
         )
     return {"name": path.name, "samples": samples, "sha256": digest, "bytes": path.stat().st_size}
-
-
-def _announced(statistics: Path) -> int | None:
-    """How many samples img2dataset says that it wrote; None where it has left no statistics."""
-    text = _text(statistics)
-    if text is None:
-        return None
-    try:
-        return int(json.loads(text)["successes"])
-    except (ValueError, KeyError, TypeError):
-        raise DownloadError(
-            f"{statistics}: no statistics of img2dataset; delete it and its shard and download again"
-        ) from None
 
 
 def _text(path: Path) -> str | None:

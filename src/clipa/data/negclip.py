@@ -32,7 +32,6 @@ from PIL import Image
 
 from clipa.data.annotation import MANIFEST as ANNOTATED
 from clipa.data.annotation import word_spans, words_of
-from clipa.data.download import DownloadError
 from clipa.data.samples import (
     BadSample,
     RawSample,
@@ -52,7 +51,7 @@ from clipa.data.shards import (
     writing,
 )
 from clipa.data.web import digest_of, download
-from clipa.downloads import load_downloads
+from clipa.downloads import DownloadError, load_downloads
 from clipa.resolved import fingerprint
 
 FOLDER = "negclip"

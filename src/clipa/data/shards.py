@@ -262,15 +262,24 @@ def _read(path: Path) -> dict[str, Any]:
 # ----------------------------------------------------------------------------------------- processes and progress
 
 
-def in_processes(function: Callable[..., Any], jobs: Sequence[tuple], processes: int) -> Iterator[Any]:
-    """``function(*job)`` of every job, in the order of the jobs."""
+def in_processes(
+    function: Callable[..., Any], jobs: Sequence[tuple], processes: int, jobs_a_process: int | None = None
+) -> Iterator[Any]:
+    """``function(*job)`` of every job, in the order of the jobs.
+
+    ``jobs_a_process``: after so many a process is replaced, for libraries that leak.
+    """
     if processes <= 1 or len(jobs) <= 1:
         for job in jobs:
             yield function(*job)
         return
     # spawn, not fork: the parent may hold threads or a lock that a fork would copy.
     with ProcessPoolExecutor(
-        min(processes, len(jobs)), get_context("spawn"), initializer=_end_with_parent, initargs=(os.getpid(),)
+        min(processes, len(jobs)),
+        get_context("spawn"),
+        initializer=_end_with_parent,
+        initargs=(os.getpid(),),
+        max_tasks_per_child=jobs_a_process,
     ) as pool:
         try:
             yield from pool.map(function, *zip(*jobs, strict=True))

@@ -18,9 +18,8 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from clipa.data.download import DownloadError
 from clipa.data.shards import progress_bar
-from clipa.downloads import Downloads, Repository
+from clipa.downloads import DownloadError, Downloads, Repository
 from clipa.files import write_text_atomically
 from clipa.locks import directory_lock
 

@@ -1,0 +1,74 @@
+"""Snakemake's driver on SLURM: it asks squeue alone how its jobs are, and does not wait for one that is gone.
+
+snakemake-executor-plugin-slurm turns to sacct whenever ``scontrol show config`` fails once, whatever the profile says.
+Without an accounting database sacct knows no job, and with one it says ``CANCELLED by 0``, which the plugin does not
+know: either way the driver waits for ever. And squeue forgets a job some minutes after its end (MinJobAge), so that a
+controller that was away that long leaves the driver waiting, too.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from typing import Any
+
+PLUGIN = "snakemake_executor_plugin_slurm"
+LOOKS = 3
+"""A job that squeue named before, and does not name so often in a row, has ended. Its output says how."""
+_SACCT, _SQUEUE = "is_query_tool_available", "query_job_status"
+
+
+class PluginError(RuntimeError):
+    """The plugin is not the one that this was written for; one line."""
+
+
+def watch_jobs() -> bool:
+    """Change the SLURM plugin of this process so that it asks squeue alone; returns whether the plugin is loaded.
+
+    Raises PluginError where it has no such functions to change.
+    """
+    plugin = sys.modules.get(PLUGIN)
+    if plugin is None:
+        return False
+    missing = [name for name in (_SACCT, _SQUEUE) if not callable(getattr(plugin, name, None))]
+    if missing:
+        raise PluginError(
+            f"{PLUGIN}: has no {missing[0]}, so a cancelled job might be waited for for ever; install the version in "
+            "envs/train.lock (make environment)"
+        )
+    available = plugin.is_query_tool_available
+    plugin.is_query_tool_available = lambda tool: tool != "sacct" and available(tool)
+    plugin.query_job_status = Remembering(plugin.query_job_status)
+    return True
+
+
+class Remembering:
+    """The plugin's query, which also answers for jobs that squeue has forgotten: COMPLETED. The plugin then looks for
+    their output, and fails those that have left none.
+    """
+
+    def __init__(self, query: Any) -> None:
+        self._query = query
+        self._absent: Counter[str] = Counter()
+        self._unanswered = 0
+
+    async def __call__(self, command: str, logger: Any) -> tuple[dict[str, str] | None, float | None]:
+        """Job ids and states, and the seconds that the query took; (None, None) where it failed."""
+        states, took = await self._query(command, logger)
+        self._unanswered = self._unanswered + 1 if states is None else 0
+        if self._unanswered == LOOKS:
+            logger.warning(
+                "squeue has not answered three times in a row: is SLURM's controller up? Still waiting"
+            )
+        if states is None:
+            return None, None
+        for job in states:
+            self._absent[job] = 0
+        gone = [job for job in self._absent if job not in states]
+        self._absent.update(gone)
+        for job in gone:
+            if self._absent[job] == LOOKS:
+                logger.warning(
+                    f"squeue does not name job {job} any more: it has ended; looking for its output"
+                )
+        return states | {job: "COMPLETED" for job in gone if self._absent[job] >= LOOKS}, took

@@ -1,0 +1,113 @@
+"""Snakemake's driver on SLURM: a pending job that is cancelled ends its waiting, whatever scontrol and sacct say."""
+
+import asyncio
+import logging
+import os
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import pytest
+
+from clipa import driver
+from clipa.driver import LOOKS, PluginError, Remembering, watch_jobs
+from private_slurm import private_slurm
+
+ROOT = Path(__file__).resolve().parent.parent
+WORKFLOW = """
+import sys
+sys.path.insert(0, {source!r})
+from clipa.driver import watch_jobs
+assert watch_jobs() == workflow.is_main_process
+
+rule pending:
+    output: "made"
+    resources: slurm_partition="gpu", slurm_account="lab", runtime=5, mem_mb=100, slurm_extra="--begin=now+1hour"
+    shell: "touch {{output}}"
+"""
+# As on a cluster without an accounting database, while its controller is busy.
+FAILING = {
+    "scontrol": 'case "$*" in *config*) echo "Unable to contact slurm controller" >&2; exit 1;; esac\nexec {real} "$@"',
+    "sacct": 'echo "Slurm accounting storage is disabled" >&2; exit 1',
+}
+
+
+def test_the_driver_ends_when_its_pending_job_is_cancelled(tmp_path: Path) -> None:
+    with private_slurm(tmp_path / "slurm") as cluster:
+        if cluster is None:
+            return
+        commands = tmp_path / "commands"
+        commands.mkdir()
+        for name, script in FAILING.items():
+            (commands / name).write_text(
+                "#!/bin/sh\n" + script.format(real=cluster.place / "bin" / name) + "\n"
+            )
+            (commands / name).chmod(0o755)
+        (tmp_path / "Snakefile").write_text(WORKFLOW.format(source=str(ROOT / "src")), encoding="utf-8")
+        asked = ["--executor", "slurm", "--jobs", "1", "--slurm-status-command", "squeue"]
+        asked += ["--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "1"]
+        path = os.pathsep.join([str(commands), cluster.environment["PATH"]])
+        process = subprocess.Popen(
+            [sys.executable, "-m", "snakemake", "made", *asked],
+            cwd=tmp_path,
+            env=cluster.environment | {"PATH": path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            end = time.monotonic() + 120
+            while not (
+                jobs := cluster.run("squeue", "--noheader", "--states=PENDING", "--format=%i").split()
+            ):
+                assert time.monotonic() < end and process.poll() is None, process.stdout.read()
+                time.sleep(0.2)
+            cluster.run("scancel", *jobs)
+            said, _ = process.communicate(timeout=120)
+        finally:
+            process.kill()
+        assert process.returncode == 1 and "CANCELLED" in said and "Falling back" not in said, said
+
+
+def answers(*looks: dict[str, str] | None) -> Remembering:
+    """A query that gives these answers, one after the other."""
+    waiting = iter(looks)
+
+    async def query(command: str, logger: logging.Logger) -> tuple[dict[str, str] | None, float | None]:
+        states = next(waiting)
+        return (None, None) if states is None else (dict(states), 0.1)
+
+    return Remembering(query)
+
+
+def test_a_job_that_squeue_has_forgotten_has_ended(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("test")
+    looks = [
+        {"7": "PENDING", "8": "RUNNING"},
+        None,
+        *[{"8": "RUNNING"}] * 2,
+        {"7": "RUNNING", "8": "RUNNING"},
+    ]
+    query = answers(*looks, *[{"8": "RUNNING"}] * (LOOKS + 1))
+    seen = [asyncio.run(query("squeue", logger))[0] for _ in range(len(looks) + LOOKS + 1)]
+    assert seen[0] == {"7": "PENDING", "8": "RUNNING"} and seen[1] is None
+    assert all("7" not in states for states in (*seen[2:4], *seen[5:7])), "two looks are not enough"
+    assert seen[7] == seen[8] == {"8": "RUNNING", "7": "COMPLETED"}
+    assert caplog.text.count("squeue does not name job 7 any more") == 1
+
+
+def test_a_controller_that_does_not_answer_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    query = answers(*[None] * 5)
+    for _ in range(5):
+        asyncio.run(query("squeue", logging.getLogger("test")))
+    assert caplog.text.count("squeue has not answered three times in a row") == 1
+
+
+def test_another_plugin_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, driver.PLUGIN, types.ModuleType(driver.PLUGIN))
+    with pytest.raises(PluginError, match="has no is_query_tool_available, so a cancelled job"):
+        watch_jobs()
+    monkeypatch.delitem(sys.modules, driver.PLUGIN)
+    assert watch_jobs() is False
