@@ -19,7 +19,10 @@ from clipa.data.annotation import AnnotationError, words_of
 from clipa.data.aro import clean, convert, excluded_relations
 from clipa.data.captions import reordered, wrong_orders
 from clipa.data.download import DownloadError
-from clipa.evaluate.tasks import Candidate, caption_selection, macro_accuracy, open_test_set
+from clipa.evaluate.candidates import Candidate, Normal
+from clipa.evaluate.tasks import caption_selection, macro_accuracy
+from clipa.evaluate.testsets import open_test_set
+from clipa.protocols import Pixels
 
 NOUNS = ["man", "men", "dog", "park", "ball", "tree", "paris", "t", "shirt", "frisbee"]
 ADJECTIVES = ["small", "brown", "green", "old"]
@@ -241,10 +244,8 @@ def candidate(known: set[str]) -> Candidate:
     def tokenizer(captions: list[str]) -> torch.Tensor:
         return torch.tensor([float(caption in known) for caption in captions])
 
-    def preprocess(image: Image.Image) -> torch.Tensor:
-        return torch.zeros(3, *image.size)[:, :1, :1]
-
-    return Candidate(Oracle(), tokenizer, preprocess, "cpu", 2)
+    normal = Normal((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    return Candidate(Oracle(), tokenizer, Pixels(8, "squash", 8, "bilinear"), normal, "cpu", 2)
 
 
 def test_converted_sets_are_read_and_scored(sources, tmp_path, tagger):
@@ -252,7 +253,7 @@ def test_converted_sets_are_read_and_scored(sources, tmp_path, tagger):
     home = tmp_path / "aro-vg_relation"
     convert("vg_relation", sources, home, tagger, items_per_shard=3)
     known = {f"the dog {index} is above the Tree" for index in (0, 1, 3, 4)}
-    (measured,), _ = caption_selection(candidate(known), open_test_set(home), "relation")
+    (measured,) = caption_selection(candidate(known), open_test_set(home), "relation")
     assert measured.metric == "acc1" and measured.outcomes.tolist() == [i in (0, 1, 3, 4) for i in range(7)]
     assert measured.value == pytest.approx(400 / 7)
     assert measured.beside == {"acc1_macro": pytest.approx(100 / 3)}
@@ -260,7 +261,7 @@ def test_converted_sets_are_read_and_scored(sources, tmp_path, tagger):
     home = tmp_path / "aro-flickr30k_order"
     convert("flickr30k_order", sources, home, tagger)
     rights = {facts["captions"][0] for _, _, facts in items(home)}
-    (measured,), _ = caption_selection(candidate(rights), open_test_set(home), "order")
+    (measured,) = caption_selection(candidate(rights), open_test_set(home), "order")
     # "Dog." has one order only, which is right and wrong: such an item is lost.
     assert measured.value == 80.0 and measured.beside == {}
 
@@ -272,7 +273,7 @@ def test_small_groups_of_attributes_do_not_count(sources, tmp_path, tagger):
     home = tmp_path / "aro-vg_attribution"
     convert("vg_attribution", sources, home, tagger)
     known = {f"right {index}" for index in range(20)}
-    (measured,), _ = caption_selection(candidate(known), open_test_set(home), "attribute")
+    (measured,) = caption_selection(candidate(known), open_test_set(home), "attribute")
     assert measured.value == pytest.approx(2000 / 49) and measured.beside == {"acc1_macro": 80.0}
     assert macro_accuracy(numpy.array([True, False]), ["a", None], 1) == 100.0
     assert macro_accuracy(numpy.array([True, False]), [None, None], 1) is None

@@ -114,9 +114,12 @@ def record_id(record: Mapping[str, Any]) -> str:
 
     Published ids start with table or figure and leave out what a record has not (`table4.L16.vision.width`); where
     the run alone does not say which number it is, the case stands in its place. Measured ones start with the
-    scale and end with the seed.
+    scale and end with the seed; those of a checkpoint have its protocol in the place of the stage, and no seed.
     """
     subject = record.get("case") or run_name(record)
+    if "checkpoint" in record:
+        parts = [record["scale"], subject, record["protocol_name"], record["benchmark"], record["metric"]]
+        return ".".join(parts)
     middle = [subject, record["stage"], record["benchmark"], record["metric"]]
     if record["source"] == "measured":
         parts = [record["scale"], *middle, f"seed{record['seed']}"]

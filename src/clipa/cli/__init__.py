@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from clipa import __version__
-from clipa.cli import datasets, jobs, reading
+from clipa.cli import datasets, evaluation, jobs, reading
 
 _ABOUT = """\
 The inverse scaling law for CLIP training (arXiv:2305.07017), executable.
@@ -100,4 +100,5 @@ def parser() -> argparse.ArgumentParser:
     reading.add_verbs(verbs)
     datasets.add_verbs(verbs)
     jobs.add_verbs(verbs)
+    evaluation.add_verbs(verbs)
     return top
