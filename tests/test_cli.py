@@ -43,7 +43,7 @@ def test_help_is_instant_and_teaches():
     [
         *("cite", "claims", "numbers", "models", "recipes", "figure", "table", "macros", "law", "compare"),
         *("draw", "index", "aro", "vocabulary", "annotate", "coco", "negatives", "prepare"),
-        *("resolve", "train", "evaluate", "released", "accept", "demo"),
+        *("resolve", "train", "evaluate", "released", "export", "accept", "demo"),
     ],
 )
 def test_every_verb_has_an_example(verb, capsys):

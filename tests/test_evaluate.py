@@ -146,10 +146,12 @@ def test_selection_scores_the_right_caption_against_the_wrong_ones(world):
 
     for oracle, expected in ((Oracle(1.0, 0.5), 100.0), (Oracle(1.0, 1.0), 0.0), (Oracle(0.5, 1.0), 0.0)):
         told = replace(candidate, model=oracle, tokenizer=recognise, texts={})
-        assert [measurement.value for measurement in caption_selection(told, test_set)] == [expected] * 3
+        assert [measurement.content["value"] for measurement in caption_selection(told, test_set)] == [
+            expected
+        ] * 3
         if oracle.right == oracle.wrong:  # ARO's own code takes the first of equal captions in its order sets
             measured = caption_selection(told, test_set, order_ties_win=True)
-            assert [measurement.value for measurement in measured] == [0.0, 0.0, 100.0]
+            assert [measurement.content["value"] for measurement in measured] == [0.0, 0.0, 100.0]
 
 
 def test_the_studys_protocol_keeps_a_square_picture_whole(world):

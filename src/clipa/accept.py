@@ -15,10 +15,9 @@ from clipa.config import Scale
 from clipa.plan import Plan
 from clipa.records import (
     RECORDED_DIRECTORY,
-    correct_items,
-    percent_and_error,
     read_records,
     run_name,
+    value_and_error,
     write_records,
 )
 from clipa.resolved import named_manifest, same_digest
@@ -244,7 +243,7 @@ def _doubts_of_value(record: MeasuredRecord) -> Iterator[str]:
     if n != outcomes:
         yield f"{outcomes} outcomes for a test set of {n} items"
     try:
-        value, error = percent_and_error(correct_items(record))
+        value, error = value_and_error(record)
     except ValueError as problem:
         yield str(problem)
         return

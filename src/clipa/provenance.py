@@ -35,6 +35,7 @@ READING = {
         "demo",
         "estimate",
         "evaluate",
+        "export",
         "fits",
         "law",
         "memory",

@@ -17,7 +17,9 @@ class Released(Strict):
     """The checkpoint of one row, or why there is none."""
 
     tag: str | None = Field(
-        default=None, pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$", description="OpenCLIP's name/tag"
+        default=None,
+        pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$",
+        description="OpenCLIP's name/tag; none: as the hub's folder says",
     )
     hub: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")
     licence: Text | None = None
@@ -29,12 +31,12 @@ class Released(Strict):
 
     @model_validator(mode="after")
     def _is_there_or_not(self) -> Released:
-        given = (self.tag, self.hub, self.licence, self.gigabytes)
+        given = (self.hub, self.licence, self.gigabytes)
         if self.why is None and None in given:
             raise ValueError(
-                "tag, hub, licence and gigabytes belong to a checkpoint; `why` says that there is none"
+                "hub, licence and gigabytes belong to a checkpoint; `why` says that there is none"
             )
-        if self.why is not None and (any(given) or self.card):
+        if self.why is not None and (any(given) or self.tag or self.card):
             raise ValueError("why: a row with a checkpoint needs no excuse")
         return self
 

@@ -173,6 +173,19 @@ class Outcomes(TypedDict):
 
 
 @with_config(_CLOSED)
+class Groups(TypedDict):
+    """Of a mean over groups of items (ARO, ``…_macro``): each item's group, and how many items a group must have.
+
+    Little-endian uint16 in base64, numbered as they first occur; 65535: in no group.
+    """
+
+    smallest: Count
+    data: Annotated[
+        str, Field(pattern="^[A-Za-z0-9+/]*={0,2}$", json_schema_extra={"contentEncoding": "base64"})
+    ]
+
+
+@with_config(_CLOSED)
 class Code(TypedDict):
     """A code that trained a stage, and the step from which it ran."""
 
@@ -308,6 +321,7 @@ class MeasuredRecord(_AnyRecord):
     protocol: Fingerprint
     protocol_name: NotRequired[ProtocolName]
     outcomes: Outcomes
+    groups: NotRequired[Groups]
     provenance: Provenance
 
 
@@ -368,6 +382,7 @@ class CheckpointRecord(_AnyRecord):
     protocol: Fingerprint
     protocol_name: ProtocolName
     outcomes: Outcomes
+    groups: NotRequired[Groups]
     provenance: CheckpointProvenance
 
 

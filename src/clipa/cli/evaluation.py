@@ -20,6 +20,7 @@ def add_verbs(verbs) -> None:
     """Add the verbs of this module to a parser's verbs."""
     _evaluate_verb(verbs)
     _released_verb(verbs)
+    _export_verb(verbs)
 
 
 # ------------------------------------------------------------------------------------------------------ verbs
@@ -129,6 +130,14 @@ def _released(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _export(chosen: argparse.Namespace) -> int:
+    from clipa.export import export
+
+    project, stages = stages_asked(chosen)
+    print(export(stages, project, chosen.out, chosen.stage))
+    return 0
+
+
 # ----------------------------------------------------------------------------------------------------- parsing
 
 
@@ -188,3 +197,17 @@ def _released_verb(verbs) -> None:
     released.add_argument(
         "records", nargs="*", type=Path, metavar="FILE", help="what `clipa evaluate --model` has measured"
     )
+
+
+def _export_verb(verbs) -> None:
+    export = add_verb(
+        verbs,
+        "export",
+        _export,
+        "write a finished model as a folder in the hub's layout, with a model card",
+        "L16-resize64-truncation32 --scale micro-v1 --seed 0 --out L16-clipa",
+    )
+    export.add_argument("run", metavar="RUN", help=RUNS)
+    export.add_argument("--seed", type=int, default=0)
+    export.add_argument("--stage", metavar="KIND", help="pretrain, finetune or negclip (default: the last)")
+    export.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")

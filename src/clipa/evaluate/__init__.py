@@ -24,7 +24,7 @@ from clipa.inputs import check_finished
 from clipa.locks import directory_lock
 from clipa.protocols import STUDY_PROTOCOL
 from clipa.provenance import describe, now
-from clipa.records import encode_outcomes, percent_and_error, record_id, write_records
+from clipa.records import record_id, write_records
 from clipa.resolved import EXPORT, WEIGHTS, data_slug, finished
 from clipa.schema import SCHEMA_VERSION
 from clipa.stages import Stage, evaluation_directory, measured_stages, resolve
@@ -94,8 +94,7 @@ def _jobs(stage: Stage, project: Project, asked: list[Asked], sets: Path) -> lis
             record = _record(stage, made, one.benchmark, one.test_set, measurement, protocol, one.evaluator)
             actual = record["actual"]
             head = f"{record['run']} {record['stage']} ({actual['image_size']} px, {actual['text_tokens']} tokens)"
-            seconds, error = time.monotonic() - began, record["standard_error"]
-            suites.log(head, one.benchmark, record["dataset"]["name"], measurement, error, seconds)
+            suites.log(head, record, time.monotonic() - began)
             records.append(record)
         return records
 
@@ -138,15 +137,12 @@ def _record(
         "text_reduction": run.text_reduction,
         "text_tokens": run.text_tokens,
         "benchmark": benchmark,
-        "metric": measurement.metric,
-        "value": measurement.value,
         "dataset": {
             "name": dataset_name(scale, test_set.name),
             "split": "test",
             "n": len(measurement.outcomes),
             "fingerprint": test_set.fingerprint,
         },
-        "standard_error": percent_and_error(measurement.correct)[1],
         "seed": stage.seed,
         "stage_fingerprint": stage.fingerprint,
         "actual": {
@@ -160,7 +156,7 @@ def _record(
         },
         "protocol": protocol,
         **({} if stage.protocol_name == STUDY_PROTOCOL else {"protocol_name": stage.protocol_name}),
-        "outcomes": encode_outcomes(measurement.outcomes),
+        **measurement.content,
         "provenance": _provenance(made, evaluator),
     }
     record["id"] = record_id(record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -95,8 +96,12 @@ class Candidate:
                 return load_file(path)["features"]
             path.unlink(missing_ok=True)
         features = self._encode(part.pixels)
-        self.features.mkdir(parents=True, exist_ok=True)
-        write_sealed(self.features, stem, {"features": features})
+        try:
+            self.features.mkdir(parents=True, exist_ok=True)
+            write_sealed(self.features, stem, {"features": features})
+        except OSError as error:
+            print(f"{self.features}: embeddings are not kept ({error})", file=sys.stderr, flush=True)
+            self.features = None
         return features
 
     def _encode(self, pixels: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from clipa.evaluate.tasks import Measurement, measure
 from clipa.locks import directory_lock
 from clipa.protocols import Protocol, protocol_named
 from clipa.provenance import describe, now
-from clipa.records import encode_outcomes, percent_and_error, record_id, write_records
+from clipa.records import record_id, write_records
 from clipa.resolved import EXPORT, finished
 from clipa.schema import SCHEMA_VERSION
 from clipa.stages import Stage
@@ -104,8 +104,7 @@ class _Evaluated:
         for measurement in measure(candidate(), asked.test_set, protocol, asked.items):
             seconds = time.monotonic() - began
             record = self._record(asked, measurement, name, protocol_digest, seconds)
-            dataset, error = record["dataset"]["name"], record["standard_error"]
-            suites.log(f"{self.found.name} ({name})", asked.benchmark, dataset, measurement, error, seconds)
+            suites.log(f"{self.found.name} ({name})", record, seconds)
             records.append(record)
         return records
 
@@ -129,15 +128,12 @@ class _Evaluated:
             "patches": grid,
             "image_tokens": None if grid is None else grid + 1,
             "benchmark": asked.benchmark,
-            "metric": measurement.metric,
-            "value": measurement.value,
             "dataset": {
                 "name": dataset_name(self.scale, asked.test_set.name),
                 "split": "test",
                 "n": len(measurement.outcomes),
                 "fingerprint": asked.test_set.fingerprint,
             },
-            "standard_error": percent_and_error(measurement.correct)[1],
             "checkpoint": {
                 "reference": self.found.reference,
                 **self.digests,
@@ -151,7 +147,7 @@ class _Evaluated:
             },
             "protocol": protocol,
             "protocol_name": name,
-            "outcomes": encode_outcomes(measurement.outcomes),
+            **measurement.content,
             "provenance": describe()
             | {"seconds": round(seconds, 3), "evaluator": asked.evaluator, "created": now()},
         }

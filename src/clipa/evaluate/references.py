@@ -188,6 +188,8 @@ def resolve(reference: str) -> Reference:
     if row is not None:
         if row.why is not None:
             raise EvaluationError(f"{reference}: there is no checkpoint that can be had: {row.why}")
+        if row.tag is None:
+            return _on_the_hub(row.hub, None, reference, f"hf-hub:{row.hub}")
         return _of_tag(*row.tag.split("/"), name=reference)
     name, slash, tag = reference.partition("/")
     if slash and tag:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from clipa.evaluate.candidates import Normal
-from clipa.evaluate.tasks import SELECTION_VERSION, Measurement, conditions_of
+from clipa.evaluate.tasks import SELECTION_VERSION, conditions_of
 from clipa.evaluate.testsets import TestSet, open_test_set
 from clipa.locks import directory_lock, lock_holder
 from clipa.progress import clock
@@ -171,14 +171,11 @@ class _Progress:
         )
 
 
-def log(
-    head: str, benchmark: str, dataset: str, measurement: Measurement, error: float, seconds: float
-) -> None:
+def log(head: str, record: dict[str, Any], seconds: float) -> None:
     """One line for one number."""
-    others = "".join(f", {metric} {value:.1f}" for metric, value in measurement.beside.items())
     print(
-        f"{head} {benchmark} on {dataset}: {measurement.metric} {measurement.value:.1f} ± {error:.1f}{others} "
-        f"(n = {len(measurement.outcomes)}, {seconds:.1f} s)",
+        f"{head} {record['benchmark']} on {record['dataset']['name']}: {record['metric']} {record['value']:.1f} "
+        f"± {record['standard_error']:.1f} (n = {record['dataset']['n']}, {seconds:.1f} s)",
         file=sys.stderr,
         flush=True,
     )

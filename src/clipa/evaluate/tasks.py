@@ -8,8 +8,9 @@ embeddings that are there (:class:`_Known`), and tests hold that both give the s
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy
@@ -21,6 +22,8 @@ from tqdm import tqdm
 from clipa.evaluate.candidates import Candidate, normalised, prompts_of
 from clipa.evaluate.testsets import KINDS, EvaluationError, TestSet
 from clipa.protocols import Protocol
+from clipa.records import encode_groups, encode_outcomes, value_and_error
+from clipa.schema import Groups
 
 # ARO leaves smaller pairs of attributes out of its mean (dataset_zoo/aro_datasets.py, VG_Attribution); of relations
 # it leaves out some by name, whose items have no group (clipa.data.aro).
@@ -36,16 +39,23 @@ zeroshot_retrieval.tqdm = _silent
 
 @dataclass(frozen=True)
 class Measurement:
-    """One metric on one test set: ``value`` in percent, ``outcomes`` per item (bool: correct; int: rank, 0 best).
+    """One metric on one test set: ``outcomes`` per item (bool: correct; int: rank, 0 best).
 
-    ``beside`` holds percentages that do not follow from the outcomes alone, by name: they are logged, not recorded.
+    ``groups``: of a mean over groups of items.
     """
 
     metric: str
-    value: float
     outcomes: numpy.ndarray
-    correct: numpy.ndarray
-    beside: dict[str, float] = field(default_factory=dict)
+    groups: Groups | None = None
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What a record holds of it: metric, value and its error over items, outcomes, perhaps groups."""
+        content = {"metric": self.metric, "outcomes": encode_outcomes(self.outcomes)}
+        if self.groups is not None:
+            content["groups"] = self.groups
+        value, error = value_and_error(content)
+        return {"value": value, "standard_error": error, **content}
 
 
 class _Known:
@@ -109,7 +119,7 @@ def classification(candidate: Candidate, test_set: TestSet, protocol: Protocol) 
     k = 5 if len(classes) >= 5 else 1
     correct = (logits.topk(k, 1, True, True)[1][:, 0] == target).numpy()
     # Not CLIP_benchmark's accuracy(), which gives the same number, but stops with an error from NumPy 2.4 on.
-    return [Measurement("acc1", 100 * float(correct.mean()), correct, correct)]
+    return [Measurement("acc1", correct)]
 
 
 def _classifier(
@@ -158,8 +168,7 @@ def retrieval(candidate: Candidate, test_set: TestSet, recall: Sequence[int] = (
             )
             correct = (found > 0).numpy()
             ranks = _ranks(table, truth, correct, k)
-            value = 100 * float(correct.mean())
-            measurements.append(Measurement(f"{direction}_retrieval_recall@{k}", value, ranks, correct))
+            measurements.append(Measurement(f"{direction}_retrieval_recall@{k}", ranks))
     return measurements
 
 
@@ -185,8 +194,8 @@ def caption_selection(
     relation and attribute sets. In ARO's order sets it wins (``order_ties_win``). Each kind of item has a metric of its
     own, since chance differs (1/2, 1/2, 1/5): ``acc1`` of one ``kind``, or ``relation_acc1`` … of all.
 
-    ARO's number for its two Visual Genome sets is a mean over groups of items (:func:`macro_accuracy`). It does not
-    follow from the items' outcomes, as a record's value must; so it is logged beside ``acc1``, as ``acc1_macro``.
+    ARO's number for its two Visual Genome sets is a mean over groups of items, ``acc1_macro`` beside ``acc1``
+    (:func:`clipa.records.value_and_error`). Items without a group, which ARO leaves out of it, are in ``acc1`` alone.
     Raises EvaluationError where the test set has no items of ``kind``.
     """
     items: list[dict[str, Any]] = []
@@ -204,10 +213,11 @@ def caption_selection(
             continue
         outcomes = numpy.array([correct[i] for i in chosen], dtype=bool)
         metric = "acc1" if kind else f"{name}_acc1"
+        measurements.append(Measurement(metric, outcomes))
         groups = [items[i].get("group") for i in chosen]
-        macro = macro_accuracy(outcomes, groups, SMALLEST_GROUP.get(name, 1))
-        beside = {} if macro is None else {f"{metric}_macro": macro}
-        measurements.append(Measurement(metric, 100 * float(outcomes.mean()), outcomes, outcomes, beside))
+        smallest = SMALLEST_GROUP.get(name, 1)
+        if max(Counter(filter(None, groups)).values(), default=0) >= smallest:
+            measurements.append(Measurement(f"{metric}_macro", outcomes, encode_groups(groups, smallest)))
     if kind and not measurements:
         raise EvaluationError(f"{test_set.directory}: no items of kind {kind!r}")
     return measurements
@@ -222,17 +232,3 @@ def _chosen(candidate: Candidate, test_set: TestSet, kind: str) -> Iterator[tupl
         for facts, image in zip(said, normalised(features), strict=True):
             if not kind or facts["kind"] == kind:
                 yield facts, image
-
-
-def macro_accuracy(correct: numpy.ndarray, groups: Sequence[str | None], smallest: int) -> float | None:
-    """The mean, in percent, of the accuracies of groups that have at least ``smallest`` items; None without any.
-
-    ``correct`` is bool [n] (a record's outcomes, in the order of the test set), ``groups`` the group of each item.
-    Items without a group do not count.
-    """
-    by_group: dict[str, list[bool]] = {}
-    for right, group in zip(correct, groups, strict=True):
-        if group is not None:
-            by_group.setdefault(group, []).append(bool(right))
-    shares = [sum(group) / len(group) for group in by_group.values() if len(group) >= smallest]
-    return 100 * sum(shares) / len(shares) if shares else None

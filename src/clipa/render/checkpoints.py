@@ -163,8 +163,8 @@ Place = tuple[str, str, str]
 
 
 def _by_place(records: Iterable[Record]) -> dict[Place, Record]:
-    """Measured records by place; of a run those of its last stage."""
-    measured = [record for record in records if record["source"] == "measured"]
+    """Measured records by place; of a run those of its last stage. Means over groups of items are no items' own."""
+    measured = [record for record in records if record["source"] == "measured" and "groups" not in record]
     last = measured[-1]["stage"] if measured else None
     return {
         (record["benchmark"], record["metric"], record["dataset"]["fingerprint"]): record
