@@ -84,11 +84,11 @@ def test_a_suite_from_a_hub_is_killed_twice_and_goes_on(world, measured, capsys)
         finished: dict[Path, int] = {}
         for _ in range(2):
             running = subprocess.Popen(asked, cwd=root, env=environment, stderr=subprocess.DEVNULL)
-            while running.poll() is None and len(list(sets.glob("*/sets/*/records.json"))) <= len(finished):
+            while running.poll() is None and len(list(sets.glob("*/sets/*/set.json"))) <= len(finished):
                 time.sleep(0.002)
             running.send_signal(signal.SIGKILL)
             running.wait()
-            finished = {path: path.stat().st_mtime_ns for path in sets.glob("*/sets/*/records.json")}
+            finished = {path: path.stat().st_mtime_ns for path in sets.glob("*/sets/*/set.json")}
         assert finished and not list(sets.glob("*/checkpoint.json"))
         done = subprocess.run(
             [*asked, "--processes", "2"], cwd=root, env=environment, capture_output=True, text=True
@@ -108,6 +108,11 @@ def test_a_suite_from_a_hub_is_killed_twice_and_goes_on(world, measured, capsys)
     made = make(1, [path], [ROOT / "results/published/table1.json"], root / "table1.tex")
     assert f"{record['value']:.1f}" in Path(made).read_text() and len(published) == 99
     assert "on pictograms/v1/plain" in released_report([path])
+    # `clipa verify` recomputes every value from its outcomes, here and in the files of the sets.
+    assert main(["verify", str(sets)]) == 0
+    path.write_text(path.read_text().replace('"value": ', '"value": 1', 1))
+    assert main(["verify", str(sets)]) == 1
+    assert "digest is" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("flipped", [True, False])

@@ -1,6 +1,6 @@
 """A suite of test sets, so measured that a kill costs one set, and that several processes share the work.
 
-Every measured set is one file of records, ``<sets>/<stage or protocol>-<benchmark>-<key>/records.json``, written whole
+Every measured set is one file of records, ``<sets>/<stage or protocol>-<benchmark>-<key>/set.json``, written whole
 or not at all. Its key says what it was measured on, with and how; whoever finds the file takes it. A set is measured
 under the lock of its folder. So the same command may be started several times, also on several nodes: each takes the
 sets that nobody is at.
@@ -97,7 +97,7 @@ class SetJob:
 
     @property
     def file(self) -> Path:
-        return self.place / "records.json"
+        return self.place / "set.json"
 
     def found(self) -> list[dict[str, Any]] | None:
         """Its records if it is measured; a damaged file is said to be, and counts as none."""

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from clipa.config import CONFIG_DIRECTORY
 from clipa.published.search import benchmark_of
 from clipa.records import (
+    ROOT,
     RecordError,
     correct_items,
     paired_drop,
@@ -31,7 +33,10 @@ def released_report(files: Sequence[Path] = ()) -> str:
     """Every row of Tables 1 to 3 with its checkpoint, then numbers side by side: the paper's, the card's, and those of
     ``files``. Without files, ImageNet-1k alone. RecordError for a file that holds other records.
     """
-    rows, measured = load_released(), [record for path in files for record in _of_checkpoints(path)]
+    rows, measured = (
+        load_released(ROOT / CONFIG_DIRECTORY),
+        [record for path in files for record in _of_checkpoints(path)],
+    )
     table = [
         (name, row.tag or "-", row.hub or f"none: {row.why}", row.licence or "", row.gigabytes or "")
         for name, row in rows.items()
