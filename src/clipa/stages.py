@@ -94,10 +94,11 @@ class Stage:
     @property
     def image_size(self) -> int:
         """Pixels at this scale: reduced in pre-training, full (or more) afterwards (§3.1, §6)."""
-        return self.scale.image_sizes[self._paper_pixels]
+        return self.scale.image_sizes[self.paper_pixels]
 
     @property
-    def _paper_pixels(self) -> int:
+    def paper_pixels(self) -> int:
+        """Pixels in the paper of what its images stand for."""
         return self.run.image_size if self.kind == "pretrain" else self.recipe.image_size
 
     @property
@@ -126,7 +127,7 @@ class Stage:
             return None if self.run.kept_patches is None else self.scale.kept_patches[self.run.kept_patches]
         if self.recipe.mask is None:
             return None
-        whole = (self._paper_pixels // patch_size(self.run.model)) ** 2
+        whole = (self.paper_pixels // patch_size(self.run.model)) ** 2
         return round(self.recipe.mask.kept_patches * self.patches / whole)
 
     @property
@@ -170,7 +171,7 @@ class Stage:
     @property
     def pixels(self) -> Pixels:
         """How its test images are made."""
-        return self.protocol.pixels(self.image_size, self._paper_pixels, ("shorter", "bilinear"))
+        return self.protocol.pixels(self.image_size, self.paper_pixels, ("shorter", "bilinear"))
 
     @property
     def base_lr(self) -> float:

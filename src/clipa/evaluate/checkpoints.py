@@ -47,7 +47,7 @@ def evaluate_checkpoint(
     torch.set_num_threads(scale.threads or len(os.sched_getaffinity(0)))
     asked = suites.asked_for(benchmarks, test_sets(scale, project))
     found = _of_stage(stage, project) if stage else resolve(reference)
-    one = _Evaluated(found, scale, project)
+    one = _Evaluated(found, scale, project, stage.paper_pixels if stage else found.size)
     return [one.measure(name, protocol, asked) for name, protocol in chosen.items()]
 
 
@@ -61,16 +61,16 @@ def _of_stage(stage: Stage, project: Project) -> Reference:
 
 
 class _Evaluated:
-    """One checkpoint and what it is evaluated with."""
+    """One checkpoint and what it is evaluated with. ``paper_size``: the paper's pixels that it stands for."""
 
-    def __init__(self, found: Reference, scale: Scale, project: Project) -> None:
-        self.found, self.scale, self.project = found, scale, project
+    def __init__(self, found: Reference, scale: Scale, project: Project, paper_size: int) -> None:
+        self.found, self.scale, self.project, self.paper_size = found, scale, project, paper_size
         self.digests = found.digests()
         self.directory = Path(project.runs_directory) / FOLDER / f"{found.name}-{self.digests['digest'][:12]}"
 
     def measure(self, name: str, protocol: Protocol, asked: Sequence[Asked]) -> Path:
         """The records of all sets by one protocol, in ``<protocol>.json``."""
-        pixels = protocol.pixels(self.found.size, self.found.size, self.found.own)
+        pixels = protocol.pixels(self.found.size, self.paper_size, self.found.own)
         jobs = []
         for one in asked:
             protocol_digest = one.protocol_digest(name, protocol, pixels, self.found.normal)
@@ -86,7 +86,7 @@ class _Evaluated:
         return path
 
     def _seen(self, protocol: Protocol) -> Candidate:
-        return self._candidate.seen(protocol.pixels(self.found.size, self.found.size, self.found.own))
+        return self._candidate.seen(protocol.pixels(self.found.size, self.paper_size, self.found.own))
 
     @cached_property
     def _candidate(self) -> Candidate:

@@ -136,7 +136,7 @@ class Reference:
         except (
             Exception
         ) as error:  # of safetensors, tokenizers, torch, open_clip: whatever is wrong with files of others
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = " ".join(str(error).split()) or type(error).__name__
             raise EvaluationError(f"{self.reference}: cannot be loaded ({reason[:200]})") from None
         return Candidate(
             model.to(device).eval(), tokenizer, pixels, self.normal, device, batch_size, decoded, features
@@ -354,21 +354,23 @@ def _fetch(
         if weights and chosen is None:
             pickled = [one for one in files if one.endswith(_PICKLED)]
             raise EvaluationError(_no_safetensors(reference, pickled))
-        for name in (CONFIG, *TOKENIZER):
-            if name in files:
-                path = Path(hf_hub_download(repository, name, revision=info.sha))
+        wanted = [name for name in (CONFIG, *TOKENIZER) if name in files]
+        if not wanted:
+            raise ValueError(f"has neither {CONFIG} nor a tokenizer")
+        for name in wanted:
+            path = Path(hf_hub_download(repository, name, revision=info.sha))
         if chosen is not None:
-            path = _fetch_weights(repository, chosen, info.sha, files[chosen])
+            _fetch_weights(repository, chosen, info.sha, files[chosen])
         return path.parent, info.sha
     except EvaluationError:
         raise
-    except (OSError, ValueError, HfHubHTTPError, UnboundLocalError) as error:
+    except (OSError, ValueError, HfHubHTTPError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         cure = "; it is not in the hub's cache: unset HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else ""
         raise EvaluationError(f"{reference}: {repository} cannot be fetched ({reason}){cure}") from None
 
 
-def _fetch_weights(repository: str, name: str, revision: str, file: Any) -> Path:
+def _fetch_weights(repository: str, name: str, revision: str, file: Any) -> None:
     from huggingface_hub import hf_hub_download
 
     if file.size:
@@ -381,4 +383,3 @@ def _fetch_weights(repository: str, name: str, revision: str, file: Any) -> Path
         raise EvaluationError(
             f"{repository}: {name}: sha256 is {found[:16]}, the hub says {expected[:16]}; it was removed: try again"
         )
-    return path
