@@ -19,7 +19,7 @@ from clipa.config import Project
 from clipa.evaluate import evaluate_run
 from clipa.evaluate.candidates import load_candidate
 from clipa.evaluate.decoding import resizing
-from clipa.evaluate.tasks import caption_selection
+from clipa.evaluate.tasks import caption_selection, measure
 from clipa.evaluate.testsets import EvaluationError, open_test_set
 from clipa.protocols import Pixels
 from clipa.records import correct_items, decode_outcomes, read_records
@@ -116,6 +116,21 @@ def test_suite_is_written_beside_the_records_for_the_last_stage(world, suite):
     assert {"acc1", "relation_acc1", "attribute_acc1", "order_acc1"} < set(suite)
     kinds = ("relation_acc1", "attribute_acc1", "order_acc1")
     assert sum(suite[kind]["dataset"]["n"] for kind in kinds) == 48
+
+
+def test_a_set_of_both_files_is_measured_once(world, suite, monkeypatch):
+    """ImageNet-1k's stand-in is in records.json of both stages and in suite.json of the last."""
+    project, stages = world
+    measured = []
+
+    def counted(candidate, test_set, *asked):
+        measured.append((candidate.pixels.size, test_set.name))
+        return measure(candidate, test_set, *asked)
+
+    monkeypatch.setattr("clipa.evaluate.measure", counted)
+    path = evaluate_run(stages, project)
+    assert set(measured) <= {(12, "plain")}  # of the pre-trained stage, if no test has asked before
+    assert suite["acc1"] in read_records(path)
 
 
 def test_selection_scores_the_right_caption_against_the_wrong_ones(world):

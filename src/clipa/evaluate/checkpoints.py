@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Sequence
 from functools import cached_property, partial
@@ -90,11 +91,16 @@ class _Evaluated:
 
     @cached_property
     def _candidate(self) -> Candidate:
-        scale = self.scale
-        decoded = decoded_images(scale, self.project)
-        return self.found.load(
-            scale.device, scale.evaluation.batch_size, decoded, self.directory / "features"
-        )
+        batch_size, decoded = self.scale.evaluation.batch_size, decoded_images(self.scale, self.project)
+        return self.found.load(self._device, batch_size, decoded, self.directory / "features")
+
+    @cached_property
+    def _device(self) -> str:
+        """The scale's, or the CPU where that is not there: numbers agree up to the arithmetic, the time does not."""
+        if self.scale.device == "cuda" and not torch.cuda.is_available():
+            print("no GPU here: evaluating on the CPU", file=sys.stderr, flush=True)
+            return "cpu"
+        return self.scale.device
 
     def _records(
         self, candidate: Any, asked: Asked, name: str, protocol: Protocol, protocol_digest: str
@@ -148,7 +154,7 @@ class _Evaluated:
             "protocol": protocol,
             "protocol_name": name,
             **measurement.content,
-            "provenance": describe()
+            "provenance": describe(torch.cuda.get_device_name() if self._device == "cuda" else None)
             | {"seconds": round(seconds, 3), "evaluator": asked.evaluator, "created": now()},
         }
         record["id"] = record_id(record)
