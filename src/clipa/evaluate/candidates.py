@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import string
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 import clipa.models  # noqa: F401  gives timm the small ConvNeXts that an export names
 from clipa.checkpoint import is_sealed, write_sealed
 from clipa.config import Augmentation
-from clipa.evaluate.decoding import Part, parts_of, resizing
+from clipa.data.shards import progress_bar
+from clipa.evaluate.decoding import PART, Part, parts_of, resizing
 from clipa.evaluate.testsets import EvaluationError, TestSet
 from clipa.files import read_json
 from clipa.protocols import Pixels, Protocol
@@ -76,33 +78,23 @@ class Candidate:
 
         Raises EvaluationError for a test set that is not as its manifest says.
         """
-        read = 0
-        for part in parts_of(test_set, self.pixels, self.decoded):
-            read += len(part.said)
-            yield self._features(part), part.said
+        read, few = 0, test_set.n <= 2 * PART
+        with progress_bar(f"encoding {test_set.name}", test_set.n, "image", disable=few) as bar:
+            for part in parts_of(test_set, self.pixels, self.decoded):
+                features = self._features(part)
+                read += len(part.said)
+                bar.update(len(part.said))
+                yield features, part.said
         if read != test_set.n:
             raise EvaluationError(
                 f"{test_set.directory}: {read} items read, {test_set.n} expected; delete the folder and make it again"
             )
 
     def _features(self, part: Part) -> Tensor:
-        """From disk if they are there and intact."""
-        if self.features is None or part.digest is None:
+        if part.digest is None:
             return self._encode(part.pixels)
-        conditions = [part.digest, self.normal.mean, self.normal.std, self.device, torch.__version__]
-        stem = f"images-{fingerprint(conditions)}"
-        for path in self.features.glob(f"{stem}-*.safetensors"):
-            if is_sealed(path):
-                return load_file(path)["features"]
-            path.unlink(missing_ok=True)
-        features = self._encode(part.pixels)
-        try:
-            self.features.mkdir(parents=True, exist_ok=True)
-            write_sealed(self.features, stem, {"features": features})
-        except OSError as error:
-            print(f"{self.features}: embeddings are not kept ({error})", file=sys.stderr, flush=True)
-            self.features = None
-        return features
+        conditions = [part.digest, self.normal.mean, self.normal.std]
+        return self._kept("images", conditions, lambda: self._encode(part.pixels))
 
     def _encode(self, pixels: Tensor) -> Tensor:
         with torch.inference_mode():
@@ -120,13 +112,43 @@ class Candidate:
         open_clip pads every text to the model's context length, so texts of one length gain nothing from one batch.
         """
         missing = [text for text in dict.fromkeys(texts) if text not in self.texts]
-        for start in range(0, len(missing), self.batch_size):
-            batch = missing[start : start + self.batch_size]
-            with torch.inference_mode():
-                tokens = self.tokenizer(batch).to(self.device)
-                features = self.model.encode_text(tokens, normalize=False).float().cpu()
-            self.texts.update(zip(batch, features, strict=True))
+        with progress_bar("encoding texts", len(missing), "text", disable=len(missing) <= 2 * PART) as bar:
+            for start in range(0, len(missing), PART):
+                part = missing[start : start + PART]
+                found = self._kept("texts", part, partial(self._encode_texts, part))
+                self.texts.update(zip(part, found, strict=True))
+                bar.update(len(part))
         return torch.stack([self.texts[text] for text in texts])
+
+    def _encode_texts(self, texts: Sequence[str]) -> Tensor:
+        with torch.inference_mode():
+            batches = [
+                self.model.encode_text(
+                    self.tokenizer(texts[start : start + self.batch_size]).to(self.device), normalize=False
+                )
+                for start in range(0, len(texts), self.batch_size)
+            ]
+        return torch.cat(batches).float().cpu()
+
+    # ------------------------------------------------------------------------------------------------------ disk
+
+    def _kept(self, what: str, of: Sequence[Any], make: Callable[[], Tensor]) -> Tensor:
+        """The embeddings that ``make`` gives of ``of``, from disk if they are there and intact."""
+        if self.features is None:
+            return make()
+        stem = f"{what}-{fingerprint([of, self.device, torch.__version__])}"
+        for path in self.features.glob(f"{stem}-*.safetensors"):
+            if is_sealed(path):
+                return load_file(path)["features"]
+            path.unlink(missing_ok=True)
+        features = make()
+        try:
+            self.features.mkdir(parents=True, exist_ok=True)
+            write_sealed(self.features, stem, {"features": features})
+        except OSError as error:
+            print(f"{self.features}: embeddings are not kept ({error})", file=sys.stderr, flush=True)
+            self.features = None
+        return features
 
 
 def normalised(features: Tensor) -> Tensor:
