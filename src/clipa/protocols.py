@@ -6,6 +6,7 @@ A protocol has a name, which records carry, and content, which their ``protocol`
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -98,6 +99,8 @@ def _load(path: Path, _where: Path, _changed: int) -> dict[str, Protocol]:
     """The file at ``path``, read once: every stage asks. What else it depends on is the key of the cache."""
     protocols = {}
     for name, values in read_yaml(path).items():
+        if not re.fullmatch("[a-z][a-z0-9-]*", str(name)):
+            raise ConfigError(f"{path}: {name}: a protocol's name has small letters, digits and - only")
         if not isinstance(values, dict):
             raise ConfigError(f"{path}: {name}: expected keys and values, found {type(values).__name__}")
         protocols[name] = validated(Protocol, values, path, str(name))

@@ -25,7 +25,7 @@ from clipa.locks import directory_lock
 from clipa.protocols import STUDY_PROTOCOL
 from clipa.provenance import describe, now
 from clipa.records import record_id, write_records
-from clipa.resolved import EXPORT, WEIGHTS, data_slug, finished
+from clipa.resolved import EXPORT, data_slug, finished
 from clipa.schema import SCHEMA_VERSION
 from clipa.stages import Stage, evaluation_directory, measured_stages, resolve
 from clipa.study import STUDY
@@ -101,7 +101,7 @@ def _jobs(stage: Stage, project: Project, asked: list[Asked], sets: Path) -> lis
     jobs = []
     for one in asked:
         protocol = one.protocol_digest(stage.protocol_name, stage.protocol, stage.pixels, normal)
-        place = suites.place_of(sets, stage.kind, one, stage.fingerprint, made["export"][WEIGHTS], protocol)
+        place = suites.place_of(sets, stage.kind, one, made["digest"], protocol)
         jobs.append(SetJob(one, place, partial(measured, one, protocol)))
     return jobs
 
