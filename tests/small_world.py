@@ -46,8 +46,9 @@ def finish_untrained(stage: Stage, project: Project) -> Path:
     model = build(stage.model_config, stage.seed, positions=stage.positions)
     export = directory / "open_clip"
     augmentation = stage.scale.augmentation
-    files = export_open_clip(stage.model_config, model.state_dict(), export, vocabulary, augmentation)
     place = resolve(stage, project)
+    state = model.state_dict()
+    files = export_open_clip(stage.model_config, state, export, vocabulary, augmentation, place.resize_mode)
     made = {
         "export": files,
         "inputs": inputs_of(place, read_manifest(place.training_data), tags=False, entries=False),

@@ -19,7 +19,11 @@ from clipa.data.annotation import AnnotationError, words_of
 from clipa.data.aro import clean, convert, excluded_relations
 from clipa.data.captions import reordered, wrong_orders
 from clipa.downloads import DownloadError
-from clipa.evaluate.tasks import Candidate, caption_selection, macro_accuracy, open_test_set
+from clipa.evaluate.candidates import Candidate, Normal
+from clipa.evaluate.tasks import caption_selection
+from clipa.evaluate.testsets import open_test_set
+from clipa.protocols import Pixels
+from clipa.records import encode_groups, encode_outcomes, value_and_error
 
 NOUNS = ["man", "men", "dog", "park", "ball", "tree", "paris", "t", "shirt", "frisbee"]
 ADJECTIVES = ["small", "brown", "green", "old"]
@@ -241,10 +245,8 @@ def candidate(known: set[str]) -> Candidate:
     def tokenizer(captions: list[str]) -> torch.Tensor:
         return torch.tensor([float(caption in known) for caption in captions])
 
-    def preprocess(image: Image.Image) -> torch.Tensor:
-        return torch.zeros(3, *image.size)[:, :1, :1]
-
-    return Candidate(Oracle(), tokenizer, preprocess, "cpu", 2)
+    normal = Normal((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    return Candidate(Oracle(), tokenizer, Pixels(8, "squash", 8, "bilinear"), normal, "cpu", 2)
 
 
 def test_converted_sets_are_read_and_scored(sources, tmp_path, tagger):
@@ -252,17 +254,20 @@ def test_converted_sets_are_read_and_scored(sources, tmp_path, tagger):
     home = tmp_path / "aro-vg_relation"
     convert("vg_relation", sources, home, tagger, items_per_shard=3)
     known = {f"the dog {index} is above the Tree" for index in (0, 1, 3, 4)}
-    (measured,), _ = caption_selection(candidate(known), open_test_set(home), "relation")
+    measured, macro = caption_selection(candidate(known), open_test_set(home), "relation")
     assert measured.metric == "acc1" and measured.outcomes.tolist() == [i in (0, 1, 3, 4) for i in range(7)]
-    assert measured.value == pytest.approx(400 / 7)
-    assert measured.beside == {"acc1_macro": pytest.approx(100 / 3)}
+    assert measured.content["value"] == pytest.approx(400 / 7)
+    # Of two groups of two thirds and of none: 1/2 (2/3 + 0); the error is that of the first alone.
+    assert macro.metric == "acc1_macro" and macro.outcomes is measured.outcomes
+    assert macro.content["value"] == pytest.approx(100 / 3)
+    assert macro.content["standard_error"] == pytest.approx(100 * (2 / 9 / 3) ** 0.5 / 2)
 
     home = tmp_path / "aro-flickr30k_order"
     convert("flickr30k_order", sources, home, tagger)
     rights = {facts["captions"][0] for _, _, facts in items(home)}
-    (measured,), _ = caption_selection(candidate(rights), open_test_set(home), "order")
+    (measured,) = caption_selection(candidate(rights), open_test_set(home), "order")
     # "Dog." has one order only, which is right and wrong: such an item is lost.
-    assert measured.value == 80.0 and measured.beside == {}
+    assert measured.content["value"] == 80.0
 
 
 def test_small_groups_of_attributes_do_not_count(sources, tmp_path, tagger):
@@ -272,11 +277,26 @@ def test_small_groups_of_attributes_do_not_count(sources, tmp_path, tagger):
     home = tmp_path / "aro-vg_attribution"
     convert("vg_attribution", sources, home, tagger)
     known = {f"right {index}" for index in range(20)}
-    (measured,), _ = caption_selection(candidate(known), open_test_set(home), "attribute")
-    assert measured.value == pytest.approx(2000 / 49) and measured.beside == {"acc1_macro": 80.0}
-    assert macro_accuracy(numpy.array([True, False]), ["a", None], 1) == 100.0
-    assert macro_accuracy(numpy.array([True, False]), [None, None], 1) is None
-    assert macro_accuracy(numpy.array([True, False]), ["a", "b"], 2) is None
+    measured, macro = caption_selection(candidate(known), open_test_set(home), "attribute")
+    assert measured.content["value"] == pytest.approx(2000 / 49) and macro.content["value"] == 80.0
+
+
+def of_groups(correct: list[bool], groups: list[str | None], smallest: int) -> dict:
+    outcomes = encode_outcomes(numpy.array(correct))
+    return {"metric": "acc1_macro", "outcomes": outcomes, "groups": encode_groups(groups, smallest)}
+
+
+def test_means_over_groups_worked_by_hand():
+    """Items without a group and small groups count in neither sum: 3/4 and 1/2 make 62.5; plainly 5 of 9 are right."""
+    right = [True, True, True, False, True, False, False, False, False]
+    groups = ["on", "on", "on", "on", "under", "under", "near", None, None]
+    value, error = value_and_error(of_groups(right, groups, 2))
+    assert value == 62.5
+    assert error == pytest.approx(100 * ((3 / 16) / 4 + (1 / 4) / 2) ** 0.5 / 2)
+    assert value_and_error(of_groups(right, groups, 1))[0] == pytest.approx(100 * (3 / 4 + 1 / 2 + 0) / 3)
+    assert value_and_error(of_groups(right, groups, 4))[0] == 75.0
+    with pytest.raises(ValueError, match="none has 5 items"):
+        value_and_error(of_groups(right, groups, 5))
 
 
 def test_the_excluded_relations_are_those_of_the_notebook(sources):

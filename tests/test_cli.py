@@ -55,7 +55,7 @@ def test_help_is_instant_and_teaches():
             "compare",
         ),
         *("draw", "index", "aro", "vocabulary", "annotate", "coco", "negatives", "prepare"),
-        *("resolve", "train", "evaluate", "accept", "demo"),
+        *("resolve", "train", "evaluate", "released", "export", "accept", "demo"),
     ],
 )
 def test_every_verb_has_an_example(verb, capsys):

@@ -45,12 +45,13 @@ SENSIBLE = {
     r".*\.microbatch|models\..*\.(patch_size|sharded)": {"null": "the scale's, or none"},
     r"resources\.card": {"null": "nothing is chosen: passes are as configured"},
     r"[A-Za-z0-9.-]+\.(batch_size|samples|mask|pooling|color_jitter|grayscale_probability|warmup_steps|data|"
-    r"text_recipe|image_size|gelu|positions)": {
+    r"text_recipe|image_size|gelu|positions|protocol)": {
         "null": "as if the key were not there: as in the stage before, or the study"
     },
     r"(.*\.)?muon": {"null": "AdamW for all"},
     r"(.*\.)?muon\.weight_decay": {"zero": "none"},
     r".*\.workers": {"zero": "the training process reads for itself"},
+    r"paper\.squash_from": {"null": "no exception"},
     r"repositories\..*\.files": {
         "null": "all files",
         "unknown": "a pattern",
@@ -128,7 +129,15 @@ def cases() -> list[tuple[str, dict[str, Any]]]:
         for path in sorted(CONFIG.glob("experiments/*.yaml"))
     ]
     recipes = ("recipes.yaml", {"scale": "paper", "experiments": ["table1", "table10", "readings"]})
-    return [("config.yaml", {}), ("downloads.yaml", {"scale": "ci"}), recipes, *scales, *experiments]
+    protocols = ("protocols.yaml", {"scale": "paper", "experiments": ["table10"]})
+    return [
+        ("config.yaml", {}),
+        ("downloads.yaml", {"scale": "ci"}),
+        recipes,
+        protocols,
+        *scales,
+        *experiments,
+    ]
 
 
 def outcome(root: Path, overrides: dict[str, Any]) -> str | None:

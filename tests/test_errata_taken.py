@@ -113,7 +113,11 @@ CHECKS: dict[str, Callable[[], bool]] = {
         all(map(crops_only, stages(STUDY)))
         and not any(crops_only(s) for case in CLIPA_ROWS for s in of_table_1(case)[:1])
     ),
-    "evaluation-protocol": lambda: "clip_benchmark" in text("evaluate/tasks.py").lower(),
+    "evaluation-protocol": lambda: (
+        "clip_benchmark" in text("evaluate/tasks.py").lower()
+        and all(stage.pixels[1:3] == ("shorter", stage.image_size) for stage in stages(STUDY))
+        and all(stage.pixels.mode == "squash" for stage in stages(G14))
+    ),
     "text-tower": lambda: all(
         stage.model_config["text_cfg"]["no_causal_mask"]
         and stage.model_config["text_cfg"]["pool_type"] == "last"

@@ -26,7 +26,7 @@ from clipa.data.shards import Expected, ShardError, read_manifest
 from clipa.data.stream import batches
 from clipa.data.vocabulary import VocabularyError
 from clipa.evaluate import evaluate_run
-from clipa.evaluate.tasks import EvaluationError, open_test_set
+from clipa.evaluate.testsets import EvaluationError, open_test_set
 from clipa.inputs import OtherInputs, expected_of
 from clipa.locks import directory_lock
 from clipa.published.formulas import evaluate

@@ -15,10 +15,9 @@ from clipa.config import Scale
 from clipa.plan import Plan
 from clipa.records import (
     RECORDED_DIRECTORY,
-    correct_items,
-    percent_and_error,
     read_records,
     run_name,
+    value_and_error,
     write_records,
 )
 from clipa.resolved import named_manifest, same_digest
@@ -164,7 +163,7 @@ def doubts(
     yield from _doubts_of_data(record, stages[-1].scale)
     yield from _doubts_of_training_data(record, stages)
     yield from _doubts_of_commit(record, knows_commit)
-    yield from _doubts_of_value(record)
+    yield from doubts_of_value(record)
 
 
 def _doubts_of_identity(record: MeasuredRecord, by_kind: Mapping[str, Stage]) -> Iterator[str]:
@@ -239,12 +238,13 @@ def _doubts_of_commit(record: MeasuredRecord, knows_commit: Callable[[str], bool
             yield f"commit {commit[:12]} is not in this repository; fetch it"
 
 
-def _doubts_of_value(record: MeasuredRecord) -> Iterator[str]:
+def doubts_of_value(record: Record) -> Iterator[str]:
+    """Whether number, value and error of a measured record are not those of its outcomes."""
     n, outcomes = record["dataset"]["n"], record["outcomes"]["n"]
     if n != outcomes:
         yield f"{outcomes} outcomes for a test set of {n} items"
     try:
-        value, error = percent_and_error(correct_items(record))
+        value, error = value_and_error(record)
     except ValueError as problem:
         yield str(problem)
         return

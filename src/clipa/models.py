@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -186,10 +186,12 @@ def export_open_clip(
     directory: Path,
     vocabulary: Path,
     augmentation: Augmentation,
+    resize_mode: Literal["shortest", "squash"] = "shortest",
 ) -> dict[str, str]:
     """Write a folder that ``open_clip.create_model("local-dir:<folder>")`` loads: config, weights, tokenizer.
 
-    Flushed to disk; returns the sha256 of each file by name.
+    ``resize_mode``: what open_clip calls the way in which its protocol resizes images. Flushed to disk; returns the
+    sha256 of each file by name.
     """
     directory.mkdir(parents=True, exist_ok=True)
     remove_partial_weights(directory)
@@ -197,7 +199,7 @@ def export_open_clip(
         "mean": list(augmentation.mean),
         "std": list(augmentation.std),
         "interpolation": "bilinear",
-        "resize_mode": "shortest",
+        "resize_mode": resize_mode,
     }
     config = {"model_cfg": model_config, "preprocess_cfg": preprocess}
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}

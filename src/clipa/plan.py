@@ -25,6 +25,7 @@ from clipa.config import (
     load_project,
     load_scale,
 )
+from clipa.protocols import STUDY_PROTOCOL, protocol_named
 from clipa.recipes import load_recipes
 from clipa.records import RECORDED_DIRECTORY, ROOT
 from clipa.resolved import data_slug
@@ -271,6 +272,9 @@ def load_plan(overrides: dict[str, Any] | None = None, root: Path = Path()) -> P
     except ValueError as error:
         raise error if isinstance(error, ConfigError) else ConfigError(f"{scale_file}: {error}") from None
     for name, recipe in load_recipes(directory).items():
+        protocol_named(
+            recipe.protocol or STUDY_PROTOCOL, directory, f"{directory}/recipes.yaml: {name}.protocol"
+        )
         if scale.data.kind == "webdataset" and recipe.data not in (None, *scale.sources):
             raise ConfigError(
                 f"{directory}/recipes.yaml: {name}.data: {scale_file} has no data source {recipe.data!r}"

@@ -35,13 +35,16 @@ READING = {
         "demo",
         "estimate",
         "evaluate",
+        "export",
         "fits",
         "law",
         "memory",
         "plan",
+        "protocols",
         "published",
         "recipes",
         "records",
+        "released",
     ),
     *("render", "schema", "schemas", "stages", "standalone", "stats"),
 }
@@ -65,15 +68,18 @@ def commit() -> tuple[str | None, bool | None]:
     return head.strip(), bool(changes.strip())
 
 
-def code() -> str:
-    """Digest (12 hex digits) of the package's files that a training runs, uncommitted edits included.
+def code(*also: str) -> str:
+    """Digest (12 hex digits) of the package's files that a training runs, and ``also`` these of READING, uncommitted
+    edits included.
 
     Known also without git. A commit that changes nothing of them leaves it as it is. A few milliseconds.
     """
     digest = hashlib.sha256()
     for path in sorted(_SOURCE.rglob("*")):
         name = path.relative_to(_SOURCE)
-        if path.suffix in (".py", ".json") and name.parts[0].removesuffix(".py") not in READING:
+        if path.suffix in (".py", ".json") and name.parts[0].removesuffix(".py") not in READING.difference(
+            also
+        ):
             digest.update(f"{name.as_posix()} {_git_digest(path)}\n".encode())
     return digest.hexdigest()[:12]
 

@@ -75,6 +75,9 @@ class Recipe(Strict):
         default=None, description="whose frequencies image positions have; none: MAE's (open_clip)"
     )
     data: str | None = Field(default=None, description="data source, by the paper's name; none: the scale's")
+    protocol: Text | None = Field(
+        default=None, description="it is evaluated with (config/protocols.yaml); none: the study's"
+    )
 
     @model_validator(mode="after")
     def _begins_with_a_pretraining(self) -> Recipe:
@@ -132,7 +135,10 @@ class Recipe(Strict):
         )
 
 
-_INHERITED = ("pooling", "color_jitter", "grayscale_probability", "text_recipe", "gelu", "positions", "data")
+_INHERITED = (
+    *("pooling", "color_jitter", "grayscale_probability", "text_recipe", "gelu", "positions", "data"),
+    "protocol",
+)
 
 
 def chain(name: str, directory: Path = CONFIG_DIRECTORY) -> tuple[Recipe, ...]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipa.files import check_digest, read_json, with_digest, write_text_atomically
-from clipa.schema import SCHEMA_VERSION, Actual, Dataset, Outcomes, Record, fault
+from clipa.schema import SCHEMA_VERSION, Actual, Dataset, Groups, Outcomes, Record, fault
 from clipa.study import TABLE4_PARAMETERS, parse_run
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ ROOT = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).resolve().parents[2
 """What has `results` and `config`: the checkout, or the copy of both that a wheel carries (pyproject.toml)."""
 PUBLISHED_DIRECTORY = Path("results/published")
 RECORDED_DIRECTORY = Path("results/recorded")
+
+
+_NO_GROUP = 65535
 
 
 class RecordError(ValueError):
@@ -114,9 +117,12 @@ def record_id(record: Mapping[str, Any]) -> str:
 
     Published ids start with table or figure and leave out what a record has not (`table4.L16.vision.width`); where
     the run alone does not say which number it is, the case stands in its place. Measured ones start with the
-    scale and end with the seed.
+    scale and end with the seed; those of a checkpoint have its protocol in the place of the stage, and no seed.
     """
     subject = record.get("case") or run_name(record)
+    if "checkpoint" in record:
+        parts = [record["scale"], subject, record["protocol_name"], record["benchmark"], record["metric"]]
+        return ".".join(parts)
     middle = [subject, record["stage"], record["benchmark"], record["metric"]]
     if record["source"] == "measured":
         parts = [record["scale"], *middle, f"seed{record['seed']}"]
@@ -193,6 +199,43 @@ def percent_and_error(correct: numpy.ndarray) -> tuple[float, float]:
     """Accuracy in percent and its binomial standard error in points, from bool [n]."""
     share = float(correct.mean())
     return 100 * share, 100 * math.sqrt(share * (1 - share) / len(correct))
+
+
+def encode_groups(groups: Sequence[str | None], smallest: int) -> Groups:
+    """The group of each item (None: in none), as a record keeps it. ValueError for more than 65,535 groups."""
+    import numpy
+
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(filter(None, groups)))}
+    if len(numbers) > _NO_GROUP:
+        raise ValueError(f"{len(numbers)} groups of items, at most {_NO_GROUP} are kept")
+    array = numpy.array([numbers.get(name, _NO_GROUP) for name in groups], "<u2")
+    return {"smallest": smallest, "data": base64.b64encode(array.tobytes()).decode("ascii")}
+
+
+def value_and_error(record: Mapping[str, Any]) -> tuple[float, float]:
+    """The value and its standard error over items that a record's outcomes give, in percent and points.
+
+    Of a record with groups it is the mean of their accuracies (ARO's), each of those that have enough items counting
+    alike; the groups are taken as given. ValueError where outcomes and groups disagree, or no group is large enough.
+    """
+    import numpy
+
+    correct = correct_items(record)
+    if "groups" not in record:
+        return percent_and_error(correct)
+    raw = base64.b64decode(record["groups"]["data"], validate=True)
+    if len(raw) != 2 * len(correct):
+        raise ValueError(f"groups: {len(raw)} bytes for {len(correct)} items")
+    groups = numpy.frombuffer(raw, "<u2")
+    counted = groups != _NO_GROUP
+    sizes = numpy.bincount(groups[counted])
+    right = numpy.bincount(groups[counted], weights=correct[counted], minlength=len(sizes))
+    enough = sizes >= record["groups"]["smallest"]
+    if not enough.any():
+        raise ValueError(f"groups: none has {record['groups']['smallest']} items")
+    shares = right[enough] / sizes[enough]
+    variance = (shares * (1 - shares) / sizes[enough]).sum() / enough.sum() ** 2
+    return 100 * float(shares.mean()), 100 * math.sqrt(variance)
 
 
 def paired_drop(baseline: numpy.ndarray, reduced: numpy.ndarray) -> tuple[float, float]:

@@ -186,6 +186,9 @@ class ResolvedStage(Strict):
         default=None, gt=0, description="samples per forward pass and process; None: all in one"
     )
     activation_checkpointing: bool | Literal["selective"] = Field(default=False)
+    resize_mode: Literal["shortest", "squash"] = Field(
+        default="shortest", description="what the exported model says of test images, in open_clip's words"
+    )
     checkpoint_every: int = Field(gt=0, description="steps")
     log_every: int = Field(gt=0, description="steps")
     content: Content

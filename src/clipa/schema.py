@@ -16,7 +16,9 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import (
     AfterValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     TypeAdapter,
     ValidationError,
     with_config,
@@ -78,8 +80,13 @@ Text = Annotated[
 ]
 RecordId = Annotated[str, Field(pattern="^[A-Za-z0-9@._/-]+$")]
 Fingerprint = Annotated[str, Field(pattern="^[0-9a-f]{8,64}$")]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+_TIME = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|\+00:00)$"
 Name = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9.-]*$")]
 RunName = Annotated[str, Field(pattern="^[A-Za-z0-9]+(-[A-Za-z0-9]+)+$")]
+ProtocolName = Annotated[
+    str, Field(pattern="^[a-z][a-z0-9-]*$", description="By config/protocols.yaml; without one the study's.")
+]
 Count = Annotated[int, Field(ge=1)]
 Size = Annotated[float, Field(ge=0)]
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -166,6 +173,19 @@ class Outcomes(TypedDict):
 
 
 @with_config(_CLOSED)
+class Groups(TypedDict):
+    """Of a mean over groups of items (ARO, ``…_macro``): each item's group, and how many items a group must have.
+
+    Little-endian uint16 in base64, numbered as they first occur; 65535: in no group.
+    """
+
+    smallest: Count
+    data: Annotated[
+        str, Field(pattern="^[A-Za-z0-9+/]*={0,2}$", json_schema_extra={"contentEncoding": "base64"})
+    ]
+
+
+@with_config(_CLOSED)
 class Code(TypedDict):
     """A code that trained a stage, and the step from which it ran."""
 
@@ -196,7 +216,7 @@ class Provenance(TypedDict):
     seconds: Size
     samples_seen: Annotated[int, Field(ge=0)]
     evaluator: Text
-    created: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|\+00:00)$")]
+    created: Annotated[str, Field(pattern=_TIME)]
 
 
 class _AnyRecord(TypedDict):
@@ -299,8 +319,71 @@ class MeasuredRecord(_AnyRecord):
     stage_fingerprint: Fingerprint
     actual: Actual
     protocol: Fingerprint
+    protocol_name: NotRequired[ProtocolName]
     outcomes: Outcomes
+    groups: NotRequired[Groups]
     provenance: Provenance
+
+
+@with_config(_CLOSED)
+class Checkpoint(TypedDict):
+    """What was evaluated where it is no stage of a run: by what it was asked for, and by digests."""
+
+    reference: Annotated[Text, Field(description="hf-hub:…, an OpenCLIP name/tag, or the name of a folder.")]
+    digest: Annotated[Sha256, Field(description="Of weights, configuration, preprocessing and tokenizer.")]
+    weights: Sha256
+    revision: Annotated[
+        str | None, Field(pattern="^[0-9a-f]{40}$", description="The hub's commit; null: no hub's.")
+    ]
+
+
+@with_config(_CLOSED)
+class CheckpointActual(TypedDict):
+    """What ran: its input and size. Patches are null where the image tower has none."""
+
+    image_size: Count
+    patches: Count | None
+    text_tokens: Count
+    parameters: Count
+
+
+@with_config(_CLOSED)
+class CheckpointProvenance(TypedDict):
+    """Where the number of a checkpoint comes from: evaluating code, packages, machine."""
+
+    commit: Annotated[str, Field(pattern="^[0-9a-f]{40}$")] | None
+    dirty: bool | None
+    packages: dict[str, Text]
+    hardware: Text
+    seconds: Size
+    evaluator: Text
+    created: Annotated[str, Field(pattern=_TIME)]
+
+
+@with_config(_CLOSED)
+class CheckpointRecord(_AnyRecord):
+    """A number measured here of a checkpoint: like a run's, without its coordinates and seed."""
+
+    source: Literal["measured"]
+    scale: Literal["released"]
+    case: Annotated[
+        Name, Field(description="The row of Tables 1 to 3 by config/released.yaml, or the reference.")
+    ]
+    model: None
+    run: None
+    stage: None
+    seed: None
+    benchmark: Text
+    value: Percent
+    dataset: Dataset
+    standard_error: Annotated[Size, Field(description="Over test items, percentage points.")]
+    checkpoint: Checkpoint
+    actual: CheckpointActual
+    protocol: Fingerprint
+    protocol_name: ProtocolName
+    outcomes: Outcomes
+    groups: NotRequired[Groups]
+    provenance: CheckpointProvenance
 
 
 @with_config(_CLOSED)
@@ -352,9 +435,17 @@ def _published(record: PublishedRecord) -> PublishedRecord:
     return record
 
 
+def _kind(record: Any) -> str | None:
+    """Which of the types a record has; None: of no known source."""
+    source = record.get("source") if isinstance(record, dict) else None
+    return "of a checkpoint" if source == "measured" and "checkpoint" in record else source
+
+
 Record = Annotated[
-    Annotated[PublishedRecord, AfterValidator(_published)] | MeasuredRecord,
-    Field(discriminator="source"),
+    Annotated[PublishedRecord, AfterValidator(_published), Tag("published")]
+    | Annotated[MeasuredRecord, Tag("measured")]
+    | Annotated[CheckpointRecord, Tag("of a checkpoint")],
+    Discriminator(_kind),
 ]
 
 

@@ -24,6 +24,7 @@ from clipa.config import (
     Scale,
     Schedule,
 )
+from clipa.protocols import STUDY_PROTOCOL, Pixels, Protocol, protocol_named
 from clipa.recipes import Recipe, chain
 from clipa.resolved import SEMANTICS, ResolvedStage, data_content, data_slug, fingerprint
 from clipa.study import FULL_TEXT_TOKENS, STUDY, TEXT_REDUCTIONS, Run, patch_size
@@ -93,10 +94,11 @@ class Stage:
     @property
     def image_size(self) -> int:
         """Pixels at this scale: reduced in pre-training, full (or more) afterwards (§3.1, §6)."""
-        return self.scale.image_sizes[self._paper_pixels]
+        return self.scale.image_sizes[self.paper_pixels]
 
     @property
-    def _paper_pixels(self) -> int:
+    def paper_pixels(self) -> int:
+        """Pixels in the paper of what its images stand for."""
         return self.run.image_size if self.kind == "pretrain" else self.recipe.image_size
 
     @property
@@ -125,7 +127,7 @@ class Stage:
             return None if self.run.kept_patches is None else self.scale.kept_patches[self.run.kept_patches]
         if self.recipe.mask is None:
             return None
-        whole = (self._paper_pixels // patch_size(self.run.model)) ** 2
+        whole = (self.paper_pixels // patch_size(self.run.model)) ** 2
         return round(self.recipe.mask.kept_patches * self.patches / whole)
 
     @property
@@ -155,6 +157,21 @@ class Stage:
         return self.recipe.augmentation(
             self.scale.models[self.run.model].augmentation or self.scale.augmentation
         )
+
+    @property
+    def protocol_name(self) -> str:
+        """What it is evaluated with (:mod:`clipa.protocols`); no part of its identity."""
+        return self.recipe.protocol or STUDY_PROTOCOL
+
+    @property
+    def protocol(self) -> Protocol:
+        """ConfigError where there is none of that name."""
+        return _protocol(self.recipe, self.scale)
+
+    @property
+    def pixels(self) -> Pixels:
+        """How its test images are made."""
+        return self.protocol.pixels(self.image_size, self.paper_pixels, ("shorter", "bilinear"))
 
     @property
     def base_lr(self) -> float:
@@ -299,6 +316,8 @@ def measured_stages(stages: Sequence[Stage]) -> list[Stage]:
 
 def _check_buildable(run: Run, scale: Scale, recipes: Sequence[Recipe]) -> None:
     file = _file(scale)
+    for recipe in recipes:
+        _protocol(recipe, scale)
     if run.model not in scale.models:
         known = ", ".join(scale.models)
         raise ConfigError(f"{file}: models: {run.model} is not built at this scale (it has {known})")
@@ -336,6 +355,12 @@ def _check_buildable(run: Run, scale: Scale, recipes: Sequence[Recipe]) -> None:
         raise ConfigError(
             f"{run.slug}: colours are not changed by a resident loader; {file}: data.resident: false does it"
         )
+
+
+def _protocol(recipe: Recipe, scale: Scale) -> Protocol:
+    """ConfigError where there is none of the recipe's name."""
+    asked = f"{scale.config_directory.as_posix()}/recipes.yaml: protocol"
+    return protocol_named(recipe.protocol or STUDY_PROTOCOL, scale.config_directory, asked)
 
 
 def _file(scale: Scale) -> str:
@@ -382,6 +407,7 @@ def resolve(stage: Stage, project: Project, **executed: Any) -> ResolvedStage:
         cpus=stage.scale.resources.cpus,
         workers=stage.data.workers,
         integrity=stage.data.integrity,
+        resize_mode="squash" if stage.pixels.mode == "squash" else "shortest",
         checkpoint_every=stage.scale.checkpoint_every,
         log_every=stage.scale.log_every,
         **executed,

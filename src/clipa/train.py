@@ -401,7 +401,9 @@ def _finish(stage: ResolvedStage, state: State, weights: dict[str, Tensor]) -> P
     """
     content = stage.content
     place = stage.directory / EXPORT
-    export = models.export_open_clip(content.model, weights, place, stage.vocabulary, content.augmentation)
+    export = models.export_open_clip(
+        content.model, weights, place, stage.vocabulary, content.augmentation, stage.resize_mode
+    )
     path = stage.directory / "stage.json"
     samples, seconds = content.schedule.samples, round(state.seconds, 3)
     write_json_atomically(

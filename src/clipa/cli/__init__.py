@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from clipa import __version__
-from clipa.cli import data, datasets, jobs, preflight, reading
+from clipa.cli import data, datasets, evaluation, jobs, preflight, reading
 
 _ABOUT = """\
 The inverse scaling law for CLIP training (arXiv:2305.07017), executable.
@@ -102,4 +102,5 @@ def parser() -> argparse.ArgumentParser:
     data.add_verbs(verbs)
     jobs.add_verbs(verbs)
     preflight.add_verbs(verbs)
+    evaluation.add_verbs(verbs)
     return top

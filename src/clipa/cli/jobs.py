@@ -1,25 +1,15 @@
-"""The verbs behind the workflow's jobs: the plan, training, evaluation, acceptance, the demo."""
+"""The verbs behind the workflow's jobs: the plan, training, acceptance, the demo."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from clipa.cli.assumptions import ASSUMPTIONS
-from clipa.cli.verbs import add_verb, overrides, project_of
-
-if TYPE_CHECKING:
-    from clipa.config import Project
-    from clipa.stages import Stage
-
-_RUNS = (
-    "runs are named in the paper's coordinates, and by their recipe where it is not the study's: "
-    "L16-resize64-truncation32, B16-resize112-truncation16-clipa-batch8k (config/recipes.yaml)"
-)
+from clipa.cli.verbs import RUNS, add_verb, overrides, stages_asked
 
 
 def add_verbs(verbs) -> None:
@@ -29,16 +19,6 @@ def add_verbs(verbs) -> None:
     _record_verbs(verbs)
     _fits_verb(verbs)
     _standalone_verbs(verbs)
-
-
-def _stages(chosen: argparse.Namespace):
-    """The project and the stages of the run that is asked for, in training order."""
-    from clipa.config import load_scale
-    from clipa.stages import stages_of
-    from clipa.study import parse_run
-
-    project = project_of(chosen)
-    return project, stages_of(parse_run(chosen.run), load_scale(project.scale), chosen.seed)
 
 
 def _plan(chosen: argparse.Namespace) -> int:
@@ -70,7 +50,7 @@ def _resolve(chosen: argparse.Namespace) -> int:
     from clipa.fits import resolve_fitting
     from clipa.resolved import write
 
-    project, stages = _stages(chosen)
+    project, stages = stages_asked(chosen)
     print(*(write(resolve_fitting(stage, project)) for stage in stages), sep="\n")
     return 0
 
@@ -85,33 +65,6 @@ def _train(chosen: argparse.Namespace) -> int:
     from clipa.train import main as train
 
     return train(chosen.file, chosen.adopt_commit, chosen.requeue)
-
-
-def _evaluate(chosen: argparse.Namespace) -> int:
-    project, stages = _stages(chosen)
-    if chosen.fingerprint not in (None, stages[-1].fingerprint):
-        raise ValueError(
-            f"--fingerprint {chosen.fingerprint}: the configuration now gives {stages[-1].fingerprint} for "
-            f"{chosen.run}: it was changed after this job was planned; start Snakemake again"
-        )
-    if chosen.train and (code := _train_missing(stages, project)):
-        return code
-    from clipa.evaluate import evaluate_run
-
-    print(evaluate_run(stages, project, suite=chosen.suite))
-    return 0
-
-
-def _train_missing(stages: Sequence[Stage], project: Project) -> int:
-    """Train these stages in turn, in this process; those that are finished are only looked at. 75: interrupted."""
-    from clipa.fits import resolve_fitting
-    from clipa.resolved import write
-    from clipa.train import main as train
-
-    for stage in stages:
-        if code := train(write(resolve_fitting(stage, project))):
-            return code
-    return 0
 
 
 def _accept(chosen: argparse.Namespace) -> int:
@@ -232,7 +185,7 @@ def _stage_verbs(verbs) -> None:
         "write what the stages of a run are trained from, and print the files in training order",
         "L16-resize64-truncation32 --scale micro-v1 --seed 0",
     )
-    resolve.add_argument("run", metavar="RUN", help=_RUNS)
+    resolve.add_argument("run", metavar="RUN", help=RUNS)
     train = add_verb(
         verbs,
         "train",
@@ -254,23 +207,7 @@ def _stage_verbs(verbs) -> None:
         action="store_true",
         help="in a job of SLURM: save before its time is up, and have SLURM start the job again",
     )
-    evaluate = add_verb(
-        verbs,
-        "evaluate",
-        _evaluate,
-        "evaluate every stage of a run with CLIP_benchmark and write its records",
-        "--scale micro-v1 --run L16-resize64-truncation32 --seed 0",
-    )
-    evaluate.add_argument("--run", required=True, metavar="RUN", help=_RUNS)
-    evaluate.add_argument(
-        "--train", action="store_true", help="first train its stages that are not finished, here"
-    )
-    evaluate.add_argument("--fingerprint", help="refuse unless the configuration gives this one")
-    for parser in (resolve, evaluate):
-        parser.add_argument("--seed", type=int, default=0)
-    evaluate.add_argument(
-        "--suite", action="store_true", help="the last stage on the scale's whole test suite"
-    )
+    resolve.add_argument("--seed", type=int, default=0)
 
 
 def _record_verbs(verbs) -> None:

@@ -115,6 +115,13 @@ def _law(chosen: argparse.Namespace) -> int:
 
 
 def _compare(chosen: argparse.Namespace) -> int:
+    if chosen.paired:
+        from clipa.render.checkpoints import paired_report
+
+        if len(chosen.records) != 2:
+            raise ValueError(f"--paired compares two files of records, {len(chosen.records)} were given")
+        print(paired_report(*chosen.records))
+        return 0
     from clipa.law import comparison_report
 
     print(comparison_report(chosen.records), end="")
@@ -269,3 +276,8 @@ def _drawing_verbs(verbs) -> None:
         asked=False,
     )
     compare.add_argument("records", nargs="+", type=Path, metavar="FILE")
+    compare.add_argument(
+        "--paired",
+        action="store_true",
+        help="two files, of any two models: differences over the same items, with McNemar's exact test",
+    )

@@ -8,6 +8,11 @@ from pathlib import Path
 
 Verb = Callable[[argparse.Namespace], int]
 
+RUNS = (
+    "runs are named in the paper's coordinates, and by their recipe where it is not the study's: "
+    "L16-resize64-truncation32, B16-resize112-truncation16-clipa-batch8k (config/recipes.yaml)"
+)
+
 
 def add_verb(
     verbs, name: str, call: Verb, about: str, example: str, *, asked: bool = True
@@ -66,3 +71,13 @@ def data_of(chosen: argparse.Namespace):
             )
         data = scale.sources[source]
     return scale, data, Path(project.data_directory, data_slug(data))
+
+
+def stages_asked(chosen: argparse.Namespace, run: str | None = None):
+    """The project and the stages of the run that is asked for (``run``, else the argument), in training order."""
+    from clipa.config import load_scale
+    from clipa.stages import stages_of
+    from clipa.study import parse_run
+
+    project = project_of(chosen)
+    return project, stages_of(parse_run(run or chosen.run), load_scale(project.scale), chosen.seed)

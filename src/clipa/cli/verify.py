@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from clipa.accept import AcceptError, doubts
+from clipa.accept import AcceptError, doubts, doubts_of_value
 from clipa.config import ConfigError, load_scale
 from clipa.data.annotation import MANIFEST as ANNOTATED
 from clipa.data.download import MANIFEST
@@ -20,7 +20,7 @@ from clipa.files import read_json
 from clipa.inputs import OtherInputs, differences, lineage, named
 from clipa.records import RecordError, read_records, run_name
 from clipa.resolved import FILE_NAME, UnfinishedStage, fingerprint, finished, read, sealed
-from clipa.schema import MeasuredRecord
+from clipa.schema import MeasuredRecord, Record
 from clipa.stages import Stage, recorded_path, stages_of
 from clipa.study import parse_run
 
@@ -87,6 +87,9 @@ def _records(file: Path) -> Iterator[Finding]:
     """Schema and ids; stage, commit and outcomes of each record; and the place, which names run, seed and stage."""
     try:
         records = read_records(file)
+        if records and "checkpoint" in records[0]:  # of no stage
+            yield from _of_checkpoint(file, records)
+            return
         stages = stages_of(
             parse_run(run_name(records[0])), load_scale(records[0]["scale"]), records[0]["seed"]
         )
@@ -99,6 +102,12 @@ def _records(file: Path) -> Iterator[Finding]:
         yield "file", None if fits else f"{file}: holds records of {place}"
     for record in records:
         doubt = next(chain(doubts(record, stages), _doubts_of_evaluation(file, record, stages)), None)
+        yield "record", doubt and f"{file}: record {record['id']}: {doubt}"
+
+
+def _of_checkpoint(file: Path, records: Sequence[Record]) -> Iterator[Finding]:
+    for record in records:
+        doubt = next(doubts_of_value(record), None)
         yield "record", doubt and f"{file}: record {record['id']}: {doubt}"
 
 

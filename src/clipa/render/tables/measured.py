@@ -39,11 +39,13 @@ def measured_cells(number: int, published: Sequence[Record], measured: Iterable[
     by_place: dict[tuple, list[Record]] = {}
     for record in measured:
         if record["source"] == "measured":
-            by_place.setdefault(_place(run_name(record), record), []).append(record)
+            by_place.setdefault(_place(record.get("case") or run_name(record), record), []).append(record)
     # Nothing is measured where the paper prints a dash: we take the full-length baseline to have one stage.
     filled: dict[str, list[Record]] = {}
     for record in published:
         places = [_place(run, record) for run in filling(record)]
+        # A released checkpoint is called after the row whose model it is (config/released.yaml).
+        places.append((record.get("case") or record["run"], None, record["benchmark"], record["metric"]))
         own = [found for place in places for found in by_place.get(place, ())]
         if own and (record["value"] is not None or record["printed"] != "-"):
             filled[record["id"]] = own
@@ -108,6 +110,10 @@ def _same_benchmark(record: Record) -> bool:
 
 def _sizes(records: Sequence[Record]) -> str:
     """Smallest and largest of the models that ran in the place of the paper's, in millions of parameters."""
-    sizes = [record["actual"]["parameters"] / 1e6 for record in records if record["scale"] != "paper"]
+    sizes = [
+        record["actual"]["parameters"] / 1e6
+        for record in records
+        if record["scale"] not in ("paper", "released")
+    ]
     ends = dict.fromkeys(f"{size:.2g}" for size in (min(sizes), max(sizes))) if sizes else ()
     return " to ".join(ends)

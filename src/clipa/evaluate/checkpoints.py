@@ -1,0 +1,168 @@
+"""Evaluation of a checkpoint, whoever trained it: any protocol, any sets of a scale (`clipa evaluate --model`)."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clipa.config import Project, Scale
+from clipa.evaluate import SETS, dataset_name, decoded_images, suites, test_sets
+from clipa.evaluate.candidates import Candidate
+from clipa.evaluate.references import Reference, resolve
+from clipa.evaluate.suites import Asked, SetJob
+from clipa.evaluate.tasks import Measurement, measure
+from clipa.locks import directory_lock
+from clipa.protocols import Protocol, protocol_named
+from clipa.provenance import describe, now
+from clipa.records import record_id, write_records
+from clipa.resolved import EXPORT, finished
+from clipa.schema import SCHEMA_VERSION
+from clipa.stages import Stage
+
+FOLDER = "checkpoints"
+"""Below the runs' folder: what is measured of checkpoints, each in a folder of its name and digest."""
+
+
+def evaluate_checkpoint(
+    reference: str,
+    scale: Scale,
+    project: Project,
+    protocols: Sequence[str],
+    benchmarks: dict[str, str],
+    stage: Stage | None = None,
+) -> list[Path]:
+    """Measure a checkpoint on ``benchmarks`` by each of ``protocols``; returns the records file of each.
+
+    ``reference``: as :func:`clipa.evaluate.references.resolve` takes it; ``stage``: the stage of a run that it names
+    instead. Raises EvaluationError for a checkpoint or test set that is missing or does not fit, ConfigError for an
+    unknown protocol, UnfinishedStage.
+    """
+    chosen = {name: protocol_named(name, scale.config_directory) for name in protocols}
+    torch.set_num_threads(scale.threads or len(os.sched_getaffinity(0)))
+    asked = suites.asked_for(benchmarks, test_sets(scale, project))
+    found = _of_stage(stage, project) if stage else resolve(reference)
+    one = _Evaluated(found, scale, project, stage.paper_pixels if stage else found.size)
+    return [one.measure(name, protocol, asked) for name, protocol in chosen.items()]
+
+
+def _of_stage(stage: Stage, project: Project) -> Reference:
+    """The exported model of a finished stage; every byte of it is checked."""
+    directory = Path(project.runs_directory) / stage.directory
+    finished(directory, stage.fingerprint)
+    found = resolve(f"local-dir:{directory / EXPORT}")
+    name = f"{stage.run.slug}-{stage.kind}-seed{stage.seed}"
+    return Reference(name, name, found.config, found.preprocess, found.weights, found.tokenizer)
+
+
+class _Evaluated:
+    """One checkpoint and what it is evaluated with. ``paper_size``: the paper's pixels that it stands for."""
+
+    def __init__(self, found: Reference, scale: Scale, project: Project, paper_size: int) -> None:
+        self.found, self.scale, self.project, self.paper_size = found, scale, project, paper_size
+        self.digests = found.digests()
+        self.directory = Path(project.runs_directory) / FOLDER / f"{found.name}-{self.digests['digest'][:12]}"
+
+    def measure(self, name: str, protocol: Protocol, asked: Sequence[Asked]) -> Path:
+        """The records of all sets by one protocol, in ``<protocol>.json``."""
+        pixels = protocol.pixels(self.found.size, self.paper_size, self.found.own)
+        jobs = []
+        for one in asked:
+            protocol_digest = one.protocol_digest(name, protocol, pixels, self.found.normal)
+            place = suites.place_of(self.directory / SETS, name, one, self.digests["digest"], protocol_digest)
+            candidate = partial(self._seen, protocol)
+            jobs.append(
+                SetJob(one, place, partial(self._records, candidate, one, name, protocol, protocol_digest))
+            )
+        path = self.directory / f"{name}.json"
+        records = suites.run(jobs)
+        with directory_lock(self.directory, f"evaluation of {self.found.name}"):
+            write_records(path, records)
+        return path
+
+    def _seen(self, protocol: Protocol) -> Candidate:
+        return self._candidate.seen(protocol.pixels(self.found.size, self.paper_size, self.found.own))
+
+    @cached_property
+    def _candidate(self) -> Candidate:
+        batch_size, decoded = self.scale.evaluation.batch_size, decoded_images(self.scale, self.project)
+        return self.found.load(self._device, batch_size, decoded, self.directory / "features")
+
+    @cached_property
+    def _device(self) -> str:
+        """The scale's, or the CPU where that is not there: numbers agree up to the arithmetic, the time does not."""
+        if self.scale.device == "cuda" and not torch.cuda.is_available():
+            print("no GPU here: evaluating on the CPU", file=sys.stderr, flush=True)
+            return "cpu"
+        return self.scale.device
+
+    def _records(
+        self, candidate: Any, asked: Asked, name: str, protocol: Protocol, protocol_digest: str
+    ) -> list[dict[str, Any]]:
+        began = time.monotonic()
+        records = []
+        for measurement in measure(candidate(), asked.test_set, protocol, asked.items):
+            seconds = time.monotonic() - began
+            record = self._record(asked, measurement, name, protocol_digest, seconds)
+            suites.log(f"{self.found.name} ({name})", record, seconds)
+            records.append(record)
+        return records
+
+    def _record(
+        self, asked: Asked, measurement: Measurement, name: str, protocol: str, seconds: float
+    ) -> dict[str, Any]:
+        grid, parameters = _size(self._candidate.model)
+        record = {
+            "id": "",
+            "schema_version": SCHEMA_VERSION,
+            "source": "measured",
+            "scale": "released",
+            "table": None,
+            "figure": None,
+            "column": None,
+            "case": self.found.name,
+            "model": None,
+            "run": None,
+            "stage": None,
+            "seed": None,
+            "patches": grid,
+            "image_tokens": None if grid is None else grid + 1,
+            "benchmark": asked.benchmark,
+            "dataset": {
+                "name": dataset_name(self.scale, asked.test_set.name),
+                "split": "test",
+                "n": len(measurement.outcomes),
+                "fingerprint": asked.test_set.fingerprint,
+            },
+            "checkpoint": {
+                "reference": self.found.reference,
+                **self.digests,
+                "revision": self.found.revision,
+            },
+            "actual": {
+                "image_size": self.found.size,
+                "patches": grid,
+                "text_tokens": self.found.config["text_cfg"].get("context_length", 77),
+                "parameters": parameters,
+            },
+            "protocol": protocol,
+            "protocol_name": name,
+            **measurement.content,
+            "provenance": describe(torch.cuda.get_device_name() if self._device == "cuda" else None)
+            | {"seconds": round(seconds, 3), "evaluator": asked.evaluator, "created": now()},
+        }
+        record["id"] = record_id(record)
+        return record
+
+
+def _size(model: torch.nn.Module) -> tuple[int | None, int]:
+    """Patches of an image, None for a tower without any, and trained parameters."""
+    grid = getattr(model.visual, "grid_size", None)
+    patches = grid[0] * grid[1] if isinstance(grid, tuple) else None
+    return patches, sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
