@@ -37,8 +37,7 @@ def paper(tmp_path: Path):
 def test_every_missing_thing_is_a_line_with_what_to_do(
     paper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr(machine, "TOKEN_FILE", tmp_path / "none")
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     monkeypatch.chdir(tmp_path)  # no .venv-data
     downloads = load_downloads(tmp_path / "config")
     found = [

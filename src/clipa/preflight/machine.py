@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +13,6 @@ from clipa.downloads import Downloads
 from clipa.estimate import disk
 from clipa.plan import Plan
 from clipa.preflight import MISSING, OK, Finding
-
-TOKEN_FILE = Path("~/.cache/huggingface/token")
 
 
 def environments(plan: Plan) -> Iterator[Finding]:
@@ -51,10 +48,12 @@ def repositories(plan: Plan) -> list[str]:
 
 def tokens(plan: Plan, downloads: Downloads) -> Iterator[Finding]:
     """A token of the hub, where a repository lets in only who has agreed to its terms."""
+    import huggingface_hub
+
     asking = [name for name in repositories(plan) if downloads.repositories[name].consent]
     if not asking:
         return
-    there = bool(os.environ.get("HF_TOKEN")) or TOKEN_FILE.expanduser().is_file()
+    there = huggingface_hub.get_token() is not None
     terms = ", ".join(f"huggingface.co/datasets/{name}" for name in asking)
     said = (
         f"is there; its account must have agreed to the terms of {terms}"
