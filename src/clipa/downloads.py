@@ -58,5 +58,11 @@ def check(scale: Scale, downloads: Downloads) -> None:
             )
     for key, name in test_sets(scale).items():
         place = name.partition("/")[0]
+        if place in scale.data.tests:  # own ones (docs/own-data.md)
+            if f"clip-benchmark/wds_{place}" in downloads.repositories:
+                raise ValueError(
+                    f"data.tests: {place} is the name of a test set of CLIP_benchmark; choose another"
+                )
+            continue
         if not place.startswith("aro-") and f"clip-benchmark/wds_{place}" not in downloads.repositories:
             raise ValueError(f"{key}: config/downloads.yaml has no clip-benchmark/wds_{place}")

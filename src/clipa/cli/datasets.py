@@ -21,7 +21,7 @@ def add_verbs(verbs) -> None:
         verbs,
         "index",
         _index,
-        "write the manifest of downloaded data: names, counts, sha256",
+        "write the manifest of downloaded or own data: names, counts, sha256",
         "train --scale paper",
     )
     index.add_argument("what", help="train, or the name of a test set (imagenet1k, …)")
@@ -180,15 +180,24 @@ def _compare(manifest: Path, scale) -> None:
 
 def _index(chosen: argparse.Namespace) -> int:
     from clipa.data.download import index_test_set, index_training
+    from clipa.data.local import index_local, index_own_test_set
     from clipa.data.shards import read_manifest
     from clipa.resolved import digest
 
     scale, directory = _data(chosen)
+    data = scale.sources[chosen.source] if chosen.source else scale.data
     if chosen.what == "train":
-        path = index_training(directory / "train", chosen.processes)
+        local = data.kind == "local"
+        path = (
+            index_local(data, directory, chosen.processes)
+            if local
+            else index_training(directory / "train", chosen.processes)
+        )
         key = f"sources.{chosen.source}" if chosen.source else "data"
         print(path)
         print(f"in config/scales/{scale.name}.yaml, {key}:  manifest: {digest(read_manifest(path.parent))}")
+    elif chosen.what in data.tests:
+        print(index_own_test_set(data.tests[chosen.what], directory / "test" / chosen.what))
     else:
         print(index_test_set(directory / "test" / chosen.what))
     return 0

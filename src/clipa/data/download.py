@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clipa.data.samples import samples_of
-from clipa.data.shards import Entry, file_sha256, in_processes
+from clipa.data.shards import Entry, file_sha256, in_processes, progress_bar
 from clipa.files import write_json_atomically, write_text_atomically
 from clipa.locks import directory_lock
 from clipa.resolved import fingerprint
@@ -75,7 +75,12 @@ def _entries(folder: Path, directory: Path, processes: int) -> list[Entry]:
         raise DownloadError(
             f"{directory}: no shards; download the data first (snakemake data --config scale=…)"
         )
-    return list(in_processes(_entry, [(shard,) for shard in shards], processes))
+    with progress_bar(f"hashing {directory.name}", len(shards), "shard") as bar:
+        entries = []
+        for entry in in_processes(_entry, [(shard,) for shard in shards], processes):
+            entries.append(entry)
+            bar.update()
+    return entries
 
 
 def _entry(path: Path) -> Entry:
