@@ -10,10 +10,10 @@ from __future__ import annotations
 import glob
 import itertools
 import re
-import shutil
 import sys
 from collections import Counter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from clipa.data.download import LAYOUT, index_test_set, index_training
@@ -141,17 +141,20 @@ def fetch(address: str, path: Path) -> None:
 def survey(shard: Path, most: int) -> tuple[int, Counter[Reason]]:
     """How many of the first ``most`` samples of a shard were read, and what is wrong with how many of them.
 
-    LocalDataError where none is good, ShardError where the file is no whole tar.
+    LocalDataError where none is good, or the file is no whole tar.
     """
     bad: Counter[Reason] = Counter()
     read = 0
-    for sample in itertools.islice(samples_of(shard), most):
-        read += 1
-        try:
-            image_of(sample)
-            captions_of(sample)
-        except BadSample as error:
-            bad[error.reason] += 1
+    try:
+        for sample in itertools.islice(samples_of(shard), most):
+            read += 1
+            try:
+                image_of(sample)
+                captions_of(sample)
+            except BadSample as error:
+                bad[error.reason] += 1
+    except ShardError as error:
+        raise LocalDataError(str(error).replace("draw or download it again", "write it again")) from None
     if not read:
         raise LocalDataError(
             f"{shard}: an empty tar; a shard has samples NAME.jpg with NAME.txt or NAME.json"
@@ -173,8 +176,8 @@ def index_local(data: Data, directory: Path, processes: int = 1) -> Path:
     found = shards_of(data.files)
     if len(found) != data.shards:
         raise LocalDataError(
-            f"{data.files}: {len(found)} shards, the scale's file says {data.shards}: correct `shards` there, which makes "
-            "it another data set"
+            f"{data.files}: {len(found)} shards, the scale's file says {data.shards}: correct `shards` there "
+            "(which makes it another data set)"
         )
     with directory_lock(train, "links to the training shards"):
         places = {f"{number:05d}.tar": shard for number, shard in enumerate(found)}
@@ -228,7 +231,7 @@ def index_own_test_set(folder: str, directory: Path) -> Path:
 
 
 def check_test_set(folder: Path) -> None:
-    """LocalDataError unless a folder has the layout of a test set; items are looked at by :func:`index_own_test_set`."""
+    """LocalDataError unless a folder has the layout of a test set; :func:`index_own_test_set` looks at items."""
     if not folder.is_dir():
         raise LocalDataError(f"{folder}: no such folder; {_TEST_LAYOUT}")
     kind = test_kind(folder)
@@ -286,21 +289,17 @@ def _check_items(shard: Path, folder: Path) -> None:
         raise LocalDataError(f"{shard}: an empty tar; {_TEST_LAYOUT}")
 
 
-def looked_at(files: str, scratch: Path) -> tuple[list[str], int, Counter[Reason]]:
+def look_at(files: str) -> tuple[list[str], int, Counter[Reason]]:
     """The shards that ``files`` names, and of the first of them: how many samples it has, and what is wrong with some.
 
-    A first look before anything is configured; an address is fetched to ``scratch`` (a folder). LocalDataError.
+    A first look before anything is configured. Raises LocalDataError.
     """
     found = shards_of(files)
-    first = Path(found[0])
-    if "://" in found[0]:
-        first = scratch / "first.tar"
-        fetch(found[0], first)
-    try:
+    with TemporaryDirectory() as scratch:
+        first = Path(found[0])
+        if "://" in found[0]:
+            first = Path(scratch, first.name)
+            fetch(found[0], first)
         survey(first, LOOKED_AT)
         read, bad = survey(first, sys.maxsize)
-    except ShardError as error:
-        raise LocalDataError(str(error).replace("draw or download it again", "write it again")) from None
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return found, read, bad
