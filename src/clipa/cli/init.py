@@ -297,9 +297,10 @@ about: "{asked.name}, {about}: about {asked.pairs:,} pairs"
 
 def _schedules(asked: Asked) -> str:
     batch, samples, tuned = schedule_of(asked)
-    text = f"""# The paper trains for {EPOCHS} epochs, then {FINETUNE_EPOCHS}, and warms up for 2 % and 20 % of the steps (§3.1).
-# Peak rates are base lr × batch / 256, with the base rates of the file that this one extends.
-"""
+    text = (
+        f"# The paper: {EPOCHS} epochs, then {FINETUNE_EPOCHS}, and warms up for 2 % and 20 % of steps (§3.1).\n"
+        "# Peak rates are base lr × batch / 256, with the base rates of the file that this one extends.\n"
+    )
     for kind, number, share in (("pretrain", samples, 0.02), ("finetune", tuned, 0.2)):
         steps = number // batch
         values = f"samples: {number}, batch_size: {batch}, warmup_steps: {max(1, round(steps * share))}"

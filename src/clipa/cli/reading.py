@@ -104,6 +104,17 @@ def _law(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _drop(chosen: argparse.Namespace) -> int:
+    from clipa.law.shortened import shortened_report
+
+    print(shortened_report(chosen.records), end="")
+    if chosen.output is not None:
+        from clipa.render.figures.shortened import make_shortened
+
+        print(*make_shortened(chosen.records, chosen.output), sep="\n")
+    return 0
+
+
 def _compare(chosen: argparse.Namespace) -> int:
     from clipa.law import comparison_report
 
@@ -234,6 +245,16 @@ def _drawing_verbs(verbs) -> None:
         metavar="PILOT",
         help="print the power to find the paper's effect, from a YAML file of pilot deviations (docs/law.md)",
     )
+    drop = add_verb(
+        verbs,
+        "drop",
+        _drop,
+        "set shortened trainings beside the full length on any test set: accuracy and drop, with intervals",
+        "results/runs/photos/*/evaluation/*/records.json --output photos.pdf",
+        asked=False,
+    )
+    drop.add_argument("records", nargs="+", type=Path, metavar="FILE")
+    drop.add_argument("--output", type=Path, metavar="FILE", help="also draw it: PDF, SVG and PNG")
     compare = add_verb(
         verbs,
         "compare",
