@@ -423,7 +423,14 @@ def _with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         return values
     base = values.pop("extends")
     below = _with_base(_named_file(path.parent, base, "scale", f"{path}: extends"), (*seen, path))
-    return _merged(inherited(below, values), values)
+    kept = inherited(below, values)
+    if kept is not below and "kind" not in values["data"]:
+        own, old = values["data"]["name"], below["data"]["name"]
+        raise ConfigError(
+            f"{path}: data.kind: missing; {own} is other data than {old} of {base}.yaml, so its place does not count: "
+            "give kind: local with files and shards (docs/own-data.md), or kind: webdataset with download"
+        )
+    return _merged(kept, values)
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -188,8 +188,9 @@ def _checked(
     words = chosen.vocabulary or ("bert" if chosen.gpus else str(CPU_VOCABULARY))
     if words != "bert" and not words.isdecimal():
         raise ValueError(f"--vocabulary {words}: expected bert, or a number of entries")
-    if chosen.gpus < 0:
-        raise ValueError(f"--gpus {chosen.gpus}: expected 0 or more")
+    for option, least in (("gpus", 0), ("samples", 1), ("finetune_samples", 1), ("batch", 1)):
+        if (number := getattr(chosen, option)) is not None and number < least:
+            raise ValueError(f"--{option.replace('_', '-')} {number}: expected {least} or more")
     folder = re.split(r"[*?{\[]", shards)[0].rstrip("/")
     default = Path(folder if Path(folder).expanduser().is_dir() else Path(folder).parent).name
     files = shards if "://" in shards else Path(shards).expanduser().absolute().as_posix()
@@ -236,10 +237,8 @@ def schedule_of(asked: Asked) -> tuple[int, int, int]:
     samples = asked.samples or EPOCHS * asked.pairs
     batch = asked.batch
     if batch is None:
-        batch = (
-            unit * (1 << max(0, int(math.log2(max(1, samples / STEPS / unit))))) if asked.gpus else CPU_BATCH
-        )
-        batch = max(unit, min(batch, LARGEST_BATCH // unit * unit))
+        doubled = 1 << max(0, int(math.log2(max(1, samples / STEPS / unit))))
+        batch = max(unit, min(unit * doubled if asked.gpus else CPU_BATCH, LARGEST_BATCH // unit * unit))
     tuned = asked.finetune_samples or FINETUNE_EPOCHS * asked.pairs
     return batch, *(max(1, round(number / batch)) * batch for number in (samples, tuned))
 
