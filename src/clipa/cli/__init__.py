@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from clipa import __version__
-from clipa.cli import datasets, init, jobs, reading
+from clipa.cli import datasets, init, jobs, reading, watch
 
 _ABOUT = """\
 The inverse scaling law for CLIP training (arXiv:2305.07017), executable.
@@ -101,4 +101,5 @@ def parser() -> argparse.ArgumentParser:
     init.add_verbs(verbs)
     datasets.add_verbs(verbs)
     jobs.add_verbs(verbs)
+    watch.add_verbs(verbs)
     return top
