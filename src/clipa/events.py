@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import struct
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
-from clipa.watching import Training, Watch, loss_log
+from clipa.watching import TRAINING, Training, Watch, loss_log
 
 VERSION = "brain.Event:2"
 TAGS = {"loss": "loss", "lr": "learning_rate", "scale": "logit_scale"}
@@ -76,41 +77,49 @@ def _sized(content: bytes) -> bytes:
     return _varint(len(content)) + content
 
 
+@dataclass
+class _File:
+    """An event file, with the last steps of the loss log and of what was seen that are in it."""
+
+    path: Path
+    logged: int = 0
+    seen: int = 0
+
+
 class EventFiles:
-    """One event file for each stage below ``directory``, in the stage's own path; each is begun anew by each call."""
+    """One event file for each stage below ``directory``, in the stage's own path; each is begun anew by each call.
+
+    A stage's loss log is complete, but grows with each checkpoint only; under ``live/`` stands what was seen meanwhile.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._written: dict[Path, tuple[Path, int]] = {}
+        self._files: dict[Path, _File] = {}
 
     def add(self, watch: Watch, trainings: list[Training]) -> None:
-        """Append what is new of each stage: its loss log, then what was seen since its last checkpoint."""
+        """Append what is new of each stage."""
         for training in trainings:
-            path, last = self._written.get(training.directory) or self._begin(watch, training)
-            rows = [row for row in loss_log(training.directory / "loss.jsonl") if row["step"] > last]
-            content = b"".join(
-                event(
-                    time.time(),
-                    row["step"],
-                    {tag: float(row[key]) for key, tag in TAGS.items() if key in row},
-                )
-                for row in rows
-            )
-            last = max([last, *(row["step"] for row in rows)])
-            if training.step > last:
-                seen = {"loss": training.loss, "samples_per_second": training.rate}
+            if training.directory not in self._files:
+                self._files[training.directory] = _File(self._begin(watch, training))
+            file, content = self._files[training.directory], b""
+            for row in loss_log(training.directory / "loss.jsonl"):
+                if row["step"] > file.logged:
+                    values = {tag: float(row[key]) for key, tag in TAGS.items() if key in row}
+                    content += event(time.time(), row["step"], values)
+                    file.logged = row["step"]
+            if training.step > file.seen and training.state == TRAINING:
+                seen = {"live/loss": training.loss, "live/samples_per_second": training.rate}
                 content += event(time.time(), training.step, seen)
-                last = training.step
+                file.seen = training.step
             if content:
-                with open(path, "ab") as file:
-                    file.write(content)
-            self._written[training.directory] = path, last
+                with open(file.path, "ab") as end:
+                    end.write(content)
 
-    def _begin(self, watch: Watch, training: Training) -> tuple[Path, int]:
+    def _begin(self, watch: Watch, training: Training) -> Path:
         folder = self.directory / training.directory.relative_to(watch.runs)
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob("events.out.tfevents.*.clipa"):
             old.unlink()
         path = folder / f"events.out.tfevents.{int(time.time())}.{os.getpid()}.clipa"
         path.write_bytes(event(time.time(), version=VERSION))
-        return path, 0
+        return path
