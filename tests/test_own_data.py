@@ -352,3 +352,29 @@ def test_own_data_are_trained_on_evaluated_and_compared(tmp_path):
     assert all((home / f"mine.{kind}").stat().st_size > 1000 for kind in ("pdf", "svg", "png"))
     alone = run(home, "drop", records[1])
     assert alone.returncode == 1 and "no records of S16-none-truncation32" in alone.stderr
+
+
+def test_the_workflow_links_own_data_and_downloads_only_what_is_asked_for(tmp_path):
+    home = clone(tmp_path / "home")
+    for name in ("Snakefile", "workflow", "profiles", "src", "envs"):
+        (home / name).symlink_to(ROOT / name)
+    write_shards(tmp_path / "here", 2, 4)
+    assert init(home, tmp_path / "here", write_test_set(tmp_path / "birds"), "--gpus", "1").returncode == 0
+    rules = {
+        "index_local",
+        "index_own_test_set",
+        "vocabulary",
+        "train",
+        "evaluate",
+        "draw_drops",
+        "measure_mine",
+    }
+    command = [sys.executable, "-m", "snakemake", "-n", "measure_mine", "--config", "scale=mine", "seeds=[0]"]
+    done = subprocess.run(command, cwd=home, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(re.findall(r"(?m)^(\w+) +\d+$", done.stdout)) - {"total"} == rules
+    scale = home / "config/scales/mine.yaml"
+    scale.write_text(re.sub("vocabulary_size: .*", "vocabulary_size: null", scale.read_text()))
+    done = subprocess.run(command, cwd=home, capture_output=True, text=True)
+    found = set(re.findall(r"(?m)^(\w+) +\d+$", done.stdout)) - {"total"}
+    assert found == rules | {"download_vocabulary"}, done.stdout + done.stderr

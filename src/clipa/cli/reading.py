@@ -13,6 +13,7 @@ def add_verbs(verbs) -> None:
     _cite_verb(verbs)
     _number_verbs(verbs)
     _drawing_verbs(verbs)
+    _record_verbs(verbs)
 
 
 # ------------------------------------------------------------------------------------------------------ verbs
@@ -227,6 +228,9 @@ def _drawing_verbs(verbs) -> None:
     )
     macros.add_argument("--published", nargs="+", type=Path, required=True, metavar="FILE")
     macros.add_argument("--output", type=Path, required=True, metavar="FILE")
+
+
+def _record_verbs(verbs) -> None:
     law = add_verb(
         verbs,
         "law",
