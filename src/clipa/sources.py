@@ -129,7 +129,7 @@ class Data(Strict):
             raise ValueError("`files` (where the shards are) belongs to, and only to, data of kind local")
         if drawn == (self.shards is not None):
             raise ValueError(
-                f"`shards` (their number) belongs to webdataset and local data; this is {self.kind}"
+                f"`shards` belongs to, and only to, webdataset and local data; this is {self.kind}"
             )
         if drawn and self.name not in WORLDS:
             raise ValueError(f"name: data of kind pictograms is {' or '.join(WORLDS)}, and has no `download`")

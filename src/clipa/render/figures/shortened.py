@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_LEAST_AXIS = 4.0  # points
 _ROW, _MARGIN = 0.3, 0.75  # inches of a line, and of a panel's title and axis
 
 
@@ -92,4 +93,7 @@ def _panel(panel: Axes, rows: Sequence[Row]) -> None:
     metric = "top-1 accuracy" if rows[0].metric == "acc1" else rows[0].metric.replace("_", " ")
     panel.set_xlabel(f"Zero-shot {metric} (%)")
     panel.grid(axis="x", linewidth=0.4)
+    low, high = panel.get_xlim()
+    room = max(0.0, _LEAST_AXIS - (high - low)) / 2  # or equal accuracies would seem to differ
+    panel.set_xlim(low - room, high + room)
     style.clean(panel)
