@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -116,7 +117,9 @@ def _init(chosen: argparse.Namespace) -> int:
         f"{shards}: {len(found):,} shards; {found[0]} has {read:,} samples, so about {asked.pairs:,} in all"
     )
     if bad:
-        print(f"of these {bad.total():,} are bad: {named(bad)}; training leaves them out, and stops at 1 %")
+        print(
+            f"of these {bad.total():,} are bad: {named(bad)}; training leaves them out, and stops where more than 1 % are"
+        )
     files = {
         Path(f"config/scales/{asked.name}.yaml"): scale_text(asked),
         Path(f"config/scales/{asked.name}-smoke.yaml"): smoke_text(asked),
@@ -153,7 +156,7 @@ def _test_sets(given: list[str]) -> tuple[dict[str, str], tuple[str, ...]]:
         if one in known:
             names.append(one)
             continue
-        folder = Path(one).expanduser().absolute()
+        folder = Path(os.path.abspath(Path(one).expanduser()))
         check_test_set(folder)
         name = _name_of(folder.name)
         if name in known or name in own:
@@ -193,7 +196,7 @@ def _checked(
             raise ValueError(f"--{option.replace('_', '-')} {number}: expected {least} or more")
     folder = re.split(r"[*?{\[]", shards)[0].rstrip("/")
     default = Path(folder if Path(folder).expanduser().is_dir() else Path(folder).parent).name
-    files = shards if "://" in shards else Path(shards).expanduser().absolute().as_posix()
+    files = shards if "://" in shards else os.path.abspath(Path(shards).expanduser())
     return Asked(
         name=_name_of(chosen.name or default),
         files=files,

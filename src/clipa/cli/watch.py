@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 COLOURS = {"training": "green", "finished": "dim", "stopped": "red", "silent": "yellow"}
 KEPT = 8
 """Of the stages that are over, so many of the last are shown, unless all are asked for."""
-NARROW, SPARK, NARROW_SPARK = 110, 24, 10
+NARROW, SPARK, NARROW_SPARK = 110, 16, 10
 """Columns of a terminal below which a table is short, and of a sparkline."""
 
 

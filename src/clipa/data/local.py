@@ -187,7 +187,7 @@ def index_local(data: Data, directory: Path, processes: int = 1) -> Path:
         with progress_bar("looking at shards", len(found), "shard") as bar:
             for name, shard in places.items():
                 _place(shard, train / name)
-                survey(train / name, LOOKED_AT)
+                survey(train / name if "://" in shard else Path(shard), LOOKED_AT)
                 bar.update()
     return index_training(train, processes)
 
