@@ -118,7 +118,7 @@ def _init(chosen: argparse.Namespace) -> int:
     )
     if bad:
         print(
-            f"of these {bad.total():,} are bad: {named(bad)}; training leaves them out, and stops where more than 1 % are"
+            f"of these {bad.total():,} are bad: {named(bad)}; training leaves them out, and stops above 1 %"
         )
     files = {
         Path(f"config/scales/{asked.name}.yaml"): scale_text(asked),
