@@ -25,13 +25,14 @@ import numpy as np
 from PIL import Image
 from webdataset import TarWriter
 
-from clipa.config import Augmentation, Prepared
+from clipa.config import Augmentation
 from clipa.data.download import index_training
 from clipa.data.prepared import prepare, reduced
 from clipa.data.samples import Box, decoded, decoded_for
 from clipa.data.shards import Expected, read_manifest
 from clipa.data.stream import StreamSpec, batches, crop_box, sample_noise
 from clipa.data.vocabulary import train_vocabulary
+from clipa.sources import Prepared
 
 LANES, BATCH, TOKENS = 8, 256, 32
 PREPARED = tuple(

@@ -37,6 +37,11 @@ SENSIBLE = {
     r"test_sets\..*\.(terms|by_hand)": {"unknown": "free text", "shell": "free text, which no command gets"},
     r"test_sets\..*\.items": {"null": "not known yet"},
     r"(data|sources\..*)\.name": {"unknown": "a data set of that name"},
+    r"data\.files|data\.tests\..*": {
+        "unknown": "a place, which is looked at before anything is trained",
+        "shell": "likewise; no command gets it",
+    },
+    r"data\.tests": {"extra": "one more, under its own name"},
     r"negatives\.source": {"null": "the scale's own data"},
     r"threads|experiments|negatives\.rows": {"null": "as torch has it; those of the scale; all"},
     r".*\.(warmup_steps|color_jitter|grayscale_probability)": {"zero": "none"},
@@ -228,6 +233,27 @@ def test_a_wrong_value_of_a_download_is_refused(root: Path) -> None:
     assert outcome(root, {"scale": BELOW}) is None
     count, faults = faults_of(root, f"scales/{BELOW}.yaml", {"scale": BELOW})
     assert count > 50 and not faults, "\n".join(faults)
+
+
+def test_a_wrong_value_of_own_data_is_refused(root: Path) -> None:
+    """Keys of data of kind local, as `clipa init` writes them."""
+    tree = {
+        "extends": "paper",
+        "data": {
+            "kind": "local",
+            "name": "photos",
+            "files": "/data/*.tar",
+            "shards": 64,
+            "tests": {"birds": "/birds"},
+        },
+        "evaluation": {"benchmarks": {"birds": "birds"}},
+        "experiments": ["ci"],
+    }
+    file = root / "config" / "scales" / "photos.yaml"
+    file.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    assert outcome(root, {"scale": "photos"}) is None
+    count, faults = faults_of(root, "scales/photos.yaml", {"scale": "photos"})
+    assert count > 20 and not faults, "\n".join(faults)
 
 
 @pytest.mark.parametrize(

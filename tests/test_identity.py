@@ -15,7 +15,7 @@ from clipa import checkpoint, inputs, provenance
 from clipa.accept import AcceptError, accept
 from clipa.cli import main as command_line
 from clipa.cli import verify
-from clipa.config import Data, Scale, load_scale
+from clipa.config import Scale, load_scale
 from clipa.data import shards
 from clipa.data.annotation import annotate
 from clipa.data.shards import ShardError, read_manifest
@@ -25,6 +25,7 @@ from clipa.files import with_digest
 from clipa.inputs import OtherInputs
 from clipa.records import record_id, write_records
 from clipa.resolved import DRAWN, UnfinishedStage, data_slug, digest, finished, world_fingerprint, write
+from clipa.sources import Data
 from clipa.stages import stages_of
 from clipa.study import parse_run
 from clipa.train import main, train_stage

@@ -20,7 +20,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from clipa.cli import main
-from clipa.config import Augmentation, Prepared, Project, Scale, load_scale
+from clipa.config import Augmentation, Project, Scale, load_scale
 from clipa.data import prepared
 from clipa.data.annotation import WORLD, annotate, load_entry_parts
 from clipa.data.drawing import draw_train
@@ -32,6 +32,7 @@ from clipa.data.vocabulary import cut, encode, encode_reduced, load_tokenizer, t
 from clipa.files import digest, read_json
 from clipa.plan import load_plan
 from clipa.resolved import data_slug, read, write
+from clipa.sources import Prepared
 from clipa.stages import Stage, resolve, stages_of
 from clipa.study import TEXT_REDUCTIONS, parse_run
 from clipa.train import stream_spec, train_stage

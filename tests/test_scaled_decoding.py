@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 from pydantic import ValidationError
 
-from clipa.config import Augmentation, Data, load_scale
+from clipa.config import Augmentation, load_scale
 from clipa.data import samples
 from clipa.data.samples import BadSample, Reason, decoded, decoded_for, reduction_for
 from clipa.data.shards import tar_bytes
 from clipa.data.stream import StreamSpec, augmented, batches, crop_box, noise_rows, sample_noise
 from clipa.plan import load_plan
+from clipa.sources import Data
 
 ROOT = Path(__file__).parents[1]
 SHARDS = tuple((f"{i:05d}.tar", 8) for i in range(2))

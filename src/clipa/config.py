@@ -17,10 +17,7 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     Field,
-    SerializeAsAny,
     ValidationError,
-    ValidationInfo,
-    field_validator,
     model_validator,
 )
 
@@ -41,8 +38,7 @@ from clipa.fields import (
     Text,
 )
 from clipa.files import unique_keys
-from clipa.links import Download
-from clipa.worlds import WORLDS, WorldParameters
+from clipa.sources import Data, DatasetName, inherited
 
 CONFIG_DIRECTORY = Path("config")
 
@@ -63,7 +59,6 @@ def _one_of(known: Callable[[], Any]) -> AfterValidator:
 ImageReductionName = Annotated[str, _one_of(lambda: ("none", *study.IMAGE_REDUCTIONS))]
 MaskName = Annotated[str, _one_of(study.masks)]
 TextReductionName = Annotated[str, _one_of(lambda: tuple(study.TEXT_REDUCTIONS))]
-DatasetName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*(/[a-z]+)?$")]
 ModelName = Annotated[str, Field(pattern=r"^([A-Z][A-Za-z]*/\d+|[A-Z][A-Za-z]*-[A-Z])$")]
 
 
@@ -80,8 +75,6 @@ def _safe_directory(name: str) -> str:
 
 DirectoryName = Annotated[str, AfterValidator(_safe_directory)]
 CardName = Annotated[str, _one_of(lambda: CARDS)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Integrity = Literal["once", "always", "manifest"]
 MODEL_CONFIG_DIRECTORY = Path(__file__).parent / "model_configs"
 
 
@@ -156,87 +149,6 @@ class Augmentation(Strict):
             if low > high:
                 raise ValueError(f"{name}: {low} is larger than {high}")
         return self
-
-
-class Prepared(Strict):
-    """A copy of a training set with small images and cut captions (``clipa prepare``, :mod:`clipa.data.prepared`)."""
-
-    short_side: Count = Field(ge=16, le=4096, description="pixels; images that are smaller stay as they are")
-    quality: Annotated[int, Number, Field(ge=50, le=100)] | Literal["raw"] = Field(
-        description="of JPEG; raw: bytes, five to eight times as many, read twice as fast"
-    )
-
-    @property
-    def folder(self) -> str:
-        """Beside ``train``."""
-        return f"prepared-{self.short_side}-{'' if self.quality == 'raw' else 'q'}{self.quality}"
-
-
-class Data(Strict):
-    """Where samples come from, and how they are ordered (docs/design.md, "Order of samples")."""
-
-    kind: Literal["pictograms", "webdataset"]
-    name: str = Field(
-        pattern=r"^[a-z0-9][a-z0-9-]*(/[a-z0-9-]+)?$", description="pictograms/v1, laion-400m, …"
-    )
-    world: SerializeAsAny[WorldParameters] | None = Field(
-        default=None, description="pictograms: parameters of the world of that name"
-    )
-    shards: Count | None = Field(default=None, description="webdataset: how many shards the download makes")
-    lanes: Count = Field(8, description="canonical lanes: the same for every number of ranks and workers")
-    shuffle_window: Count = Field(1000, description="samples permuted together inside a lane")
-    workers: Natural = Field(0, description="loader processes; does not change the order of samples")
-    manifest: Sha256 | None = Field(
-        default=None, description="webdataset: digest of train/manifest.json (`clipa index` prints it)"
-    )
-    integrity: Integrity = Field(
-        default="once",
-        description="when a shard's bytes are compared with its digest: once a process, always when it is opened, or "
-        "(manifest) its size, and the bytes of one shard in 64; weights do not depend on it",
-    )
-    download: Download | None = Field(default=None, description="webdataset: where its links are")
-    decode: Literal["full", "scaled"] = Field(
-        default="full",
-        description="scaled: JPEGs at 1/2, 1/4 or 1/8 of their size where crops allow it (docs/data.md)",
-    )
-    prepared: Prepared | None = Field(
-        default=None,
-        description="webdataset: stages whose smallest crops keep their target's pixels in it read this copy",
-    )
-    resident: bool = Field(
-        default=False,
-        description="all images stay on the device, which crops and resizes them; pixels may differ by 1 of 255",
-    )
-
-    @field_validator("world", mode="before")
-    @classmethod
-    def _of_its_version(cls, values: Any, info: ValidationInfo) -> Any:
-        world = WORLDS.get(info.data.get("name"), WorldParameters)
-        return world.model_validate(values) if isinstance(values, dict) else values
-
-    @model_validator(mode="after")
-    def _world_if_pictograms(self) -> Data:
-        if (self.kind == "pictograms") != (self.world is not None):
-            raise ValueError("`world` parameters belong to, and only to, data of kind pictograms")
-        if (self.kind == "webdataset") != (self.shards is not None):
-            raise ValueError("`shards` belongs to, and only to, data of kind webdataset")
-        if self.kind == "pictograms" and (self.name not in WORLDS or self.download is not None):
-            raise ValueError(f"name: data of kind pictograms is {' or '.join(WORLDS)}, and has no `download`")
-        if self.kind == "pictograms" and self.prepared is not None:
-            raise ValueError("`prepared` is for data of kind webdataset: a world is drawn as small as needed")
-        if self.kind == "webdataset" and self.resident:
-            raise ValueError("`resident` is for data of kind pictograms: all images are kept on the device")
-        if self.resident and self.decode != "full":
-            raise ValueError("`decode: scaled` is not for `resident` data, whose images are kept as stored")
-        if self.kind == "pictograms" and self.manifest is not None:
-            raise ValueError("`manifest` belongs to downloaded data; a drawn world has its parameters")
-        return self
-
-    @property
-    def shard_count(self) -> int:
-        """How many shards its training set has."""
-        world = self.world
-        return -(-world.training_images // world.images_per_shard) if world else self.shards
 
 
 class Negatives(Strict):
@@ -482,7 +394,8 @@ def load_project(overrides: dict[str, Any] | None = None, directory: Path = CONF
 def load_scale(name: str, directory: Path = CONFIG_DIRECTORY, asked: str = "") -> Scale:
     """The scale called ``name`` (``asked``: by which file and key).
 
-    A file that says ``extends: other`` overrides keys of the other, map by map.
+    A file that says ``extends: other`` overrides keys of the other, map by map; a file that names other data inherits
+    nothing of the other's (:func:`clipa.sources.inherited`).
     """
     path = _named_file(directory / "scales", name, "scale", asked)
     values = {"name": name, "config_directory": directory, **_with_base(path, ())}
@@ -509,9 +422,15 @@ def _with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if "extends" not in values:
         return values
     base = values.pop("extends")
-    return _merged(
-        _with_base(_named_file(path.parent, base, "scale", f"{path}: extends"), (*seen, path)), values
-    )
+    below = _with_base(_named_file(path.parent, base, "scale", f"{path}: extends"), (*seen, path))
+    kept = inherited(below, values)
+    if kept is not below and "kind" not in values["data"]:
+        own, old = values["data"]["name"], below["data"]["name"]
+        raise ConfigError(
+            f"{path}: data.kind: missing; {own} is other data than {old} of {base}.yaml, so its place does not count: "
+            "give kind: local with files and shards (docs/own-data.md), or kind: webdataset with download"
+        )
+    return _merged(kept, values)
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from clipa import study
 from clipa.links import links_of
 
 if TYPE_CHECKING:
-    from clipa.config import Data, Scale
+    from clipa.config import Scale
+    from clipa.sources import Data
 
 COCO = "COCO-2014"
 """The data source whose images come from COCO's own list (workflow/rules/coco.smk)."""
@@ -103,7 +104,7 @@ def _data(scale: Scale) -> None:
     source = scale.negatives and scale.negatives.source
     if source is not None and source not in scale.sources:
         raise ValueError(f"negatives.source: there is no data source {source!r} (sources)")
-    if scale.data.kind == "webdataset" and scale.tagger in ("gold", "world"):
+    if scale.data.kind != "pictograms" and scale.tagger in ("gold", "world"):
         raise ValueError(
             f"tagger: {scale.tagger} is the embedded world's; name a spaCy pipeline, as en_core_web_sm"
         )

@@ -78,6 +78,12 @@ def check(scale: Scale, downloads: Downloads) -> None:
             )
     for key, name in test_sets(scale).items():
         place = name.partition("/")[0]
+        if place in scale.data.tests:  # own ones (docs/own-data.md)
+            if place in downloads.test_sets:
+                raise ValueError(
+                    f"data.tests: {place} is the name of a test set of CLIP_benchmark; choose another"
+                )
+            continue
         if place not in downloads.test_sets:
             raise ValueError(f"{key}: {place!r} is not in config/downloads.yaml (test_sets)")
         if not place.startswith("aro-") and f"clip-benchmark/wds_{place}" not in downloads.repositories:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from clipa.cards import CARDS
-from clipa.config import CONFIG_DIRECTORY, ConfigError, Data, Scale, load_scale
+from clipa.config import CONFIG_DIRECTORY, ConfigError, Scale, load_scale
 from clipa.cost import (
     CHECKPOINT_BYTES,
     CONVNETS,
@@ -32,6 +32,7 @@ from clipa.plan import Plan
 from clipa.records import PUBLISHED_DIRECTORY, RECORDED_DIRECTORY, run_name
 from clipa.resolved import data_slug
 from clipa.schema import Record
+from clipa.sources import Data
 from clipa.stages import Stage, measured_stages, stages_of
 from clipa.study import parse_run
 
@@ -368,6 +369,8 @@ def _sources(stages: Sequence[Stage]) -> list[Data]:
 
 def _data_bytes(plan: Plan, data: Data) -> float:
     if (plan.root / plan.data_of(data) / "train" / "manifest.json").is_file():
+        return 0.0
+    if data.kind == "local":  # links
         return 0.0
     if data.world is None:
         return LAION_BYTES * (data.shards or LAION_SHARDS) / LAION_SHARDS

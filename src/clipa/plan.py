@@ -17,7 +17,6 @@ from clipa import downloads
 from clipa.config import (
     CONFIG_DIRECTORY,
     ConfigError,
-    Data,
     Experiment,
     Project,
     Scale,
@@ -29,6 +28,7 @@ from clipa.protocols import STUDY_PROTOCOL, protocol_named
 from clipa.recipes import load_recipes
 from clipa.records import RECORDED_DIRECTORY, ROOT
 from clipa.resolved import data_slug
+from clipa.sources import Data
 from clipa.stages import Stage, evaluation_directory, recorded_path, recorded_suite_path, stages_of
 from clipa.study import IMAGE_REDUCTIONS, STUDY, Run, parse_run, run_order
 
@@ -275,7 +275,7 @@ def load_plan(overrides: dict[str, Any] | None = None, root: Path = Path()) -> P
         protocol_named(
             recipe.protocol or STUDY_PROTOCOL, directory, f"{directory}/recipes.yaml: {name}.protocol"
         )
-        if scale.data.kind == "webdataset" and recipe.data not in (None, *scale.sources):
+        if scale.sources and recipe.data not in (None, *scale.sources):
             raise ConfigError(
                 f"{directory}/recipes.yaml: {name}.data: {scale_file} has no data source {recipe.data!r}"
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -18,7 +19,8 @@ from clipa.files import naming, read_json
 
 _LINE_SECONDS = 10.0
 _FILE_SECONDS = 2.0
-_STALE_SECONDS = 60.0
+STALE_SECONDS = 60.0
+"""A stage that has written nothing for so long is not counted as under way."""
 
 
 class Progress:
@@ -62,6 +64,8 @@ class Progress:
             "samples_per_second": round(rate * self.batch_size, 1),
             "eta_seconds": round(remaining, 1),
             "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "job": os.environ.get("SLURM_JOB_ID"),
             "updated": time.time(),
         }
         temporary = self.path.with_suffix(".partial")
@@ -117,7 +121,7 @@ class Overall:
                 with contextlib.suppress(OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
                     read = read_json(state)  # only to be looked at: what cannot be read shows nothing
                     share = min(0.99, read["step"] / read["steps"])
-                    if time.time() - read["updated"] < _STALE_SECONDS:
+                    if time.time() - read["updated"] < STALE_SECONDS:
                         under_way.append(f"{name} {read['step']}/{read['steps']}")
             done += share * seconds
         return done, under_way

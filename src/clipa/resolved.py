@@ -14,14 +14,12 @@ from pydantic import Field, model_validator
 from clipa.config import (
     Augmentation,
     Blocks,
-    Data,
-    Integrity,
-    Prepared,
     Schedule,
     validated,
 )
 from clipa.fields import ConfigError, Rate, Strict
 from clipa.files import check_digest, digest, read_json, sha256_of, write_json_atomically
+from clipa.sources import Data, Integrity, Prepared
 from clipa.worlds import WorldParameters
 
 SEMANTICS = 1

@@ -28,8 +28,8 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from clipa import study
-from clipa.config import Integrity
 from clipa.files import write_json_atomically
+from clipa.sources import Integrity
 
 SCHEMA_VERSION = 1
 SCHEMA_PATH = Path(__file__).parent / "schemas" / "record.schema.json"

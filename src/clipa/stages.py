@@ -18,8 +18,6 @@ from clipa.config import (
     MODEL_CONFIG_DIRECTORY,
     Augmentation,
     ConfigError,
-    Data,
-    Prepared,
     Project,
     Scale,
     Schedule,
@@ -27,10 +25,13 @@ from clipa.config import (
 from clipa.protocols import STUDY_PROTOCOL, Pixels, Protocol, protocol_named
 from clipa.recipes import Recipe, chain
 from clipa.resolved import SEMANTICS, ResolvedStage, data_content, data_slug, fingerprint
+from clipa.sources import Data, Prepared
 from clipa.study import FULL_TEXT_TOKENS, STUDY, TEXT_REDUCTIONS, Run, patch_size
 
 EXECUTED = ("microbatch", "activation_checkpointing")
 """Of a schedule: how its steps are executed on a machine. No part of a stage's identity."""
+BERT_ENTRIES = 30_522
+"""Of bert-base-uncased's vocabulary, which own data has where no size is given."""
 
 
 @dataclass(frozen=True)
@@ -197,6 +198,11 @@ class Stage:
             config["vision_cfg"]["pool_type"] = "tok"
             config["vision_cfg"].pop("final_ln_after_pool", None)
         config["text_cfg"]["context_length"] = self.text_tokens
+        if (
+            self.scale.data.kind == "local"
+        ):  # whose vocabulary is the user's choice, and not the model's file's
+            least = self.scale.vocabulary_size or max(BERT_ENTRIES, config["text_cfg"]["vocab_size"])
+            config["text_cfg"]["vocab_size"] = least
         if self.recipe.gelu is not None:
             for tower in ("vision_cfg", "text_cfg"):
                 config[tower]["act_kwargs"] = {"approximate": self.recipe.gelu}

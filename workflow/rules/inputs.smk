@@ -125,9 +125,12 @@ def recorded(wildcards):
 
 
 def measured_files(name):
-    """The files of the figure or table called `name`, at the configured scale; records where it is neither (readings)."""
+    """The files of the figure or table called `name`, at the configured scale; records where it is neither (readings).
+    Of own data its drops are drawn, too.
+    """
     if name in MEASURED_BESIDES:
-        return records_behind(name)
+        drawn = [f"{RUNS}/{SCALE.name}/figures/{name}.png"] if SCALE.data.kind == "local" else []
+        return records_behind(name) + drawn
     if name.startswith("table"):
         return [f"{RUNS}/{SCALE.name}/tables/{name}.tex"]
     return [f"{RUNS}/{SCALE.name}/figures/{name}{file}" for file in FIGURE_FILES]

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from clipa import __version__
-from clipa.cli import data, datasets, evaluation, jobs, preflight, reading
+from clipa.cli import data, datasets, evaluation, init, jobs, preflight, reading, watch
 
 _ABOUT = """\
 The inverse scaling law for CLIP training (arXiv:2305.07017), executable.
@@ -98,9 +98,11 @@ def parser() -> argparse.ArgumentParser:
     top.set_defaults(verb=None, debug=False)
     verbs = top.add_subparsers(title="commands", dest="verb", metavar="COMMAND")
     reading.add_verbs(verbs)
+    init.add_verbs(verbs)
     datasets.add_verbs(verbs)
     data.add_verbs(verbs)
     jobs.add_verbs(verbs)
     preflight.add_verbs(verbs)
     evaluation.add_verbs(verbs)
+    watch.add_verbs(verbs)
     return top

@@ -21,7 +21,7 @@ def add_verbs(verbs) -> None:
         verbs,
         "index",
         _index,
-        "write the manifest of downloaded data: names, counts, sha256",
+        "write the manifest of downloaded or own data: names, counts, sha256",
         "train --scale paper",
     )
     index.add_argument("what", help="train, or the name of a test set (imagenet1k, …)")
@@ -162,6 +162,7 @@ def _compare(manifest: Path, scale) -> None:
 
 def _index(chosen: argparse.Namespace) -> int:
     from clipa.data.download import index_test_set, index_training
+    from clipa.data.local import index_local, index_own_test_set
     from clipa.data.shards import read_manifest
     from clipa.downloads import check_test_set, load_downloads
     from clipa.links import links_of
@@ -169,12 +170,21 @@ def _index(chosen: argparse.Namespace) -> int:
 
     scale, data, directory = data_of(chosen)
     if chosen.what == "train":
-        path = index_training(
-            directory / "train", chosen.processes, data.shards, links_of(data.download).download.minimum_yield
+        path = (
+            index_local(data, directory, chosen.processes)
+            if data.kind == "local"
+            else index_training(
+                directory / "train",
+                chosen.processes,
+                data.shards,
+                links_of(data.download).download.minimum_yield,
+            )
         )
         key = f"sources.{chosen.source}" if chosen.source else "data"
         print(path)
         print(f"in config/scales/{scale.name}.yaml, {key}:  manifest: {digest(read_manifest(path.parent))}")
+    elif chosen.what in data.tests:
+        print(index_own_test_set(data.tests[chosen.what], directory / "test" / chosen.what))
     else:
         path = index_test_set(directory / "test" / chosen.what)
         made = read_manifest(path.parent)

@@ -13,6 +13,7 @@ def add_verbs(verbs) -> None:
     _cite_verb(verbs)
     _number_verbs(verbs)
     _drawing_verbs(verbs)
+    _record_verbs(verbs)
 
 
 # ------------------------------------------------------------------------------------------------------ verbs
@@ -111,6 +112,17 @@ def _law(chosen: argparse.Namespace) -> int:
         )
     if chosen.records:
         print(main_report(chosen.records, chosen.beside))
+    return 0
+
+
+def _drop(chosen: argparse.Namespace) -> int:
+    from clipa.law.shortened import shortened_report
+
+    print(shortened_report(chosen.records), end="")
+    if chosen.output is not None:
+        from clipa.render.figures.shortened import make_shortened
+
+        print(*make_shortened(chosen.records, chosen.output), sep="\n")
     return 0
 
 
@@ -249,6 +261,9 @@ def _drawing_verbs(verbs) -> None:
     )
     macros.add_argument("--published", nargs="+", type=Path, required=True, metavar="FILE")
     macros.add_argument("--output", type=Path, required=True, metavar="FILE")
+
+
+def _record_verbs(verbs) -> None:
     law = add_verb(
         verbs,
         "law",
@@ -267,6 +282,16 @@ def _drawing_verbs(verbs) -> None:
         metavar="PILOT",
         help="print the power to find the paper's effect, from a YAML file of pilot deviations (docs/law.md)",
     )
+    drop = add_verb(
+        verbs,
+        "drop",
+        _drop,
+        "set shortened trainings beside the full length on any test set: accuracy and drop, with intervals",
+        "results/runs/photos/*/evaluation/*/records.json --output photos.pdf",
+        asked=False,
+    )
+    drop.add_argument("records", nargs="+", type=Path, metavar="FILE")
+    drop.add_argument("--output", type=Path, metavar="FILE", help="also draw it: PDF, SVG and PNG")
     compare = add_verb(
         verbs,
         "compare",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clipa.data.samples import samples_of
-from clipa.data.shards import Entry, file_sha256, in_processes
+from clipa.data.shards import Entry, file_sha256, in_processes, progress_bar
 from clipa.data.yields import check_complete, expected_shards, read_yield, statistics_of
 from clipa.downloads import DownloadError
 from clipa.files import write_json_atomically, write_text_atomically
@@ -91,7 +91,12 @@ def _entries(folder: Path, directory: Path, processes: int) -> list[Entry]:
         raise DownloadError(
             f"{directory}: no shards; download the data first (snakemake data --config scale=…)"
         )
-    return list(in_processes(_entry, [(shard,) for shard in shards], processes))
+    with progress_bar(f"hashing {directory.name}", len(shards), "shard") as bar:
+        entries = []
+        for entry in in_processes(_entry, [(shard,) for shard in shards], processes):
+            entries.append(entry)
+            bar.update()
+    return entries
 
 
 def _entry(path: Path) -> Entry:

@@ -25,7 +25,6 @@ from typing import Any
 
 from PIL import Image
 
-from clipa.config import Prepared
 from clipa.data.samples import BadSample, RawSample, Reason, captions_of, decoded, named, read_shard
 from clipa.data.shards import (
     Entry,
@@ -39,6 +38,7 @@ from clipa.data.shards import (
 )
 from clipa.data.vocabulary import Pieces, cut, load_tokenizer
 from clipa.resolved import digest, fingerprint
+from clipa.sources import Prepared
 
 _VERSION = 1  # raised when the same samples would give other shards
 

@@ -1,7 +1,8 @@
 """The inverse scaling law as a statistic: does the drop shrink as the model grows? docs/law.md states it.
 
 ``statistic`` has drops and slopes at every length, ``verdicts`` the two primary hypotheses and the convergence gate,
-``power`` what an experiment can find, ``printed`` the report, ``comparison`` recipes beside the study.
+``power`` what an experiment can find, ``printed`` the report, ``comparison`` recipes beside the
+study, ``shortened`` any run beside its full length, on any test set.
 """
 
 from clipa.law.comparison import compare, comparison_report
