@@ -20,6 +20,7 @@ UV := $(TOOLS)/bin/uv
 TRAIN := .venv
 READER := .venv-reader
 BENCHMARK := .venv-benchmark
+RELEASE := .venv-release
 SNAKEFILES := Snakefile workflow
 
 .PHONY: help
@@ -35,6 +36,7 @@ help:
 	@echo '  make tagger          install the part-of-speech tagger of the paper scale into $(TRAIN)'
 	@echo '  make lint format     check, or fix, the style of code and rules'
 	@echo '  make locks           resolve envs/*.in again (then run the tests)'
+	@echo '  make release         the wheel, the RO-Crate, Croissant, and what their validators say: dist/'
 	@echo '  make clean           remove what jobs wrote (results/runs, results/data); accepted records and figures stay'
 	@echo
 	@echo 'With an environment active (source $(READER)/bin/activate):'
@@ -128,8 +130,13 @@ format: $(TRAIN)/.installed
 
 .PHONY: citation
 citation: $(TOOLS)/.installed
-	$(UV) tool run --quiet --python '$(PYTHON)' --from cffconvert==2.0.0 cffconvert --validate
+	$(UV) tool run --quiet --python '$(or $(PYTHON),$(firstword $(PYTHONS)))' --from cffconvert==2.0.0 cffconvert --validate
+
+# One validator needs the network: it reads the context of RO-Crates.
+.PHONY: release
+release: $(RELEASE)/.installed $(RELEASE)/bin/clipa citation
+	@PYTHONPATH=src:. $(RELEASE)/bin/python -m release
 
 .PHONY: clean
 clean:
-	rm -rf results/runs results/data .snakemake/locks .snakemake/log .snakemake/incomplete .snakemake/metadata
+	rm -rf dist dist.partial results/runs results/data .snakemake/locks .snakemake/log .snakemake/incomplete .snakemake/metadata
