@@ -30,13 +30,18 @@ def main() -> int:
     """Build and check; the number of checks that did not pass, at most 1."""
     head, dirty = commit()
     if dirty or head is None:
-        print("release: the checkout has changes that no commit has: commit them, then make release", file=sys.stderr)
+        print(
+            "release: the checkout has changes that no commit has: commit them, then make release",
+            file=sys.stderr,
+        )
         return 1
     place, half = ROOT / "dist", ROOT / "dist.partial"
     shutil.rmtree(half, ignore_errors=True)
     half.mkdir()
     archive = build_crate(half, head)
-    (half / "records.croissant.json").write_text(croissant.text(croissant.records(ROOT, archive)), encoding="utf-8")
+    (half / "records.croissant.json").write_text(
+        croissant.text(croissant.records(ROOT, archive)), encoding="utf-8"
+    )
     for manifest in sorted((ROOT / "results" / "data").glob("*/train/manifest.json")):
         described = croissant.text(croissant.world(ROOT, manifest.parent))
         (half / f"{manifest.parent.parent.name}.croissant.json").write_text(described, encoding="utf-8")
@@ -77,7 +82,13 @@ def build_wheel(place: Path) -> None:
 def check(place: Path) -> int:
     """Give every description to its validator, print what each says, and return 1 if one does not pass."""
     tools, folder = Path(sys.executable).parent, place / "crate"
-    crates = ["validate", "--profile-identifier", "workflow-run-crate-0.5", "--requirement-severity", "required"]
+    crates = [
+        "validate",
+        "--profile-identifier",
+        "workflow-run-crate-0.5",
+        "--requirement-severity",
+        "required",
+    ]
     commands = {
         "RO-Crate (rocrate-validator; reads its context from the network)": [
             *(str(tools / "rocrate-validator"), "--no-interactive", *crates, "--no-paging", str(folder))
@@ -92,7 +103,9 @@ def check(place: Path) -> int:
         done = subprocess.run(command, capture_output=True, text=True)
         failed |= done.returncode != 0
         said = "" if done.returncode == 0 else "\n" + (done.stdout + done.stderr).strip()[-3000:]
-        print(f"{name}: {'valid' if done.returncode == 0 else f'exit code {done.returncode}'}{said}", flush=True)
+        print(
+            f"{name}: {'valid' if done.returncode == 0 else f'exit code {done.returncode}'}{said}", flush=True
+        )
     return failed
 
 

@@ -68,10 +68,10 @@ def _describe(crate: ROCrate, about: Mapping[str, Any], commit: str) -> Any:
     """What the crate is, from CITATION.cff, and its workflow; returns the workflow."""
     crate.name, crate.description = about["title"], " ".join(about["abstract"].split())
     crate.datePublished = about["date-released"].isoformat()
-    crate.license = _entity(crate, LICENCE, "CreativeWork", name="MIT License", identifier=LICENCE, url=LICENCE)
-    authors = [
-        _entity(crate, "#authors", "Organization", name=author["name"]) for author in about["authors"]
-    ]
+    crate.license = _entity(
+        crate, LICENCE, "CreativeWork", name="MIT License", identifier=LICENCE, url=LICENCE
+    )
+    authors = [_entity(crate, "#authors", "Organization", name=author["name"]) for author in about["authors"]]
     crate.creator = authors
     crate.root_dataset["conformsTo"] = [
         _entity(crate, address, "CreativeWork", name=name, version=address.rsplit("/", 1)[1])
@@ -86,7 +86,11 @@ def _describe(crate: ROCrate, about: Mapping[str, Any], commit: str) -> Any:
         "Snakefile",
         main=True,
         lang="snakemake",
-        properties={"name": about["title"], "version": commit, "description": "Makes figures and tables; trains when asked"},
+        properties={
+            "name": about["title"],
+            "version": commit,
+            "description": "Makes figures and tables; trains when asked",
+        },
     )
     workflow["license"], workflow["creator"] = {"@id": LICENCE}, authors
     crate.add(
@@ -94,7 +98,10 @@ def _describe(crate: ROCrate, about: Mapping[str, Any], commit: str) -> Any:
             crate,
             "#clipa",
             {"name": "clipa", "version": str(about["version"]), "softwareVersion": str(about["version"])}
-            | {"url": "https://arxiv.org/abs/2305.07017", "description": "`clipa train` and `clipa evaluate` of src/clipa"},
+            | {
+                "url": "https://arxiv.org/abs/2305.07017",
+                "description": "`clipa train` and `clipa evaluate` of src/clipa",
+            },
         )
     )
     return workflow
@@ -128,7 +135,9 @@ def _cell(record: Record) -> Key:
     return tuple(str(record[name]) for name in ("run", "stage", "benchmark", "metric"))
 
 
-def _value(crate: ROCrate, record: Record, description: str, stored: Mapping[str, str], **more: Any) -> ContextEntity:
+def _value(
+    crate: ROCrate, record: Record, description: str, stored: Mapping[str, str], **more: Any
+) -> ContextEntity:
     value = record["value"]
     return _entity(
         crate,
@@ -154,7 +163,12 @@ def _run(crate: ROCrate, workflow: Any, root: Path, path: Path, cells: Mapping[K
     before: list[Any] = []
     for fingerprint, measured in stages.items():
         linked = [
-            _value(crate, one, f"Measured at scale {one['scale']} with a stand-in; not the paper's model or data", {"@id": name})
+            _value(
+                crate,
+                one,
+                f"Measured at scale {one['scale']} with a stand-in; not the paper's model or data",
+                {"@id": name},
+            )
             for one in measured
             if _cell(one) in cells
         ]
@@ -173,15 +187,35 @@ def _run(crate: ROCrate, workflow: Any, root: Path, path: Path, cells: Mapping[K
             name_of_stage = f"{measured[0]['run']}, {measured[0]['stage']}, seed {measured[0]['seed']}"
             takes, gives = [*inputs, *before], [weights, *linked]
             source = measured[0]["provenance"]
-            _action(crate, f"#stage-{fingerprint}", name_of_stage, crate.dereference("#clipa"), takes, gives, source)
+            _action(
+                crate,
+                f"#stage-{fingerprint}",
+                name_of_stage,
+                crate.dereference("#clipa"),
+                takes,
+                gives,
+                source,
+            )
         before = [weights]
     _action(
-        crate, f"#run-{path.stem}-{path.parent.name}", f"Run {path.parent.name}", workflow, inputs, [file], records[-1]["provenance"]
+        crate,
+        f"#run-{path.stem}-{path.parent.name}",
+        f"Run {path.parent.name}",
+        workflow,
+        inputs,
+        [file],
+        records[-1]["provenance"],
     )
 
 
 def _action(
-    crate: ROCrate, identity: str, name: str, tool: Any, takes: list[Any], gives: list[Any], source: Mapping[str, Any]
+    crate: ROCrate,
+    identity: str,
+    name: str,
+    tool: Any,
+    takes: list[Any],
+    gives: list[Any],
+    source: Mapping[str, Any],
 ) -> None:
     """A finished training or run, with the commit and the hardware of its record's provenance."""
     properties = {

@@ -50,7 +50,10 @@ def records(root: Path, archive: Path) -> dict[str, Any]:
     sets, tables = [holder], []
     for name, what in (
         ("published", "Cells of the paper's tables, as records"),
-        ("recorded", "Accepted measurements of small scales: of stand-ins on drawn data, never the paper's models"),
+        (
+            "recorded",
+            "Accepted measurements of small scales: of stand-ins on drawn data, never the paper's models",
+        ),
     ):
         pattern = f"*/results/{name}/{'*' if name == 'published' else '*/*/*'}.json"
         sets.append(
@@ -79,7 +82,9 @@ def _fields(name: str) -> Iterable[mlc.Field]:
     for column, (kind, what) in FIELDS.items():
         extract = mlc.Extract(json_path=f"$.records[*].{column}")
         source = mlc.Source(file_set=f"{name}-files", extract=extract)
-        yield mlc.Field(id=f"{name}/{column}", name=column, description=what, data_types=[kind], source=source)
+        yield mlc.Field(
+            id=f"{name}/{column}", name=column, description=what, data_types=[kind], source=source
+        )
 
 
 def world(root: Path, folder: Path) -> dict[str, Any]:
@@ -102,7 +107,12 @@ def world(root: Path, folder: Path) -> dict[str, Any]:
     names = [shard.id for shard in shards]
     sets = [
         mlc.FileSet(
-            id=name, name=name, description=what, contained_in=names, encoding_formats=[kind], includes=[f"*.{ending}"]
+            id=name,
+            name=name,
+            description=what,
+            contained_in=names,
+            encoding_formats=[kind],
+            includes=[f"*.{ending}"],
         )
         for name, what, kind, ending in (
             ("images", "One JPEG a sample", "image/jpeg", "jpg"),
@@ -110,7 +120,9 @@ def world(root: Path, folder: Path) -> dict[str, Any]:
         )
     ]
     tables = [
-        mlc.RecordSet(id=f"{kind}-by-key", name=f"{kind}-by-key", description=what, fields=list(_by_key(kind, content)))
+        mlc.RecordSet(
+            id=f"{kind}-by-key", name=f"{kind}-by-key", description=what, fields=list(_by_key(kind, content))
+        )
         for kind, what, content in (
             ("images", "Pictures by the number of their sample", mlc.DataType.IMAGE_OBJECT),
             ("captions", "First captions by the number of their sample", mlc.DataType.TEXT),
@@ -128,7 +140,10 @@ def world(root: Path, folder: Path) -> dict[str, Any]:
 
 def _by_key(files: str, content: Any) -> Iterable[mlc.Field]:
     """The number in a file's name, and what is in the file."""
-    number = {"extract": mlc.Extract(file_property=mlc.FileProperty.filename), "transforms": [mlc.Transform(regex=r"^(\d+)\.")]}
+    number = {
+        "extract": mlc.Extract(file_property=mlc.FileProperty.filename),
+        "transforms": [mlc.Transform(regex=r"^(\d+)\.")],
+    }
     whole = {"extract": mlc.Extract(file_property=mlc.FileProperty.content)}
     for name, kind, what, source in (
         ("key", mlc.DataType.TEXT, "Number of the sample", number),

@@ -56,7 +56,10 @@ if __name__ == "__main__":
     golden = json.loads(CURVES.read_text(encoding="utf-8"))
     others = golden["curves"] if golden["semantics"] == SEMANTICS else {}
     for name, curve in others.items():
-        print(f"{name}: differs by at most {max(abs(a - b) for a, b in zip(made, curve, strict=True)):.2e}", file=sys.stderr)
+        print(
+            f"{name}: differs by at most {max(abs(a - b) for a, b in zip(made, curve, strict=True)):.2e}",
+            file=sys.stderr,
+        )
     golden = {"semantics": SEMANTICS, "curves": others | {capability(): made}}
     CURVES.write_text(json.dumps(golden, indent=1) + "\n", encoding="utf-8")
     print(capability(), made[0], "…", made[-1], file=sys.stderr)

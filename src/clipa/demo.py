@@ -52,7 +52,9 @@ def demo(size: str = "full") -> int:
     overall = Overall(f"demo ({plan.scale.name})", nominal_seconds(plan, RESULTS), cores())
     print(f"The {plan.scale.name} scale: {plan.scale.about}")
     print(f"{len(plan.jobs())} runs ({len(plan.stages)} stages), each evaluated; nothing is downloaded.")
-    print(f"About {clock(overall.left())} left on {cores()} cores. Snakemake's output is in {log}.", flush=True)
+    print(
+        f"About {clock(overall.left())} left on {cores()} cores. Snakemake's output is in {log}.", flush=True
+    )
     if holder := lock_holder(directory):
         print(f"Process {holder} is at work in {directory}: waiting for it (to end it: kill {holder}).")
     asked = [

@@ -56,7 +56,8 @@ class SecondWorldParameters(WorldParameters):
     figure_max: Share = Field(0.85, ge=0.1, le=0.9)
     training_images: Count = 60_000
     hard: Fraction = Field(
-        0.1, description="share of one-figure training scenes drawn as in renditions, outlines, clutter or odd"
+        0.1,
+        description="share of one-figure training scenes drawn as in renditions, outlines, clutter or odd",
     )
     hard_tests: Fraction = Field(0.5, description="the same of the test sets plain and fresh")
 
