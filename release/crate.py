@@ -4,8 +4,8 @@ Workflow Run Crate (https://w3id.org/ro/wfrun/workflow/0.5). Its chain is
 
     Claim --isBasedOn--> published record <--about-- measured record <--result-- stage's action --object--> data
 
-A measured record is that of a stand-in at a small scale. It is *about* the published record of the same cell, and never has its
-value. Each accepted file is the result of one run of the workflow.
+A measured record is that of a stand-in at a small scale. It is *about* the published record of the same cell, and
+never has its value. Each accepted file is the result of one run of the workflow.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from rocrate.model import ContextEntity, SoftwareApplication
+from rocrate.rocrate import ROCrate
+
 from clipa.published.claims import Evaluation
 from clipa.records import recorded_scales
 from clipa.schema import Record
-from rocrate.model import ContextEntity, SoftwareApplication
-from rocrate.rocrate import ROCrate
 
 PROFILES = {
     "https://w3id.org/ro/wfrun/process/0.5": "Process Run Crate",
@@ -116,7 +117,8 @@ def _claims(crate: ROCrate, root: Path, evaluation: Evaluation) -> dict[Key, lis
         records = evaluation.records(result.rests_on)
         for record in records:
             cells[_cell(record)].add(f"#{record['id']}")
-            where = f"results/published/{'table' if record['table'] else 'figure'}{record['table'] or record['figure']}.json"
+            kind = "table" if record["table"] else "figure"
+            where = f"results/published/{kind}{record[kind]}.json"
             _value(crate, record, f"Published in the paper; stored in {where}", {"@id": where})
         _entity(
             crate,
@@ -252,7 +254,7 @@ def metadata(root: Path, commit: str) -> str:
 
 
 def chain(crate: Mapping[str, Any], claim: str) -> Iterable[tuple[str, str, str, str]]:
-    """(published record, measured record, stage, data) for each measured record below a claim, from a crate's JSON-LD."""
+    """(published record, measured record, stage, data) of each measured record below a claim of a crate's JSON-LD."""
     graph = {entity["@id"]: entity for entity in crate["@graph"]}
 
     def ids(entity: Mapping[str, Any], name: str) -> list[str]:

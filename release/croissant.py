@@ -14,6 +14,7 @@ from typing import Any
 
 import mlcroissant as mlc
 import yaml
+
 from clipa.files import read_json
 
 FIELDS = {
@@ -69,8 +70,8 @@ def records(root: Path, archive: Path) -> dict[str, Any]:
         tables.append(mlc.RecordSet(id=name, name=name, description=what, fields=list(_fields(name))))
     described = mlc.Metadata(
         name="clipa-records",
-        description="The numbers of “An Inverse Scaling Law for CLIP Training” and what was measured of them, as records "
-        "with ids, sources and provenance.",
+        description="The numbers of “An Inverse Scaling Law for CLIP Training” and what was measured of them, "
+        "as records with ids, sources and provenance.",
         distribution=sets,
         record_sets=tables,
         **_shared(root),

@@ -1,8 +1,8 @@
 """Thirty steps' losses; run as a program, it writes the golden curve of this processor beside those of others.
 
 A library picks its kernels by the vendor, the generation and the instruction sets of the processor, so bits are
-compared only where all of these and torch are those that recorded (:func:`capability`). Elsewhere kernels round otherwise,
-and losses stay within :data:`TOLERANCE` of every recorded curve.
+compared only where all of these and torch are those that recorded (:func:`capability`). Elsewhere kernels round
+otherwise, and losses stay within :data:`TOLERANCE` of every recorded curve.
 """
 
 import json
@@ -18,8 +18,8 @@ from small_world import draw_small_world
 CURVES = Path(__file__).with_suffix(".json")
 SCHEDULE = {"samples": 30 * BATCH, "warmup_steps": 5}
 TOLERANCE = 1e-4
-"""What a loss of about 2.8 nats may differ elsewhere. On one processor, the largest of the thirty differences to its own
-curve was 4.8e-7 with the kernels of AVX2 and 7.2e-7 with those of SSE 4; processors of other vendors were not tried."""
+"""What a loss of about 2.8 nats may differ elsewhere. On one processor, the largest of the thirty differences to its
+own curve was 4.8e-7 with the kernels of AVX2 and 7.2e-7 with those of SSE 4; no other processor was tried."""
 
 
 def capability() -> str:
@@ -38,7 +38,8 @@ def capability() -> str:
     found = [re.search(rf"(?m)^{name}\s*: (.+)$", listing) for name in ("vendor_id", "cpu family", "model")]
     vendor, family, model = (match[1].strip() if match else "?" for match in found)
     sets = torch.backends.cpu.get_cpu_capability()
-    return f"{platform.machine()} {vendor} family {family} model {model}, {sets}, torch {torch.__version__.split('+')[0]}"
+    release = torch.__version__.split("+")[0]
+    return f"{platform.machine()} {vendor} family {family} model {model}, {sets}, torch {release}"
 
 
 def golden_losses(world: Path) -> list[float]:
