@@ -38,9 +38,9 @@ def main() -> int:
     place, half = ROOT / "dist", ROOT / "dist.partial"
     shutil.rmtree(half, ignore_errors=True)
     half.mkdir()
-    archive = build_crate(half, head)
+    build_crate(half, head)
     (half / "records.croissant.json").write_text(
-        croissant.text(croissant.records(ROOT, archive)), encoding="utf-8"
+        croissant.text(croissant.records(ROOT, half)), encoding="utf-8"
     )
     for manifest in sorted((ROOT / "results" / "data").glob("*/train/manifest.json")):
         described = croissant.text(croissant.world(ROOT, manifest.parent))
@@ -53,8 +53,8 @@ def main() -> int:
     return check(place)
 
 
-def build_crate(place: Path, head: str) -> Path:
-    """``place/crate/``, the tracked files with the crate's metadata, and the same as a zip, whose path is returned."""
+def build_crate(place: Path, head: str) -> None:
+    """``place/crate/``, the tracked files with the crate's metadata, and the same as a zip."""
     folder = place / "crate"
     tracked = subprocess.run(["git", "archive", head], cwd=ROOT, capture_output=True, check=True).stdout
     with tarfile.open(fileobj=io.BytesIO(tracked)) as files:
@@ -66,7 +66,6 @@ def build_crate(place: Path, head: str) -> Path:
             entry = zipfile.ZipInfo(f"{NAME}/{path.relative_to(folder).as_posix()}", EPOCH)
             entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, path.stat().st_mode << 16
             packed.writestr(entry, path.read_bytes())
-    return archive
 
 
 def build_wheel(place: Path) -> None:

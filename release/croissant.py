@@ -5,6 +5,7 @@ Both are written with mlcroissant, which also validates them and can load what t
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -16,6 +17,8 @@ import mlcroissant as mlc
 import yaml
 
 from clipa.files import read_json
+from clipa.published.measured import recorded
+from clipa.records import published_records, recorded_scales
 
 FIELDS = {
     "id": (mlc.DataType.TEXT, "Name of the number: (scale or table), run, stage, benchmark, metric, seed"),
@@ -45,44 +48,41 @@ def _shared(root: Path) -> dict[str, Any]:
     }
 
 
-def records(root: Path, archive: Path) -> dict[str, Any]:
-    """The published and the accepted records inside ``archive``, a zip of the release whose top folder is the crate."""
-    holder = _file("release", archive, "application/zip", "The release, with all records")
-    sets, tables = [holder], []
-    for name, what in (
-        ("published", "Cells of the paper's tables, as records"),
-        (
-            "recorded",
-            "Accepted measurements of small scales: of stand-ins on drawn data, never the paper's models",
+def records(root: Path, place: Path) -> dict[str, Any]:
+    """Writes the published and the accepted records as ``place/records-….csv``, and returns what describes both."""
+    measured = [record for scale in recorded_scales() for record in recorded(scale)]
+    sets = {
+        "published": ("Cells of the paper's tables and figures", published_records()),
+        "recorded": (
+            "Accepted measurements of small scales: stand-ins on drawn data, not the paper's models",
+            measured,
         ),
-    ):
-        pattern = f"*/results/{name}/{'*' if name == 'published' else '*/*/*'}.json"
-        sets.append(
-            mlc.FileSet(
-                id=f"{name}-files",
-                name=f"{name}-files",
-                description=what,
-                contained_in=["release"],
-                encoding_formats=["application/json"],
-                includes=[pattern],
-            )
+    }
+    files, tables = [], []
+    for name, (what, numbers) in sets.items():
+        path = place / f"records-{name}.csv"
+        with open(path, "w", encoding="utf-8", newline="") as stream:
+            table = csv.DictWriter(stream, FIELDS, extrasaction="ignore", lineterminator="\n")
+            table.writeheader()
+            table.writerows(numbers)
+        files.append(_file(path, "text/csv", what))
+        tables.append(
+            mlc.RecordSet(id=name, name=name, description=what, fields=list(_columns(name, path.name)))
         )
-        tables.append(mlc.RecordSet(id=name, name=name, description=what, fields=list(_fields(name))))
     described = mlc.Metadata(
         name="clipa-records",
         description="The numbers of “An Inverse Scaling Law for CLIP Training” and what was measured of them, "
-        "as records with ids, sources and provenance.",
-        distribution=sets,
+        "as records; the same with all fields and provenance are in results/ of the crate.",
+        distribution=files,
         record_sets=tables,
         **_shared(root),
     )
     return described.to_json()
 
 
-def _fields(name: str) -> Iterable[mlc.Field]:
+def _columns(name: str, file: str) -> Iterable[mlc.Field]:
     for column, (kind, what) in FIELDS.items():
-        extract = mlc.Extract(json_path=f"$.records[*].{column}")
-        source = mlc.Source(file_set=f"{name}-files", extract=extract)
+        source = mlc.Source(file_object=file, extract=mlc.Extract(column=column))
         yield mlc.Field(
             id=f"{name}/{column}", name=column, description=what, data_types=[kind], source=source
         )
@@ -159,11 +159,11 @@ def _by_key(files: str, content: Any) -> Iterable[mlc.Field]:
         )
 
 
-def _file(identity: str, path: Path, kind: str, what: str) -> mlc.FileObject:
+def _file(path: Path, kind: str, what: str) -> mlc.FileObject:
     with open(path, "rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return mlc.FileObject(
-        id=identity,
+        id=path.name,
         name=path.name,
         description=what,
         content_url=path.name,
