@@ -62,7 +62,7 @@ $(TOOLS)/.installed: envs/bootstrap.lock
 
 # $(call install,FOLDER,NAME): the environment of envs/NAME.lock in FOLDER. Its Python is checked first.
 define install
-	@'$(or $(PYTHON),$(TOOLS)/bin/python)' -c 'import sys; have = "%d.%d" % sys.version_info[:2]; sys.exit("$(PYTHON)" and have not in "$(PYTHONS)".split() and "Python $(PYTHONS) are supported, $(PYTHON) is " + have + ": make PYTHON=/path/to/one/of/them ...")'
+	@'$(or $(PYTHON),$(TOOLS)/bin/python)' -c 'import sys; have = "%d.%d" % sys.version_info[:2]; wrong = "$(PYTHON)" and have not in "$(PYTHONS)".split(); sys.exit("Python $(PYTHONS) are supported, $(PYTHON) is " + have + ": make PYTHON=/path/to/one/of/them ..." if wrong else 0)'
 	@echo 'Installing $(1) from envs/$(2).lock ...'
 	@test -x $(1)/bin/python || $(UV) venv --quiet --python '$(or $(PYTHON),$(firstword $(PYTHONS)))' $(1) || \
 		{ echo 'No Python of $(PYTHONS) is here and uv brought none: install one, or make PYTHON=/path/to/it ...' >&2; exit 1; }

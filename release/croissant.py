@@ -54,7 +54,7 @@ def records(root: Path, place: Path) -> dict[str, Any]:
     sets = {
         "published": ("Cells of the paper's tables and figures", published_records()),
         "recorded": (
-            "Accepted measurements of small scales: stand-ins on drawn data, not the paper's models",
+            "Accepted measurements of stand-ins on drawn data, not of the paper's models",
             measured,
         ),
     }
