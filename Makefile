@@ -1,10 +1,13 @@
-# Needs Python 3.11 (with venv), git and make. All else is installed from the locks in envs/, which have hashes.
+# Needs git, make and any Python 3 with venv. All else is installed from the locks in envs/, which have hashes.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# The interpreter of all environments: the first of these that starts (a name on the path may be a shim that does not). Where
+# there is none, uv brings the first. The locks hold for all of them.
+PYTHONS := 3.11 3.12 3.13
+PYTHON ?= $(shell for one in $(PYTHONS); do python$$one -c '' 2>/dev/null && command -v python$$one && break; done)
 SIZE ?= full
 JOBS ?= 2
 
@@ -17,6 +20,8 @@ UV := $(TOOLS)/bin/uv
 TRAIN := .venv
 READER := .venv-reader
 DATA := .venv-data
+BENCHMARK := .venv-benchmark
+RELEASE := .venv-release
 SNAKEFILES := Snakefile workflow
 
 .PHONY: help
@@ -29,9 +34,11 @@ help:
 	@echo '  make reader          install the small environment for figures and numbers (no torch): $(READER)'
 	@echo '  make environment     install the full environment: $(TRAIN)'
 	@echo '  make data            install the environment that downloads images (img2dataset): $(DATA)'
+	@echo '  make benchmark       install what open_clip'"'"'s own trainer needs besides, for benchmarks: $(BENCHMARK)'
 	@echo '  make tagger          install the part-of-speech tagger of the paper scale into $(TRAIN)'
 	@echo '  make lint format     check, or fix, the style of code and rules'
 	@echo '  make locks           resolve envs/*.in again (then run the tests)'
+	@echo '  make release         the wheel, the RO-Crate, Croissant, and what their validators say: dist/'
 	@echo '  make clean           remove what jobs wrote (results/runs, results/data); accepted records and figures stay'
 	@echo
 	@echo 'With an environment active (source $(READER)/bin/activate):'
@@ -53,32 +60,36 @@ data: $(DATA)/.installed
 	@echo 'Ready: clipa data fetch --help'
 
 $(TOOLS)/.installed: envs/bootstrap.lock
-	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Python 3.11 is needed, $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11 ...")'
 	@echo 'Installing uv into $(TOOLS) ...'
-	@'$(PYTHON)' -m venv $(TOOLS)
+	@'$(or $(PYTHON),python3)' -m venv $(TOOLS)
 	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/bootstrap.lock
 	@touch $@
 
+# $(call install,FOLDER,NAME): the environment of envs/NAME.lock in FOLDER. Its Python is checked first.
+define install
+	@'$(or $(PYTHON),$(TOOLS)/bin/python)' -c 'import sys; have = "%d.%d" % sys.version_info[:2]; wrong = "$(PYTHON)" and have not in "$(PYTHONS)".split(); sys.exit("Python $(PYTHONS) are supported, $(PYTHON) is " + have + ": make PYTHON=/path/to/one/of/them ..." if wrong else 0)'
+	@echo 'Installing $(1) from envs/$(2).lock ...'
+	@test -x $(1)/bin/python || $(UV) venv --quiet --python '$(or $(PYTHON),$(firstword $(PYTHONS)))' $(1) || \
+		{ echo 'No Python of $(PYTHONS) is here and uv brought none: install one, or make PYTHON=/path/to/it ...' >&2; exit 1; }
+	@env -u PYTHONDONTWRITEBYTECODE $(UV) pip sync --quiet --python $(1)/bin/python \
+		--require-hashes --compile-bytecode envs/$(2).lock
+	@touch $(1)/.installed
+endef
+
 $(TRAIN)/.installed: envs/train.lock $(TOOLS)/.installed
-	@echo 'Installing $(TRAIN) from envs/train.lock (some gigabytes, a few minutes the first time) ...'
-	@test -x $(TRAIN)/bin/python || '$(PYTHON)' -m venv --without-pip $(TRAIN)
-	@env -u PYTHONDONTWRITEBYTECODE $(UV) pip sync --quiet --python $(TRAIN)/bin/python \
-		--require-hashes --compile-bytecode envs/train.lock
-	@touch $@
+	@echo 'Some gigabytes, a few minutes the first time.'
+	$(call install,$(TRAIN),train)
 
-$(READER)/.installed: envs/reader.lock $(TOOLS)/.installed
-	@echo 'Installing $(READER) from envs/reader.lock ...'
-	@test -x $(READER)/bin/python || '$(PYTHON)' -m venv --without-pip $(READER)
-	@env -u PYTHONDONTWRITEBYTECODE $(UV) pip sync --quiet --python $(READER)/bin/python \
-		--require-hashes --compile-bytecode envs/reader.lock
-	@touch $@
+# Every other environment is called after its lock.
+.venv-%/.installed: envs/%.lock $(TOOLS)/.installed
+	$(call install,.venv-$*,$*)
 
-$(DATA)/.installed: envs/data.lock $(TOOLS)/.installed
-	@echo 'Installing $(DATA) from envs/data.lock ...'
-	@test -x $(DATA)/bin/python || '$(PYTHON)' -m venv --without-pip $(DATA)
-	@env -u PYTHONDONTWRITEBYTECODE $(UV) pip sync --quiet --python $(DATA)/bin/python \
-		--require-hashes --compile-bytecode envs/data.lock
-	@touch $@
+# A layer over the training environment: what it has itself comes first, all else is found there.
+SITE = import sysconfig; print(sysconfig.get_path("purelib"))
+.PHONY: benchmark
+benchmark: $(BENCHMARK)/.installed $(TRAIN)/.installed
+	@$(TRAIN)/bin/python -c '$(SITE)' > "$$($(BENCHMARK)/bin/python -c '$(SITE)')/train.pth"
+	@$(BENCHMARK)/bin/python -c 'import open_clip_train.main, webdataset; print("Ready: webdataset", webdataset.__version__)'
 
 # Only the paper scale tags real captions, so only it needs the tagger (13 MB, from a host of its own).
 .PHONY: tagger
@@ -88,16 +99,17 @@ tagger: $(TRAIN)/.installed
 
 # The package is not installed but imported from src/, so an environment never has an old copy of it.
 %/bin/clipa: %/.installed
-	@echo '$(CURDIR)/src' > $*/lib/python3.11/site-packages/clipa.pth
+	@echo '$(CURDIR)/src' > "$$($*/bin/python -c '$(SITE)')/clipa.pth"
 	@printf '#!/bin/sh\nexec "$$(dirname "$$0")/python" -m clipa "$$@"\n' > $@ && chmod +x $@
 
 .PHONY: locks
-COMPILE = $(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-annotate
+# One lock for every system and Python: `fewest` takes one version of a package for all of them where there is one. The
+# reader's and the training lock come first, since others name them as constraints (`-c`).
+COMPILE = $(UV) pip compile --quiet --universal --fork-strategy fewest --python-version $(firstword $(PYTHONS)) \
+	--generate-hashes --no-strip-extras --no-header --no-annotate
+LOCKS := reader train $(filter-out reader train,$(basename $(notdir $(wildcard envs/*.in))))
 locks: $(TOOLS)/.installed
-	$(COMPILE) envs/reader.in -o envs/reader.lock
-	$(COMPILE) envs/parquet.in -o envs/parquet.lock
-	$(COMPILE) envs/train.in -c envs/reader.lock -c envs/parquet.lock -o envs/train.lock
-	$(COMPILE) envs/data.in -o envs/data.lock
+	@for name in $(LOCKS); do echo "envs/$$name.lock"; $(COMPILE) envs/$$name.in -o envs/$$name.lock || exit 1; done
 	$(TOOLS)/bin/python envs/mirror.py
 
 # ------------------------------------------------------------------------------------------------- the work
@@ -123,8 +135,13 @@ format: $(TRAIN)/.installed
 
 .PHONY: citation
 citation: $(TOOLS)/.installed
-	$(UV) tool run --quiet --python '$(PYTHON)' --from cffconvert==2.0.0 cffconvert --validate
+	$(UV) tool run --quiet --python '$(or $(PYTHON),$(firstword $(PYTHONS)))' --from cffconvert==2.0.0 cffconvert --validate
+
+# One validator needs the network: it reads the context of RO-Crates.
+.PHONY: release
+release: $(RELEASE)/.installed $(RELEASE)/bin/clipa citation
+	@PYTHONPATH=src:. $(RELEASE)/bin/python -m release
 
 .PHONY: clean
 clean:
-	rm -rf results/runs results/data .snakemake/locks .snakemake/log .snakemake/incomplete .snakemake/metadata
+	rm -rf dist dist.partial results/runs results/data .snakemake/locks .snakemake/log .snakemake/incomplete .snakemake/metadata

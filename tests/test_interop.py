@@ -113,10 +113,18 @@ def test_open_clip_computes_the_same_features_of_variants(world, tmp_path, recip
         assert not torch.allclose(plain.encode_image(asked["image"], normalize=True), expected, atol=1e-6)
 
 
+BENCHMARK = Path(__file__).resolve().parent.parent / ".venv-benchmark" / "bin" / "python"
+"""The environment of open_clip's own trainer, which breaks with the webdataset of the training environment."""
+
+
 def test_open_clips_own_trainer_trains_an_epoch_on_our_shards(world, tmp_path):
+    if not BENCHMARK.exists():
+        assert not os.environ.get("CI"), "make benchmark first"
+        print("not run: open_clip's own trainer is not installed (make benchmark)")
+        return
     train, export = world
     command = [
-        *(sys.executable, "-m", "open_clip_train.main"),
+        *(str(BENCHMARK), "-m", "open_clip_train.main"),
         *("--model", f"local-dir:{export}"),
         *("--train-data", f"{train}/{{00000..00003}}.tar", "--train-num-samples", "256"),
         *("--dataset-type", "webdataset", "--workers", "0", "--device", "cpu", "--precision", "fp32"),

@@ -253,3 +253,43 @@ def test_installed_is_what_is_locked():
 
     for name in ("snakemake", "numpy", "pandas", "matplotlib", "torch", "open-clip-torch", "clip-benchmark"):
         assert version(name).split("+")[0] == locked("train")[name]
+
+
+PYTHONS = ("3.11", "3.12", "3.13")
+
+
+@pytest.mark.parametrize("lock", sorted((ROOT / "envs").glob("*.lock")), ids=lambda lock: lock.stem)
+def test_a_lock_has_one_version_of_each_package(lock):
+    """Of a package for every Python and system, so that no number depends on them; markers only leave packages out."""
+    names = re.findall(r"(?m)^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==", lock.read_text(encoding="utf-8"))
+    assert names and len(set(names)) == len(names)
+
+
+def test_graphics_cards_libraries_are_for_linux_only():
+    """macOS has no wheels of them: the training lock once did not install there."""
+    from packaging.requirements import Requirement
+
+    text = (ROOT / "envs" / "train.lock").read_text(encoding="utf-8")
+    cards = re.findall(r"(?m)^((?:nvidia|cuda|triton)[a-z0-9-]*(?:\[[^\]]*\])?==[^\\\n]+)", text)
+    assert len(cards) > 10
+    for card in map(Requirement, map(str.strip, cards)):
+        assert card.marker and not card.marker.evaluate(
+            {"sys_platform": "darwin", "platform_machine": "arm64"}
+        )
+
+
+def test_the_makefile_and_the_package_name_the_same_pythons():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert tuple(re.search(r"(?m)^PYTHONS := (.*)$", makefile)[1].split()) == PYTHONS
+    hosted = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    assert tuple(hosted["jobs"]["reader"]["strategy"]["matrix"]["python"]) == PYTHONS
+
+
+def test_every_lock_is_explained():
+    """docs/environments.md has a row for each environment, and each version that is fixed has a reason there."""
+    page = (ROOT / "docs" / "environments.md").read_text(encoding="utf-8")
+    for asked in (ROOT / "envs").glob("*.in"):
+        assert f"`envs/{asked.stem}.lock`" in page
+        for name, version in re.findall(r"(?m)^([A-Za-z0-9_-]+)==(\S+)$", asked.read_text(encoding="utf-8")):
+            row = next((row for row in page.splitlines() if re.match(rf"\|[^|]*\b{name}\b", row)), "")
+            assert version in row, f"{asked.name}: {name}=={version}"

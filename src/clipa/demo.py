@@ -20,6 +20,7 @@ from clipa.estimate import nominal_seconds
 from clipa.locks import lock_holder
 from clipa.plan import Plan, load_plan
 from clipa.progress import Overall, clock
+from clipa.provenance import cores
 
 SCALES = {"full": "micro-v1", "ci": "ci"}
 RESULTS = [*(f"figures/figure{number}.png" for number in (4, 9, 10)), "tables/table11.tex", "report.html"]
@@ -44,14 +45,16 @@ def demo(size: str = "full") -> int:
     """
     began, again = time.monotonic(), "`make demo`" if size == "full" else f"`make demo SIZE={size}`"
     plan = load_plan({"scale": SCALES[size], "seeds": [0], "reuse_recorded": False})
-    directory, cores = plan.measured_directory, len(os.sched_getaffinity(0))
+    directory = plan.measured_directory
     log = directory / "snakemake.log"
     directory.mkdir(parents=True, exist_ok=True)
     start = log.stat().st_size if log.exists() else 0
-    overall = Overall(f"demo ({plan.scale.name})", nominal_seconds(plan, RESULTS), cores)
+    overall = Overall(f"demo ({plan.scale.name})", nominal_seconds(plan, RESULTS), cores())
     print(f"The {plan.scale.name} scale: {plan.scale.about}")
     print(f"{len(plan.jobs())} runs ({len(plan.stages)} stages), each evaluated; nothing is downloaded.")
-    print(f"About {clock(overall.left())} left on {cores} cores. Snakemake's output is in {log}.", flush=True)
+    print(
+        f"About {clock(overall.left())} left on {cores()} cores. Snakemake's output is in {log}.", flush=True
+    )
     if holder := lock_holder(directory):
         print(f"{holder} is at work in {directory}: waiting for it (to end it: {holder.ended_by}).")
     asked = [
@@ -63,7 +66,7 @@ def demo(size: str = "full") -> int:
     ]
     asked += [
         "--cores",
-        f"{cores}",
+        f"{cores()}",
         "--config",
         f"scale={plan.scale.name}",
         "seeds=[0]",

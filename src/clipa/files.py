@@ -7,6 +7,7 @@ import glob
 import hashlib
 import json
 import os
+import platform
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -31,7 +32,7 @@ def write_bytes_atomically(path: str | Path, content: bytes) -> None:
     temporary is removed if anything fails. Raises OSError as the file system gives it, with the path.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.uname().nodename}-{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.tmp")
     try:
         with naming(path), open(temporary, "wb") as stream:
             stream.write(content)
@@ -118,6 +119,8 @@ def seal(directory: Path) -> dict[str, str]:
 
 def sync(path: Path) -> None:
     """Flush a file, or the names in a directory, to disk. Raises OSError."""
+    if os.name == "nt" and path.is_dir():  # Windows opens no directories and keeps names by itself
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         with naming(path):
@@ -138,7 +141,7 @@ def write_text_atomically(path: str | Path, text: str) -> None:
 
 def _remove_leftovers(path: Path) -> None:
     """Remove the temporary files of ``path`` that killed processes of this machine have left."""
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.{os.uname().nodename}-*.tmp"):
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.{platform.node()}-*.tmp"):
         try:
             os.kill(int(leftover.stem.rpartition("-")[2]), 0)  # signal 0: is there such a process?
         except ProcessLookupError:

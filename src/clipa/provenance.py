@@ -140,9 +140,15 @@ def packages(names: tuple[str, ...] = PACKAGES) -> dict[str, str]:
     return {"python": platform.python_version(), **versions}
 
 
+def cores() -> int:
+    """How many cores this process may use; systems that cannot bind a process to some give it all."""
+    bound = getattr(os, "sched_getaffinity", None)
+    return len(bound(0)) if bound else os.cpu_count() or 1
+
+
 def hardware(accelerator: str | None = None) -> str:
     """Processor (and ``accelerator``'s name, if the caller used one), e.g. ``AMD EPYC 9654, 2 cores``."""
-    parts = [_processor(), f"{len(os.sched_getaffinity(0))} cores"]
+    parts = [_processor(), f"{cores()} cores"]
     return ", ".join([*parts, accelerator] if accelerator else parts)
 
 

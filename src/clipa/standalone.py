@@ -29,6 +29,7 @@ from clipa.data.shards import tar_bytes
 from clipa.files import write_bytes_atomically
 from clipa.fits import resolve_fitting
 from clipa.plan import Job, Plan
+from clipa.provenance import cores
 from clipa.records import read_records
 from clipa.resolved import write
 from clipa.study import parse_run
@@ -51,7 +52,7 @@ def run_here(
     half a minute later all is over. Raises ValueError, before anything is started, for what cannot be
     done here, and for records that are none.
     """
-    processes = processes or len(os.sched_getaffinity(0))
+    processes = processes or cores()
     jobs = jobs_of(names, plan)
     _check_machine(plan)
     unpack(archive, plan)

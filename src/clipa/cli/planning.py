@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from clipa.estimate import (
 )
 from clipa.fits import card_of, execution, read_table
 from clipa.plan import Plan, Work
+from clipa.provenance import cores
 from clipa.study import model_order, order_of
 
 COLUMNS = 100
@@ -41,7 +41,7 @@ def cost_of(plan: Plan, target: str, gpus: int | None, given: dict[str, Any]) ->
     fewer devices than one stage takes.
     """
     work, each, device = plan.work(target), devices_of(plan.scale), device_name(plan.scale)
-    devices = (8 if device == "GPU" else len(os.sched_getaffinity(0))) if gpus is None else gpus
+    devices = (8 if device == "GPU" else cores()) if gpus is None else gpus
     if devices < each:
         raise ValueError(
             f"--gpus {devices}: one stage at scale {plan.scale.name} takes {_counted(each, device)}"

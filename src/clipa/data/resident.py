@@ -10,7 +10,6 @@ On a CPU PIL resizes, as in the stream. A GPU resizes images itself and rounds a
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -44,6 +43,7 @@ from clipa.data.stream import (
     sample_noise,
 )
 from clipa.data.vocabulary import CLASS, begins_words, load_tokenizer, word_pieces
+from clipa.provenance import cores
 from clipa.reductions import texts
 from clipa.reductions.noise import uniform
 from clipa.study import FULL_TEXT_TOKENS
@@ -265,7 +265,7 @@ def _decode(reading: StreamSpec, device: torch.device) -> dict[str, Tensor]:
     """What a :class:`World` has, by name; what is not looked up by samples or captions stays on the host."""
     sizes = [samples for _, samples in reading.shards]
     first_sample = numpy.cumsum([0, *sizes])
-    processes = min(len(os.sched_getaffinity(0)), int(first_sample[-1]) // _IMAGES_PER_PROCESS)
+    processes = min(cores(), int(first_sample[-1]) // _IMAGES_PER_PROCESS)
     jobs = [(reading, index) for index in range(len(sizes))]
     images, captions = None, []
     for index, (pixels, *of_shard) in enumerate(in_processes(_read_shard, jobs, processes)):
