@@ -168,7 +168,8 @@ def test_numbers_are_clip_benchmarks_with_the_checkpoints_own_preprocessing(worl
 
 
 WITHOUT_US = """
-import importlib.util, json, sys
+import importlib.util, json, os, sys
+sys.path[:] = [place for place in sys.path if not os.path.isdir(f"{place}/clipa")]
 assert importlib.util.find_spec("clipa") is None
 import open_clip, torch
 from clip_benchmark.datasets.builder import build_dataset
@@ -192,7 +193,8 @@ print("FOUND", json.dumps({name: float(found[name]) for name in found if name ==
 def numbers_without_us(folder: Path, tests: Path) -> dict[str, float]:
     """Accuracy and recalls, in percent, of a process that has open_clip and CLIP_benchmark, and not this package.
 
-    ``-I`` takes neither PYTHONPATH nor the current folder; an installed copy of the package is refused by the script.
+    ``-I`` takes neither PYTHONPATH nor the current folder; where an environment points to the sources, the script drops
+    that from its path, and stops if the package is still found.
     """
     command = [sys.executable, "-I", "-c", WITHOUT_US, f"local-dir:{folder}", str(tests)]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
