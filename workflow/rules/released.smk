@@ -20,9 +20,10 @@ rule evaluate_released:
     resources:
         **(EVALUATION_RESOURCES | {"runtime": 12 * 60}),
     params:
+        asked=ASKED,
         benchmarks=lambda wildcards: " ".join(released_table(wildcards.table).benchmarks),
     message:
         "Evaluating {wildcards.row} for {wildcards.table}"
     shell:
-        "kept {log}; exec python -m clipa evaluate {ASKED} --model {wildcards.row} --benchmarks {params.benchmarks}"
+        "kept {log}; exec python -m clipa evaluate {params.asked} --model {wildcards.row} --benchmarks {params.benchmarks}"
         " --output {output} >> {log} 2>&1"
