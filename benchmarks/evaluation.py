@@ -1,10 +1,12 @@
 """Evaluation beside CLIP_benchmark's own command line: the same numbers, and how much less CPU time they take.
 
-    python benchmarks/evaluation.py --folder FOLDER [--checkpoints 2] [--images 500] [--pixels 48]
+    python benchmarks/evaluation.py --folder FOLDER [--checkpoints 2] [--images 500] [--pixels 48] [--run]
 
 Draws test sets of the embedded world, makes checkpoints with random weights by open_clip, and measures seven sets by
 `clip_benchmark eval` and by `clipa evaluate --model`, one process for each evaluator and checkpoint. Our first is
-cold: it decodes all images. For the next ones images are on disk. CPU seconds are those of a process and its children:
+cold: it decodes all images. For the next ones images are on disk. `--run` measures the two stages of a run (hardly
+trained, a seed for each checkpoint) in place of a checkpoint, on an eighth set that CLIP_benchmark cannot read, too:
+it has no caption selection (ARO), so our process has more to do. CPU seconds are those of a process and its children:
 on a busy machine they say more than the clock. Prints a table and writes `evaluation.json` into FOLDER.
 """
 
@@ -28,7 +30,8 @@ from safetensors.torch import save_file
 from tabulate import tabulate
 
 from clipa.config import load_scale
-from clipa.data.drawing import draw_test
+from clipa.data.drawing import draw_test, draw_train
+from clipa.data.vocabulary import train_vocabulary
 from clipa.records import read_records
 from clipa.resolved import data_slug
 
@@ -42,6 +45,8 @@ SETS = {
     "objectnet": "odd",
     "mscoco_captions": "captions",
 }
+SELECTION = {"aro/vg_relation": "order/relation"}
+RUN = "L16-resize64-truncation32"
 # Vision width, layers, head width and patch size by the pixels of the model: a small tower, and S/16's.
 TOWERS = {48: (64, 2, 32, 6), 224: (384, 12, 64, 16)}
 
@@ -54,22 +59,31 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=int, default=2)
     parser.add_argument("--images", type=int, default=500, help="of a test set")
     parser.add_argument("--pixels", type=int, choices=TOWERS, default=48)
+    parser.add_argument("--run", action="store_true", help="two stages of a run, eight sets")
     asked = parser.parse_args()
     project = asked.folder.resolve()
-    tests = prepare(project, asked.images)
+    tests = prepare(project, asked.images, asked.run)
     rows, numbers = [], {}
     starts = {"clip_benchmark": "clip_benchmark.cli", "clipa": "clipa.evaluate.checkpoints"}
     start = {
-        name: cpu_of(lambda module=module: execute([sys.executable, "-c", f"import {module}"], project))
+        name: cpu_of(execute, [sys.executable, "-c", f"import {module}"], project)
         for name, module in starts.items()
     }
+
+    def keep(name: str, run, *arguments) -> None:
+        numbers[name] = run(*arguments)
+
     for number in range(asked.checkpoints):
-        folder = checkpoint(project / f"model-{asked.pixels}-{number}", asked.pixels, number)
-        used = {}
-        for name, run in (("clip_benchmark", theirs), ("clipa", ours)):
-            used[name] = cpu_of(
-                lambda run=run, name=name, folder=folder: numbers.update({name: run(project, tests, folder)})
-            )
+        if asked.run:
+            folders = stages(project, number)
+            words = ["--run", RUN, "--seed", str(number)]
+        else:
+            folders = [checkpoint(project / f"model-{asked.pixels}-{number}", asked.pixels, number)]
+            words = ["--model", f"local-dir:{folders[0]}", "--suite"]
+        used = {
+            "clip_benchmark": cpu_of(keep, "clip_benchmark", theirs, project, tests, folders),
+            "clipa": cpu_of(keep, "clipa", ours, project, words),
+        }
         rows.append(
             {
                 "checkpoint": f"{number} ({'next' if number else 'cold'})",
@@ -77,7 +91,7 @@ def main() -> None:
                 "ratio": used["clip_benchmark"] / used["clipa"],
                 "without start-up": (used["clip_benchmark"] - start["clip_benchmark"])
                 / (used["clipa"] - start["clipa"]),
-                "image tower alone, CPU s": tower_seconds(folder, asked.pixels) * len(SETS) * asked.images,
+                "image towers alone, CPU s": sum(map(tower_seconds, folders)) * len(SETS) * asked.images,
                 "largest difference, items": worst(numbers["clip_benchmark"], numbers["clipa"]),
             }
         )
@@ -87,10 +101,11 @@ def main() -> None:
     (project / "evaluation.json").write_text(json.dumps({"rows": rows, "start": start}, indent=1))
 
 
-def tower_seconds(folder: Path, pixels: int) -> float:
+def tower_seconds(folder: Path) -> float:
     """CPU seconds that the image tower needs for one image, one thread, in batches of 64 (of 8 at 224 pixels)."""
     torch.set_num_threads(1)
     model = open_clip.create_model(f"local-dir:{folder}").eval()
+    pixels = model.visual.image_size[0]
     images = torch.zeros(64 if pixels < 100 else 8, 3, pixels, pixels)
     with torch.inference_mode():
         model.encode_image(images)
@@ -100,7 +115,7 @@ def tower_seconds(folder: Path, pixels: int) -> float:
     return (time.process_time() - began) / (3 * len(images))
 
 
-def prepare(project: Path, images: int) -> Path:
+def prepare(project: Path, images: int, run: bool) -> Path:
     """The project's configuration and drawn test sets; returns their folder. Caches of earlier calls are removed."""
     project.mkdir(parents=True, exist_ok=True)
     for old in ("config", "runs"):
@@ -110,11 +125,20 @@ def prepare(project: Path, images: int) -> Path:
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     values["data"]["world"] = {"test_images_plain": images, "test_images": images}
     values["evaluation"] = {"benchmarks": {"imagenet1k": "plain"}, "suite": SETS, "batch_size": 64}
+    if run:
+        values["evaluation"]["benchmarks"] = SETS | SELECTION
+        values["data"]["world"] |= {"training_images": 512, "images_per_shard": 64}
+        for stage in ("pretrain", "finetune"):
+            values[stage] |= {"samples": 64, "warmup_steps": 1}
     path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     scale = load_scale("micro-v1", project / "config")
     home = project / "data" / data_slug(scale.data)
     shutil.rmtree(home / "decoded", ignore_errors=True)
     draw_test(scale.data.world, home, tuple(dict.fromkeys(SETS.values())))
+    if run:
+        draw_test(scale.data.world, home, ("order",))
+        draw_train(scale.data.world, home)
+        train_vocabulary(home, scale.vocabulary_size)
     return home / "test"
 
 
@@ -153,26 +177,41 @@ def checkpoint(folder: Path, pixels: int, seed: int) -> Path:
     return folder
 
 
+def stages(project: Path, seed: int) -> list[Path]:
+    """The two exported stages of a run, trained for two steps; what its evaluation left is removed."""
+    decoded = list(project.glob("data/*/decoded"))
+    execute([*EVALUATE, "--run", RUN, "--seed", str(seed), "--train"], project)
+    for made in project.glob(f"runs/micro-v1/{RUN}/evaluation"):
+        shutil.rmtree(made)
+    for made in set(project.glob("data/*/decoded")) - set(decoded):
+        shutil.rmtree(made)
+    found = project.glob(f"runs/micro-v1/{RUN}/*/seed{seed}-*/open_clip")
+    return sorted(found, key=lambda path: path.parts[-3] == "finetune")
+
+
 Numbers = dict[str, tuple[float, int]]
-"""Percent and number of items, by data set and metric."""
+"""Percent and number of items, by data set, metric and number of the stage."""
 
 
-def cpu_of(run) -> float:
-    """CPU seconds of the processes that ``run`` starts."""
+def cpu_of(run, *arguments) -> float:
+    """CPU seconds of the processes that ``run`` starts when it is called with ``arguments``."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    run()
+    run(*arguments)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def theirs(project: Path, tests: Path, folder: Path) -> Numbers:
-    """One process for all sets, which finds a set's folder, and its task, by the set's name. fp32, as ours."""
+def theirs(project: Path, tests: Path, folders: list[Path]) -> Numbers:
+    """One process for all models and sets, which finds a set's folder, and its task, by its name. fp32, as ours."""
     sets, out = project / "sets", project / "theirs"
     for made in (sets, out):
         shutil.rmtree(made, ignore_errors=True)
         made.mkdir()
     for benchmark, name in SETS.items():
         (sets / benchmark).symlink_to(tests / name)
+    for number, folder in enumerate(folders):
+        (sets / f"model{number}").symlink_to(folder)
+    names = [f"local-dir:sets/model{number}" for number in range(len(folders))]
     command = [
         sys.executable,
         "-m",
@@ -181,35 +220,35 @@ def theirs(project: Path, tests: Path, folder: Path) -> Numbers:
         "--dataset",
         *(f"wds/{name}" for name in SETS),
     ]
-    command += ["--model", f"local-dir:{folder}", "--pretrained", "", "--no_amp", "--num_workers", "0"]
+    command += ["--pretrained_model", *(f"{name}," for name in names), "--no_amp", "--num_workers", "0"]
     command += ["--dataset_root", f"{sets}/{{dataset}}", "--recall_k", "1", "--batch_size", "64"]
-    execute([*command, "--output", f"{out}/{{dataset}}.json"], project)
+    for number in range(len(folders)):
+        (out / f"local-dir:sets/model{number}").mkdir(parents=True)
+    execute([*command, "--output", f"{out}/{{model}}/{{dataset}}.json"], project)
     found: Numbers = {}
-    for path in out.glob("*.json"):
+    for path in out.glob("**/*.json"):
         content = json.loads(path.read_text(encoding="utf-8"))
         for metric, value in content["metrics"].items():
             if metric == "acc1" or metric.endswith("@1"):
-                found[f"{content['dataset'].removeprefix('wds/')} {metric}"] = (100 * value, 0)
+                name = f"{content['dataset'].removeprefix('wds/')} {metric} {path.parent.name.removeprefix('model')}"
+                found[name] = (100 * value, 0)
     return found
 
 
-def ours(project: Path, tests: Path, folder: Path) -> Numbers:
-    command = [
-        sys.executable,
-        "-m",
-        "clipa",
-        "evaluate",
-        "--scale",
-        "micro-v1",
-        "--model",
-        f"local-dir:{folder}",
-        "--suite",
-    ]
-    command += ["--data-directory", "data", "--runs-directory", "runs"]
-    path = project / execute(command, project).strip()
+EVALUATE = [sys.executable, "-m", "clipa", "evaluate", "--scale", "micro-v1"]
+EVALUATE += ["--data-directory", "data", "--runs-directory", "runs"]
+
+
+def ours(project: Path, words: list[str]) -> Numbers:
+    """One process for all models and sets; ``words``: which."""
+    path = project / execute([*EVALUATE, *words], project).strip()
     records = read_records(path)
+    kinds = list(dict.fromkeys(record["stage"] for record in records))
     return {
-        f"{record['benchmark']} {record['metric']}": (record["value"], record["dataset"]["n"])
+        f"{record['benchmark']} {record['metric']} {kinds.index(record['stage'])}": (
+            record["value"],
+            record["dataset"]["n"],
+        )
         for record in records
     }
 

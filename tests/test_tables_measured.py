@@ -116,3 +116,29 @@ def test_published_gains_do_not_stand_beside_measured_numbers():
     (table,) = read_back(latex)
     assert len(table.rows) == 2
     assert "+34.7" in render(14, records_of(14))
+
+
+def of_aro(record: dict, **changes) -> dict:
+    """A published number of Table 14 as if measured, of the run that fills its cell."""
+    run = next(name for name in filling(record) if name.endswith("negclip") == (record["stage"] == "negclip"))
+    return as_measured(record, recipe=run.partition("truncation16-")[2], **changes)
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_aros_first_two_columns_are_means_over_groups(grouped):
+    """As ARO's authors report them; where records have none, the table says so. The order sets stay as they are."""
+    published = [r for r in records_of(14) if r["unit"] == "percent" and r["run"] is not None]
+    measured = [of_aro(record, value=11.1) for record in published]
+    groups = {"data": "", "smallest": 1}
+    if grouped:
+        measured += [of_aro(record, metric="acc1_macro", value=77.7, groups=groups) for record in published]
+    latex = " ".join(render(14, records_of(14), measured).split())
+    (table,) = read_back(render(14, records_of(14), measured))
+    cells = [[entry.text.split()[0].strip("$") for entry in row[2:]] for row in table.rows]
+    assert cells == 2 * [["77.7", "77.7", "11.1", "11.1"] if grouped else 4 * ["11.1"]]
+    said = r"On aro/vg\_relation and aro/vg\_attribution these are means over items"
+    assert (said in latex) is not grouped
+    # Of one seed alone a mean over groups is none of all seeds.
+    if grouped:
+        more = [record | {"seed": 1} for record in measured if "groups" not in record]
+        assert "77.7" not in render(14, records_of(14), [*measured, *more])

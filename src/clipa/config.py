@@ -376,6 +376,9 @@ class Project(Strict):
         default=None, min_length=1, description="None: those of the scale's file"
     )
     reuse_recorded: bool = True
+    released: bool = Field(
+        default=False, description="Tables 1 to 3 are measured of the released checkpoints, not of trainings"
+    )
     runs_directory: DirectoryName = "results/runs"
     data_directory: DirectoryName = "results/data"
     card: CardName | None = Field(default=None, description="another GPU than the scale's file names")

@@ -27,6 +27,7 @@ from clipa.config import (
 from clipa.protocols import STUDY_PROTOCOL, protocol_named
 from clipa.recipes import load_recipes
 from clipa.records import RECORDED_DIRECTORY, ROOT
+from clipa.released import RELEASED_SCALE, ReleasedTable, released_tables
 from clipa.resolved import data_slug
 from clipa.sources import Data
 from clipa.stages import Stage, evaluation_directory, recorded_path, recorded_suite_path, stages_of
@@ -101,6 +102,13 @@ class Plan:
         """Every table, figure and other name that the experiments fill."""
         return sorted(set().union(*self.fills.values()))
 
+    @cached_property
+    def released(self) -> dict[str, ReleasedTable]:
+        """With ``released: true``, the tables that released checkpoints fill, in the place of trainings; else none."""
+        if not self.project.released:
+            return {}
+        return released_tables(self.scale.evaluation.suite, self.scale.config_directory)
+
     def runs(self, target: str | None = None) -> list[Run]:
         """All runs, or those that fill ``target`` (``figure4``, ``table11``), in a stable order."""
         chosen = [run for run, targets in self.fills.items() if target is None or target in targets]
@@ -133,6 +141,8 @@ class Plan:
             jobs = [job for place in self.targets for job in self.jobs(place)]
         elif name == "suite":
             jobs = [self.job(run, self.project.seeds[0], suite=True) for run in self._baselines()]
+        elif place in self.released:
+            jobs = []
         elif place in self.targets:
             jobs = self._of_runs(self.runs(place), place)
         elif name in IMAGE_REDUCTIONS:
@@ -207,6 +217,10 @@ class Plan:
     def measured_directory(self) -> Path:
         """What jobs write at this scale: ``results/runs/micro-v1``."""
         return Path(self.project.runs_directory, self.scale.name)
+
+    def released_file(self, table: str, row: str) -> Path:
+        """What is measured of a released checkpoint for a table: ``results/runs/released/table1/OpenAI-B32.json``."""
+        return Path(self.project.runs_directory, RELEASED_SCALE, table, f"{row}.json")
 
     def stage_file(self, stage: Stage) -> Path:
         """The file that says that a stage is finished."""

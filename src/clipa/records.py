@@ -212,6 +212,11 @@ def encode_groups(groups: Sequence[str | None], smallest: int) -> Groups:
     return {"smallest": smallest, "data": base64.b64encode(array.tobytes()).decode("ascii")}
 
 
+MEANS_OVER_GROUPS = frozenset({"aro/vg_relation", "aro/vg_attribution"})
+"""Of these ARO's authors report a mean over relations, or pairs of attributes (:func:`value_and_error`), so that Table
+14's ``acc1`` is our ``acc1_macro``. Of the two order sets they report the share of items, our ``acc1``."""
+
+
 def value_and_error(record: Mapping[str, Any]) -> tuple[float, float]:
     """The value and its standard error over items that a record's outcomes give, in percent and points.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +11,12 @@ from pydantic import Field, model_validator
 
 from clipa.config import CONFIG_DIRECTORY, ConfigError, read_yaml, validated
 from clipa.fields import Number, Positive, Strict, Text
+from clipa.records import published_records
+
+TABLES = (1, 2, 3)
+"""Those with models of others, and of the authors, whose weights are released."""
+RELEASED_SCALE = "released"
+"""Stands in the place of a scale in the records of such checkpoints, and in the paths of their tables."""
 
 Percent = Annotated[float, Number, Field(ge=0, le=100)]
 
@@ -50,3 +58,29 @@ def load_released(directory: Path = CONFIG_DIRECTORY) -> dict[str, Released]:
             raise ConfigError(f"{path}: {name}: expected keys and values, found {type(values).__name__}")
         rows[str(name)] = validated(Released, values, path, str(name))
     return rows
+
+
+@dataclass(frozen=True)
+class ReleasedTable:
+    """What fills a table without training: rows with a checkpoint, and the benchmarks of the table, as printed."""
+
+    rows: tuple[str, ...]
+    benchmarks: tuple[str, ...]
+
+
+def released_tables(suite: Iterable[str], directory: Path = CONFIG_DIRECTORY) -> dict[str, ReleasedTable]:
+    """Tables 1 to 3 by name (``table1``), each with those of its benchmarks that are in ``suite``.
+
+    A table without any is left out. ConfigError for any mistake in ``released.yaml``.
+    """
+    known, there = set(suite), [name for name, row in load_released(directory).items() if row.why is None]
+    tables = {}
+    for number in TABLES:
+        own = [record for record in published_records() if record["table"] == number]
+        called = {record["case"] or record["run"] for record in own}
+        rows = tuple(name for name in there if name in called)
+        printed = dict.fromkeys(record["benchmark"] for record in own)
+        benchmarks = tuple(name for name in printed if name in known)
+        if rows and benchmarks:
+            tables[f"table{number}"] = ReleasedTable(rows, benchmarks)
+    return tables

@@ -103,12 +103,33 @@ def published(wildcards):
 
 def measured(wildcards):
     """Records behind a measured figure or table: accepted ones, else those of runs, which Snakemake then plans."""
+    if wildcards.scale == RELEASED_SCALE:
+        return released_records(wildcards.table)
     return records_behind(wildcards.get("figure") or wildcards.table)
 
 
 def records_behind(target):
     """The records of every job behind a target."""
     return [str(job.records) for job in PLAN.jobs(target)]
+
+
+def released_table(name):
+    """What of a table released checkpoints fill; one line of error where none do."""
+    if name not in PLAN.released:
+        tables = ", ".join(PLAN.released) or "none without --config released=true"
+        sys.exit(f"{name}: released checkpoints fill {tables} at scale {SCALE.name}")
+    return PLAN.released[name]
+
+
+def released_records(name):
+    """The records of every released checkpoint in a table."""
+    return [str(PLAN.released_file(name, row)) for row in released_table(name).rows]
+
+
+def released_test_sets(wildcards):
+    """Manifests of the test sets of a table's benchmarks."""
+    benchmarks = released_table(wildcards.table).benchmarks
+    return test_sets({name: SCALE.evaluation.suite[name] for name in benchmarks})
 
 
 def recorded(wildcards):
@@ -131,6 +152,8 @@ def measured_files(name):
     if name in MEASURED_BESIDES:
         drawn = [f"{RUNS}/{SCALE.name}/figures/{name}.png"] if SCALE.data.kind == "local" else []
         return records_behind(name) + drawn
+    if name in PLAN.released:
+        return [f"{RUNS}/{RELEASED_SCALE}/tables/{name}.tex"]
     if name.startswith("table"):
         return [f"{RUNS}/{SCALE.name}/tables/{name}.tex"]
     return [f"{RUNS}/{SCALE.name}/figures/{name}{file}" for file in FIGURE_FILES]

@@ -27,7 +27,7 @@ def add_verbs(verbs) -> None:
 
 
 def _evaluate(chosen: argparse.Namespace) -> int:
-    only = {"--model": ("protocol", "benchmarks"), "--run": ("fingerprint", "train")}
+    only = {"--model": ("protocol", "benchmarks", "output"), "--run": ("fingerprint", "train")}
     asked = "--model" if chosen.model else "--run"
     for option in {name for other, names in only.items() if other != asked for name in names}:
         if getattr(chosen, option):
@@ -78,17 +78,26 @@ def _train_missing(stages: Sequence[Stage], project: Project) -> int:
 
 
 def _evaluate_model(chosen: argparse.Namespace) -> int:
+    from clipa.protocols import CHECKPOINT_PROTOCOL
+
+    protocols = chosen.protocol or [CHECKPOINT_PROTOCOL]
+    if chosen.output and len(protocols) > 1:
+        raise ValueError(
+            f"--output {chosen.output}: for the records of one --protocol, not of {len(protocols)}"
+        )
     from clipa.config import load_scale
     from clipa.evaluate.checkpoints import evaluate_checkpoint
-    from clipa.protocols import CHECKPOINT_PROTOCOL
+    from clipa.records import read_records, write_records
     from clipa.render.checkpoints import protocols_table
 
     project = project_of(chosen)
     scale = load_scale(project.scale)
     stage = _stage_named(chosen, project)
-    protocols = chosen.protocol or [CHECKPOINT_PROTOCOL]
     paths = evaluate_checkpoint(chosen.model, scale, project, protocols, _benchmarks(chosen, scale), stage)
     print(*paths, sep="\n")
+    if chosen.output:
+        chosen.output.parent.mkdir(parents=True, exist_ok=True)
+        write_records(chosen.output, read_records(paths[0]))
     if len(paths) > 1:
         print(protocols_table(paths))
     return 0
@@ -175,6 +184,12 @@ def _evaluate_verb(verbs) -> None:
         default=[],
         metavar="NAME",
         help="with --model: how (config/protocols.yaml; default: as the checkpoint says); of several a table, too",
+    )
+    evaluate.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="with --model: write the records there, too (of one protocol)",
     )
     evaluate.add_argument(
         "--processes", type=int, default=1, metavar="N", help="share the sets; so do calls on other nodes"

@@ -22,6 +22,7 @@ from clipa.locks import directory_lock
 from clipa.protocols import Protocol, protocol_named
 from clipa.provenance import describe, now
 from clipa.records import record_id, write_records
+from clipa.released import RELEASED_SCALE
 from clipa.resolved import EXPORT, finished
 from clipa.schema import SCHEMA_VERSION
 from clipa.stages import Stage
@@ -122,7 +123,7 @@ class _Evaluated:
             "id": "",
             "schema_version": SCHEMA_VERSION,
             "source": "measured",
-            "scale": "released",
+            "scale": RELEASED_SCALE,
             "table": None,
             "figure": None,
             "column": None,

@@ -8,14 +8,15 @@ embeddings that are there (:class:`_Known`), and tests hold that both give the s
 from __future__ import annotations
 
 import functools
+import importlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy
 import torch
-from clip_benchmark.metrics import zeroshot_classification, zeroshot_retrieval
 from torch import Tensor
 from tqdm import tqdm
 
@@ -31,10 +32,16 @@ SMALLEST_GROUP = {"attribute": 25}
 SELECTION_VERSION = 1
 """Raised when the same model and items would give other outcomes; part of the protocol's hash."""
 
-# One line per benchmark is reported by the caller; CLIP_benchmark's bars per class and batch would bury it.
-_silent = functools.partial(tqdm, disable=True)
-zeroshot_classification.tqdm = _silent
-zeroshot_retrieval.tqdm = _silent
+
+def _clip_benchmark(task: str) -> ModuleType:
+    """CLIP_benchmark's functions of a task. That of classification imports scikit-learn, a second of CPU time that is
+    spent only where something is classified.
+
+    One line per benchmark is reported by the caller; CLIP_benchmark's bars per class and batch would bury it.
+    """
+    module = importlib.import_module(f"clip_benchmark.metrics.zeroshot_{task}")
+    module.tqdm = functools.partial(tqdm, disable=True)
+    return module
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,7 @@ def classification(candidate: Candidate, test_set: TestSet, protocol: Protocol) 
     """
     classes = test_set.lines("classnames")
     classifier = _classifier(candidate, classes, conditions_of(test_set)["templates"], protocol)
-    logits, target = zeroshot_classification.run_classification(
+    logits, target = _clip_benchmark("classification").run_classification(
         _Known(),
         classifier,
         ((images, torch.tensor(labels)) for images, labels in candidate.images_of(test_set)),
@@ -137,9 +144,8 @@ def _classifier(
         return torch.arange(first, first + size)
 
     numbers = [str(number) for number in range(len(classes))]
-    return zeroshot_classification.zero_shot_classifier(
-        _Known(table), rows, numbers, ["{c}"], "cpu", amp=False
-    )
+    metrics = _clip_benchmark("classification")
+    return metrics.zero_shot_classifier(_Known(table), rows, numbers, ["{c}"], "cpu", amp=False)
 
 
 def retrieval(candidate: Candidate, test_set: TestSet, recall: Sequence[int] = (1,)) -> list[Measurement]:
@@ -147,6 +153,7 @@ def retrieval(candidate: Candidate, test_set: TestSet, recall: Sequence[int] = (
 
     Outcomes are ranks of the best right answer, 0 the best, so that recall at any k can be computed later.
     """
+    metrics = _clip_benchmark("retrieval")
     images, captions, image_of_text = [], [], []
     number = 0
     for features, said in candidate.images_of(test_set):
@@ -163,8 +170,8 @@ def retrieval(candidate: Candidate, test_set: TestSet, recall: Sequence[int] = (
         for k in recall:
             if k > table.shape[1]:
                 raise EvaluationError(f"{test_set.directory}: recall at {k} of {table.shape[1]} candidates")
-            found = zeroshot_retrieval.batchify(
-                zeroshot_retrieval.recall_at_k, table, truth, candidate.batch_size, candidate.device, k=k
+            found = metrics.batchify(
+                metrics.recall_at_k, table, truth, candidate.batch_size, candidate.device, k=k
             )
             correct = (found > 0).numpy()
             ranks = _ranks(table, truth, correct, k)

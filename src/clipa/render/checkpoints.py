@@ -17,10 +17,9 @@ from clipa.records import (
     published_records,
     read_records,
 )
-from clipa.released import Released, load_released
+from clipa.released import TABLES, Released, load_released
 from clipa.schema import CheckpointRecord, Record
 
-TABLES = (1, 2, 3)
 ROUNDING, FRAMEWORK = 0.05, 0.10
 """What a published number may differ by, in points: it has one digit after the point, and other libraries, processors
 and precisions change the answer on some items of 50,000. Together 0.15."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from clipa.plan import filling
 from clipa.published.search import benchmark_of
-from clipa.records import run_name
+from clipa.records import MEANS_OVER_GROUPS, run_name
 from clipa.render.tables.latex import TableError, escape, shown
 from clipa.schema import Record
 from clipa.stats import estimate, over_what
@@ -19,7 +19,7 @@ class Measured:
     """`cells`: LaTeX by id of the published record. The rest is for the caption: LaTeX, too.
 
     `beside`: whether cells have the paper's number in brackets; `sizes`: millions of parameters of stand-ins, empty
-    for the paper's own models.
+    for the paper's own models; `plain`: benchmarks whose cells are means over items, where the paper's are over groups.
     """
 
     cells: dict[str, str]
@@ -29,6 +29,7 @@ class Measured:
     over: str
     beside: bool
     sizes: str
+    plain: str
 
 
 def measured_cells(number: int, published: Sequence[Record], measured: Iterable[Record]) -> Measured:
@@ -40,13 +41,10 @@ def measured_cells(number: int, published: Sequence[Record], measured: Iterable[
     for record in measured:
         if record["source"] == "measured":
             by_place.setdefault(_place(record.get("case") or run_name(record), record), []).append(record)
-    # Nothing is measured where the paper prints a dash: we take the full-length baseline to have one stage.
     filled: dict[str, list[Record]] = {}
     for record in published:
-        places = [_place(run, record) for run in filling(record)]
-        # A released checkpoint is called after the row whose model it is (config/released.yaml).
-        places.append((record.get("case") or record["run"], None, record["benchmark"], record["metric"]))
-        own = [found for place in places for found in by_place.get(place, ())]
+        # Nothing is measured where the paper prints a dash: we take the full-length baseline to have one stage.
+        own = _standing_for(record, by_place)
         if own and (record["value"] is not None or record["printed"] != "-"):
             filled[record["id"]] = own
     if not filled:
@@ -67,7 +65,28 @@ def measured_cells(number: int, published: Sequence[Record], measured: Iterable[
         over=over_what(seeds),
         beside=any(map(_same_benchmark, found)),
         sizes=_sizes(found),
+        plain=" and ".join(
+            dict.fromkeys(escape(record["benchmark"]) for record in found if _is_plain(record))
+        ),
     )
+
+
+def _standing_for(published: Record, by_place: dict[tuple[Any, ...], list[Record]]) -> list[Record]:
+    """The measured records in a cell. Where the paper's number is a mean over groups so are they, if all have one."""
+    cells = [(run, published["stage"]) for run in filling(published)]
+    # A released checkpoint is called after the row whose model it is (config/released.yaml).
+    cells.append((published.get("case") or published["run"], None))
+    benchmark, metric = published["benchmark"], published["metric"]
+    plain, grouped = (
+        [found for cell in cells for found in by_place.get((*cell, benchmark, name), ())]
+        for name in (metric, f"{metric}_macro")
+    )
+    return grouped if benchmark in MEANS_OVER_GROUPS and len(grouped) >= max(len(plain), 1) else plain
+
+
+def _is_plain(record: Record) -> bool:
+    """Whether a measured record is a mean over items where the paper's number is one over groups of them."""
+    return record["benchmark"] in MEANS_OVER_GROUPS and "groups" not in record
 
 
 def _place(run: str | None, record: Record) -> tuple[Any, ...]:
@@ -98,8 +117,8 @@ def _text(records: Sequence[Record]) -> str:
 
 
 def _bracket(published: Record, own: Sequence[Record]) -> str:
-    """The paper's number in brackets where the measured one is on the same benchmark, nowhere else."""
-    if published["value"] is None or not all(map(_same_benchmark, own)):
+    """The paper's number in brackets where the measured one is the same mean on the same benchmark, nowhere else."""
+    if published["value"] is None or not all(map(_same_benchmark, own)) or any(map(_is_plain, own)):
         return ""
     return f" {{\\scriptsize ({shown(published)})}}"
 
