@@ -24,7 +24,7 @@ from small_world import small_scale
 
 PARAMETERS = WorldParameters()
 SECOND = SecondWorldParameters()
-SECOND_DIGEST = "f5f6f43a56fbd39402026483dbd501c77676cc734eda79d0cb8296a97d15022e"
+SECOND_DIGEST = "ead2959f93e1ada350f39ddf443f79a52f9fe4de1ae79b9e06138178712bce39"
 TINY = WorldParameters(training_images=30, images_per_shard=8, test_images=10, test_images_plain=12)
 
 
