@@ -51,6 +51,9 @@ def test_what_results_rest_on_is_cited():
                 asked.add(found[1].lower().replace("_", "-"))
     plumbing = {
         "pygments",
+        "rich",
+        "altair",  # draws one page; what is drawn is text
+        "vl-convert-python",
         "tqdm",
         "huggingface-hub",
         "snakefmt",
