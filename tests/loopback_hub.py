@@ -4,7 +4,6 @@ import hashlib
 import http.server
 import json
 import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import yaml
 from open_clip.push_to_hf_hub import save_config_for_hf
 from safetensors.torch import save_file
 
+import loopback
 from clipa.config import Project, Scale, load_scale
 from small_world import CONFIG, draw_small_world
 
@@ -73,39 +73,32 @@ def project_at(root: Path) -> tuple[Project, Scale]:
 def served(models: dict[str, Path], flipped: bool = False) -> Iterator[str]:
     """A hub with these models (owner/name → folder) at one commit; ``flipped``: with another byte in all weights."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.do_GET()
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        path = request.path.partition("?")[0]
+        for name, folder in models.items():
+            if path in (f"/api/models/{name}", f"/api/models/{name}/revision/{REVISION}"):
+                return send(request, json.dumps(about(name, folder)).encode(), {})
+            file = folder / path.removeprefix(f"/{name}/resolve/{REVISION}/")
+            if path.startswith(f"/{name}/resolve/") and file.is_file():
+                content = file.read_bytes()
+                etag = hashlib.sha256(content).hexdigest()
+                if flipped and file.suffix == ".safetensors":
+                    content = content[:-1] + bytes([content[-1] ^ 1])
+                return send(request, content, {"ETag": f'"{etag}"', "X-Repo-Commit": REVISION})
+        request.send_error(404)
 
-        def do_GET(self) -> None:
-            path = self.path.partition("?")[0]
-            for name, folder in models.items():
-                if path in (f"/api/models/{name}", f"/api/models/{name}/revision/{REVISION}"):
-                    return self._send(json.dumps(about(name, folder)).encode(), {})
-                file = folder / path.removeprefix(f"/{name}/resolve/{REVISION}/")
-                if path.startswith(f"/{name}/resolve/") and file.is_file():
-                    content = file.read_bytes()
-                    etag = hashlib.sha256(content).hexdigest()
-                    if flipped and file.suffix == ".safetensors":
-                        content = content[:-1] + bytes([content[-1] ^ 1])
-                    return self._send(content, {"ETag": f'"{etag}"', "X-Repo-Commit": REVISION})
-            self.send_error(404)
+    with loopback.served(answer) as address:
+        yield address
 
-        def _send(self, body: bytes, headers: dict[str, str]) -> None:
-            self.send_response(200)
-            for key, value in (headers | {"Content-Length": str(len(body))}).items():
-                self.send_header(key, value)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_address[1]}"
-        running.shutdown()
+def send(request: http.server.BaseHTTPRequestHandler, body: bytes, headers: dict[str, str]) -> None:
+    """Answer with ``body``, or with its length alone where the request is HEAD."""
+    request.send_response(200)
+    for key, value in (headers | {"Content-Length": str(len(body))}).items():
+        request.send_header(key, value)
+    request.end_headers()
+    if request.command == "GET":
+        request.wfile.write(body)
 
 
 def about(name: str, folder: Path) -> dict:

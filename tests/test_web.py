@@ -7,10 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from clipa.cli import main
 from clipa.data import web
 from clipa.data.web import download, fetch
 from clipa.downloads import DownloadError, Downloads, load_downloads
+from loopback import served
 
 CONTENT = bytes(range(256)) * 40
 OTHER = bytes(reversed(CONTENT))
@@ -81,23 +80,6 @@ class Server:
                 time.sleep(self.delay)
         except OSError:  # the client was killed, or has seen enough
             pass
-
-
-@contextmanager
-def served(answer) -> Iterator[str]:
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            answer(self)
-
-        do_HEAD = do_GET
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}"
-        running.shutdown()
 
 
 @pytest.fixture
@@ -306,7 +288,7 @@ def known(monkeypatch) -> Iterator[Downloads]:
             address + "/{repo_id}/resolve/{revision}/{filename}",
         )
         values = {"kind": "dataset", "revision": REVISION, "files": ["test/*", "*.txt"]}
-        yield Downloads.model_validate({"files": {}, "repositories": {"some/set": values}})
+        yield Downloads.model_validate({"files": {}, "repositories": {"some/set": values}, "test_sets": {}})
 
 
 def test_a_repository_is_taken_at_its_commit(known, tmp_path):

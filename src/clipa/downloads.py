@@ -58,7 +58,7 @@ class Downloads(Strict):
     repositories: dict[
         Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*$")], Repository
     ]
-    test_sets: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")], TestSet] = Field(default_factory=dict)
+    test_sets: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")], TestSet]
 
 
 def load_downloads(directory: Path = CONFIG_DIRECTORY) -> Downloads:
