@@ -10,6 +10,7 @@ import difflib
 import posixpath
 import re
 from collections.abc import Callable
+from functools import cache, wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -469,15 +470,40 @@ def read_yaml(path: Path) -> dict[str, Any]:
         line = f", line {mark.line + 1}" if mark else ""
         reason = " ".join(str(getattr(error, "problem", error)).split())
         raise ConfigError(f"{path}{line}: not valid YAML ({reason})") from None
+    return _keys(values, path)
+
+
+def read_once(load: Callable[[Path], Any]) -> Callable[[Path], Any]:
+    """``load`` of a file that every stage asks for, called once for each version of the file.
+
+    ConfigError where the file cannot be read.
+    """
+
+    @cache
+    def kept(path: Path, _where: Path, _changed: int) -> Any:
+        return load(path)
+
+    @wraps(load)
+    def once(path: Path) -> Any:
+        try:
+            return kept(path, path.resolve(), path.stat().st_mtime_ns)
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+
+    return once
+
+
+def _keys(values: Any, path: Path, within: str = "") -> dict[str, Any]:
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected keys and values, found {type(values).__name__}")
+        place = f"{path}: {within}" if within else f"{path}"
+        raise ConfigError(f"{place}: expected keys and values, found {type(values).__name__}")
     return values
 
 
-def validated(model: type[Any], values: dict[str, Any], path: Path, within: str = "") -> Any:
+def validated(model: type[Any], values: Any, path: Path, within: str = "") -> Any:
     """``values`` as a ``model``; ConfigError names ``path`` and the key, which stands below ``within``."""
     try:
-        return model.model_validate(values)
+        return model.model_validate(_keys(values, path, within))
     except ValidationError as error:
         raise ConfigError(_one_line(model, error, path, within)) from None
 

@@ -7,13 +7,12 @@ A protocol has a name, which records carry, and content, which their ``protocol`
 from __future__ import annotations
 
 import re
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from clipa.config import CONFIG_DIRECTORY, ConfigError, read_yaml, validated
+from clipa.config import CONFIG_DIRECTORY, ConfigError, read_once, read_yaml, validated
 from clipa.fields import Count, Number, Strict, Text
 
 STUDY_PROTOCOL = "study"
@@ -87,22 +86,15 @@ class Protocol(Strict):
 
 def load_protocols(directory: Path = CONFIG_DIRECTORY) -> dict[str, Protocol]:
     """Every protocol by name. ConfigError for any mistake."""
-    path = directory / "protocols.yaml"
-    try:
-        return _load(path, path.resolve(), path.stat().st_mtime_ns)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    return _load(directory / "protocols.yaml")
 
 
-@cache
-def _load(path: Path, _where: Path, _changed: int) -> dict[str, Protocol]:
-    """The file at ``path``, read once: every stage asks. What else it depends on is the key of the cache."""
+@read_once
+def _load(path: Path) -> dict[str, Protocol]:
     protocols = {}
     for name, values in read_yaml(path).items():
         if not re.fullmatch("[a-z][a-z0-9-]*", str(name)):
             raise ConfigError(f"{path}: {name}: a protocol's name has small letters, digits and - only")
-        if not isinstance(values, dict):
-            raise ConfigError(f"{path}: {name}: expected keys and values, found {type(values).__name__}")
         protocols[name] = validated(Protocol, values, path, str(name))
     if missing := [name for name in (STUDY_PROTOCOL, CHECKPOINT_PROTOCOL) if name not in protocols]:
         raise ConfigError(f"{path}: there is no protocol {missing[0]!r}, which evaluation starts from")

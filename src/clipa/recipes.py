@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import re
 import textwrap
-from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -22,6 +21,7 @@ from clipa.config import (
     MaskName,
     Schedule,
     Strict,
+    read_once,
     read_yaml,
     validated,
 )
@@ -161,21 +161,16 @@ def chain(name: str, directory: Path = CONFIG_DIRECTORY) -> tuple[Recipe, ...]:
 
 def load_recipes(directory: Path = CONFIG_DIRECTORY) -> dict[str, Recipe]:
     """Every recipe by name, checked: known parents, no circle, names that can be parts of a run's name."""
-    path = directory / "recipes.yaml"
-    try:
-        return _load(path, path.resolve(), path.stat().st_mtime_ns)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    return _load(directory / "recipes.yaml")
 
 
-@cache
-def _load(path: Path, _where: Path, _changed: int) -> dict[str, Recipe]:
-    """The file at ``path``, read once: every stage asks. What else it depends on is the key of the cache."""
+@read_once
+def _load(path: Path) -> dict[str, Recipe]:
     recipes: dict[str, Recipe] = {}
     for name, values in read_yaml(path).items():
         if not _NAME.fullmatch(name):
             raise ConfigError(f"{path}: {name}: a recipe's name has letters, digits, . and - only")
-        recipe: Recipe = validated(Recipe, _mapping(values, path, name), path, name)
+        recipe: Recipe = validated(Recipe, values, path, name)
         # Parents come first in the file, which also rules out circles.
         if recipe.after is not None and recipe.after not in recipes:
             raise ConfigError(f"{path}: {name}.after: there is no recipe {recipe.after!r} above it")
@@ -187,12 +182,6 @@ def _load(path: Path, _where: Path, _changed: int) -> dict[str, Recipe]:
             )
         recipes[name] = recipe
     return recipes
-
-
-def _mapping(values: Any, path: Path, name: str) -> dict[str, Any]:
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: {name}: expected keys and values, found {type(values).__name__}")
-    return values
 
 
 def report(directory: Path = CONFIG_DIRECTORY) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from clipa.config import CONFIG_DIRECTORY, ConfigError, read_yaml, validated
+from clipa.config import CONFIG_DIRECTORY, read_yaml, validated
 from clipa.fields import Number, Positive, Strict, Text
 from clipa.records import published_records
 
@@ -52,12 +52,9 @@ class Released(Strict):
 def load_released(directory: Path = CONFIG_DIRECTORY) -> dict[str, Released]:
     """The rows by name, as the ids of published records call them. ConfigError for any mistake."""
     path = directory / "released.yaml"
-    rows = {}
-    for name, values in read_yaml(path).items():
-        if not isinstance(values, dict):
-            raise ConfigError(f"{path}: {name}: expected keys and values, found {type(values).__name__}")
-        rows[str(name)] = validated(Released, values, path, str(name))
-    return rows
+    return {
+        str(name): validated(Released, values, path, str(name)) for name, values in read_yaml(path).items()
+    }
 
 
 @dataclass(frozen=True)
