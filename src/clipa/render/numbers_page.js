@@ -1,6 +1,4 @@
-"use strict";
 (async () => {
-  const byId = (id) => document.getElementById(id);
   const choices = ["place", "model", "benchmark", "stage", "source"];
   const text = (row, name) => row.querySelector("." + name).textContent.trim();
   const number = (count) => count.toLocaleString("en");
@@ -273,27 +271,6 @@
   }
 
   // ------------------------------------------------------------------------------- citations and downloads
-
-  async function copy(content) {
-    try {
-      await navigator.clipboard.writeText(content);
-    } catch {
-      const area = document.createElement("textarea");
-      area.value = content;
-      document.body.append(area);
-      area.select();
-      document.execCommand("copy");
-      area.remove();
-    }
-  }
-
-  let quiet = 0;
-  function say(content) {
-    byId("notice").textContent = content;
-    byId("notice").classList.add("now");
-    clearTimeout(quiet);
-    quiet = setTimeout(() => byId("notice").classList.remove("now"), 2500);
-  }
 
   for (const body of bodies) body.addEventListener("click", async (event) => {
     const chosen = event.target.closest("button.copy");

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from clipa import __version__
 from clipa.estimate import calibrated
-from clipa.files import write_text_atomically
 from clipa.published import citation, errata
 from clipa.published.claims import Evaluation, Result
 from clipa.published.errata import CLAIM, COUNT, READING, ROUNDING
@@ -24,12 +23,11 @@ from clipa.published.measured import (
     Measured,
     ScaleRecords,
     a100_hours,
-    recorded,
     trainings_behind,
 )
-from clipa.records import published_records, recorded_scales
 from clipa.render import tables
 from clipa.render.numbers_rows import STAGES, Rows, pack, rows_of
+from clipa.render.pages import write_page
 from clipa.schema import Record
 from clipa.stats import over_what
 
@@ -48,11 +46,7 @@ KINDS = {
 
 def write(out: Path) -> Path:
     """Write the page of all numbers to `out`; the same records give the same bytes."""
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    measured = {scale: recorded(scale) for scale in recorded_scales()}
-    write_text_atomically(out, render(published_records(), measured))
-    return out
+    return write_page(out, render)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,4 @@
-"use strict";
 (() => {
-  const byId = (id) => document.getElementById(id);
   const { charts, points, reports, shared, first } = JSON.parse(byId("content").textContent);
   const select = byId("reduction");
   const boxes = [...byId("models").querySelectorAll("input")];
@@ -109,27 +107,6 @@
     byId("citation").hidden = true;
     if (opener) opener.focus();
     opener = null;
-  }
-
-  async function copy(content) {
-    try {
-      await navigator.clipboard.writeText(content);
-    } catch {
-      const area = document.createElement("textarea");
-      area.value = content;
-      document.body.append(area);
-      area.select();
-      document.execCommand("copy");
-      area.remove();
-    }
-  }
-
-  let quiet = 0;
-  function say(content) {
-    byId("notice").textContent = content;
-    byId("notice").classList.add("now");
-    clearTimeout(quiet);
-    quiet = setTimeout(() => byId("notice").classList.remove("now"), 2500);
   }
 
   byId("close").addEventListener("click", close);

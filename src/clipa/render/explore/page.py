@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from clipa import __version__
-from clipa.files import write_text_atomically
 from clipa.published import citation
 from clipa.published.claims import Evaluation
 from clipa.published.errata import errata_of
-from clipa.published.measured import recorded
-from clipa.records import published_records, recorded_scales
 from clipa.render.explore.charts import VIEWS, chart, rows
 from clipa.render.explore.points import PUBLISHED, SEQUENCES, Source, source_of
+from clipa.render.pages import write_page
 from clipa.render.terminal import caveats, number_lines
 from clipa.schema import Record
 
@@ -30,11 +28,7 @@ FIRST = "image-resize"
 
 def write(out: Path) -> Path:
     """Write the page to `out`; the same records give the same bytes."""
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    measured = {scale: recorded(scale) for scale in recorded_scales()}
-    write_text_atomically(out, render(published_records(), measured))
-    return out
+    return write_page(out, render)
 
 
 def render(published: Sequence[Record], measured: Mapping[str, Sequence[Record]]) -> str:
