@@ -142,12 +142,20 @@ def write_text_atomically(path: str | Path, text: str) -> None:
 def _remove_leftovers(path: Path) -> None:
     """Remove the temporary files of ``path`` that killed processes of this machine have left."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.{platform.node()}-*.tmp"):
-        try:
-            os.kill(int(leftover.stem.rpartition("-")[2]), 0)  # signal 0: is there such a process?
-        except ProcessLookupError:
+        writer = leftover.stem.rpartition("-")[2]
+        if writer.isascii() and writer.isdigit() and not process_lives(int(writer)):
             leftover.unlink(missing_ok=True)
-        except (ValueError, PermissionError):
-            continue
+
+
+def process_lives(pid: int) -> bool:
+    """Whether this machine has a process of that number, whosever it is."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
 
 
 def write_json_atomically(path: str | Path, content: Any) -> None:

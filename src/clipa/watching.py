@@ -6,7 +6,6 @@ Only looks: a file that is missing, cut or not yet written shows nothing, and st
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from clipa import slurm
-from clipa.files import read_json
+from clipa.files import process_lives, read_json
 from clipa.progress import STALE_SECONDS
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -126,19 +125,9 @@ def _training(path: Path, jobs: Mapping[str, str] | None, now: float) -> Trainin
 def _state(silent: float, host: str, pid: int, job: Any, jobs: Mapping[str, str] | None) -> str:
     if job and jobs is not None and jobs.get(str(job)) != "RUNNING":
         return STOPPED
-    if host in ("", socket.gethostname()) and not job and not _alive(pid):
+    if host in ("", socket.gethostname()) and not job and not process_lives(pid):
         return STOPPED
     return TRAINING if silent < STALE_SECONDS else SILENT
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except (OSError, OverflowError):
-        return False
-    return True
 
 
 def queue() -> dict[str, str] | None:
