@@ -25,6 +25,7 @@ SENSIBLE = {
     r"(.*\.)?about": {"unknown": "free text", "shell": "free text, which no command gets"},
     r"(runs|data)_directory": {"unknown": "any directory that holds nothing tracked"},
     r"seeds": {"reversed": "a set"},
+    r"left_out_sizes": {"reversed": "a set", "empty": "experiments may ask for no such run"},
     r"experiments|models|runs|fills|(runs|repositories)\..*|cells\..*": {
         "reversed": "a set: runs are done in the paper's order",
         "twice": "a run that is named twice exists once",

@@ -232,6 +232,10 @@ class Scale(Strict):
     compile: bool = Field(default=False, description="the Transformers' blocks by torch.compile")
     patch_size: Count
     image_sizes: dict[Count, Count] = Field(description="the paper's pixels → pixels at this scale")
+    left_out_sizes: list[Count] = Field(
+        default_factory=list,
+        description="the paper's pixels that no size of this scale stands for; experiments leave out runs of them",
+    )
     kept_patches: dict[Count, Count] = Field(
         default_factory=dict, description="patches that a mask keeps in the paper → at this scale"
     )

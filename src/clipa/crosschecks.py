@@ -76,6 +76,10 @@ def _images(scale: Scale) -> None:
             raise ValueError(f"image_sizes: {size} is not a multiple of patch_size {scale.patch_size}")
         if size > 4096:
             raise ValueError(f"image_sizes.{paper}: {size} pixels are more than 4096")
+    if both := sorted(scale.image_sizes.keys() & set(scale.left_out_sizes)):
+        raise ValueError(f"left_out_sizes: {both[0]} is in image_sizes too")
+    if len(set(scale.left_out_sizes)) < len(scale.left_out_sizes):
+        raise ValueError(f"left_out_sizes: {scale.left_out_sizes}: one of them stands twice")
     whole = (scale.full_image_size // scale.patch_size) ** 2
     for paper, kept in scale.kept_patches.items():
         if paper > study.FULL_PATCHES or kept > whole:

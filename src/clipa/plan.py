@@ -86,6 +86,7 @@ class Plan:
     """The runs that a configuration asks for, as jobs; paths are relative to ``root``.
 
     ``fills``: tables and figures by run. ``suites``: those that take the whole test suite on a run's last stage.
+    ``left_out``: runs of the experiments whose image size the scale leaves out.
     """
 
     project: Project
@@ -93,6 +94,7 @@ class Plan:
     fills: dict[Run, frozenset[str]]
     suites: dict[Run, frozenset[str]]
     root: Path = Path()
+    left_out: tuple[Run, ...] = ()
     _known: dict[tuple[Run, int, bool], Job] = field(default_factory=dict, repr=False, compare=False)
 
     # ------------------------------------------------------------------------------------------------- what is asked
@@ -295,15 +297,19 @@ def load_plan(overrides: dict[str, Any] | None = None, root: Path = Path()) -> P
             )
     fills: dict[Run, frozenset[str]] = {}
     suites: dict[Run, frozenset[str]] = {}
+    left_out: dict[Run, None] = {}
     for name in project.experiments or scale.experiments:
         experiment = load_experiment(name, directory, f"{file}: experiments")
         targets = frozenset(experiment.fills)
         for run in runs_of(experiment, f"{directory.as_posix()}/experiments/{name}.yaml"):
+            if run.image_size in scale.left_out_sizes:
+                left_out[run] = None
+                continue
             _check_buildable(run, scale, f"{directory.as_posix()}/experiments/{name}.yaml")
             fills[run] = fills.get(run, frozenset()) | targets
             if experiment.suite:
                 suites[run] = suites.get(run, frozenset()) | targets
-    plan = Plan(project, scale, fills, suites, root)
+    plan = Plan(project, scale, fills, suites, root, tuple(left_out))
     for stage in plan.stages.values():
         stage.fingerprint  # noqa: B018  what cannot be resolved is reported now, not by a job
     return plan

@@ -59,7 +59,9 @@ class SecondWorldParameters(WorldParameters):
         0.1,
         description="share of one-figure training scenes drawn as in renditions, outlines, clutter or odd",
     )
-    hard_tests: Fraction = Field(0.5, description="the same of the test sets plain and fresh")
+    hard_tests: Fraction = Field(
+        0.3, description="the same of the test sets plain and fresh, drawn as in clutter or odd"
+    )
 
     def hard_share(self, split: str) -> float:
         """Share of one-figure scenes of a split that are drawn in other ways; 0 for splits that are not mixed."""

@@ -64,6 +64,7 @@ def cost_of(plan: Plan, target: str, gpus: int | None, given: dict[str, Any]) ->
         "seeds": plan.project.seeds,
         "stages": {state: len(getattr(work, state)) for state in STATES},
         "evaluations_pending": work.evaluations,
+        "runs_left_out": [run.slug for run in plan.left_out],
         "groups": _groups(work, speed),
         "device": device,
         "devices": devices,
@@ -153,6 +154,9 @@ def report(costs: dict[str, Any]) -> str:
         f"{costs['stages']['finished']} finished on disk",
         COLUMNS,
     )
+    if costs["runs_left_out"]:
+        told = f"{_counted(len(costs['runs_left_out']), 'run')} of the experiments, without an image size at this scale: "
+        lines += ["", *_wrapped("not run", told + _listed(costs["runs_left_out"]))]
     if costs["groups"]:
         lines += ["", *_table(costs)]
     if pending:
