@@ -155,7 +155,7 @@ def report(costs: dict[str, Any]) -> str:
         COLUMNS,
     )
     if costs["runs_left_out"]:
-        told = f"{_counted(len(costs['runs_left_out']), 'run')} of the experiments, without an image size at this scale: "
+        told = f"{_counted(len(costs['runs_left_out']), 'run')} of the experiments, which have no image size here: "
         lines += ["", *_wrapped("not run", told + _listed(costs["runs_left_out"]))]
     if costs["groups"]:
         lines += ["", *_table(costs)]
