@@ -110,6 +110,7 @@ def test_every_experiment_says_where_how_and_what_to_expect(path: Path) -> None:
             r"augmentation\.crop_area",
         ),
         ("224: 48", "224: 0", r"image_sizes\.224"),
+        ("patch_size: 6", "patch_size: 6\nleft_out_sizes: [96]", r"left_out_sizes: 96 is in image_sizes too"),
         ("  lanes: 8\n", "  lanes: 0\n", r"data\.lanes"),
         (
             "vocabulary_size: 700\n",

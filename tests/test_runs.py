@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clipa.cli.planning import cost_of, report
 from clipa.config import ConfigError, Scale, load_scale
 from clipa.plan import load_plan
 from clipa.records import published_records
@@ -169,6 +170,19 @@ def test_a_run_named_twice_exists_once() -> None:
         "S16-resize160-truncation32",
         "S16-block98-truncation32",
     ]
+
+
+def test_a_scale_leaves_out_the_sizes_it_names_and_says_so() -> None:
+    """Nothing stands for 36 of 196 patches at micro: Table 11 is planned without 96 pixels."""
+    plan = load_plan({"scale": "micro", "experiments": ["table11"]})
+    assert [run.slug for run in plan.left_out] == [
+        f"{name}-resize96-truncation32" for name in ("S16", "B16", "L16")
+    ]
+    assert len(plan.runs()) == 45 - 3 and not any(run.image_size == 96 for run in plan.runs())
+    costs = cost_of(plan, "table11", None, {})
+    assert costs["runs_left_out"] == [run.slug for run in plan.left_out]
+    assert "3 runs of the experiments" in report(costs) and "L16-resize96-truncation32" in report(costs)
+    assert not load_plan({"scale": "paper", "experiments": ["table11"]}).left_out
 
 
 def test_the_grid_of_tables_11_to_13() -> None:
