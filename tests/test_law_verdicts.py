@@ -15,6 +15,8 @@ from clipa.law.statistic import slope_over_seeds
 from clipa.law.verdicts import FINETUNED_TWICE, LEVEL, PRETRAINED_TWICE, PRIMARIES, TRAININGS
 from clipa.recipes import chain
 from clipa.records import write_records
+from clipa.render.figures import NothingToDraw, trainings
+from clipa.render.figures.trainings import make_trainings
 from clipa.stats import estimate, holm, model_weights, slope_weights
 from fabricated_law import FULL, PARAMETERS, RESIZED, SYNTAX, converged, law_records
 
@@ -332,3 +334,31 @@ def test_the_law_over_training_and_another_scale_stand_beside_it(tmp_path):
     beside = text.partition("Scale another beside")[2].partition("\n\n")[0]
     assert "another" in beside and "against the law" in beside
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_the_law_over_training_is_drawn_with_bars_over_seeds_alone(tmp_path):
+    accuracies = {name: own for name, own in study(-3, -3).items() if name in (FULL, RESIZED)}
+    records = law_records(accuracies)
+    for recipe, seeds in (("samples-eighth", (0, 1, 2)), ("samples-double", (0, 1))):
+        records += law_records({FULL: accuracies[FULL]}, seeds=seeds, recipe=f"{recipe}-pretrain")
+        records += law_records({RESIZED: accuracies[RESIZED]}, seeds=seeds, recipe=recipe)
+    write_records(tmp_path / "law.json", records)
+    written = make_trainings([tmp_path / "law.json"], tmp_path / "law.pdf")
+    assert [path.suffix for path in written] == [".pdf", ".svg", ".png"] and all(
+        path.stat().st_size for path in written
+    )
+    found = law.examine(records)
+    by_share = {TRAININGS[recipe]: own for recipe, own in found.trainings.items()} | {"1": found.summary}
+    above, below = trainings.draw(by_share).axes
+    assert [text.get_text() for text in below.get_xticklabels()] == ["1/8", "1", "2"]
+    # Four models and one slope at three shares each; two of the shares have three seeds or more, and bars.
+    assert (len(above.containers), len(below.containers)) == (12, 3)
+    barred = [one for one in below.containers if one.has_yerr]
+    assert len(barred) == 2
+
+
+def test_one_number_of_samples_is_no_law_over_training(tmp_path):
+    write_records(tmp_path / "law.json", law_records(study(-3, -3)))
+    with pytest.raises(NothingToDraw, match="run the experiment over-training"):
+        make_trainings([tmp_path / "law.json"], tmp_path / "law.pdf")
+    assert not list(tmp_path.glob("law.*[fg]"))

@@ -147,11 +147,11 @@ def recorded(wildcards):
 
 def measured_files(name):
     """The files of the figure or table called `name`, at the configured scale; records where it is neither (readings).
-    Of own data its drops are drawn, too.
+    Of own data its drops are drawn, too, and of other numbers of samples the law over training.
     """
     if name in MEASURED_BESIDES:
-        drawn = [f"{RUNS}/{SCALE.name}/figures/{name}.png"] if SCALE.data.kind == "local" else []
-        return records_behind(name) + drawn
+        drawn = SCALE.data.kind == "local" or name == "over-training"
+        return records_behind(name) + ([f"{RUNS}/{SCALE.name}/figures/{name}.png"] if drawn else [])
     if name in PLAN.released:
         return [f"{RUNS}/{RELEASED_SCALE}/tables/{name}.tex"]
     if name.startswith("table"):

@@ -78,7 +78,9 @@ rule draw_drops:
         "../../envs/reader.yaml"
     resources:
         **DRAWING_RESOURCES,
+    params:
+        verb=lambda wildcards: "law" if wildcards.own == "over-training" else "drop",
     message:
         "Drawing the drops of {wildcards.own} from measured records"
     shell:
-        "python -m clipa drop {input} --output {output.pdf} > {log} 2>&1"
+        "python -m clipa {params.verb} {input} --output {output.pdf} > {log} 2>&1"

@@ -112,6 +112,10 @@ def _law(chosen: argparse.Namespace) -> int:
         )
     if chosen.records:
         print(main_report(chosen.records, chosen.beside))
+    if chosen.output is not None:
+        from clipa.render.figures.trainings import make_trainings
+
+        print(*make_trainings(chosen.records, chosen.output), sep="\n")
     return 0
 
 
@@ -281,6 +285,9 @@ def _record_verbs(verbs) -> None:
         type=Path,
         metavar="PILOT",
         help="print the power to find the paper's effect, from a YAML file of pilot deviations (docs/law.md)",
+    )
+    law.add_argument(
+        "--output", type=Path, metavar="FILE", help="also draw the law over training: PDF, SVG and PNG"
     )
     drop = add_verb(
         verbs,
