@@ -1,8 +1,9 @@
 """Build a release from the commit that is checked out: ``make release``.
 
 Writes, and replaces as a whole, the folder dist/: the wheel, the RO-Crate as a zip (every tracked file, with
-ro-crate-metadata.json), and Croissant descriptions of the records and of each drawn training set that is there. Then
-each description is given to the validator of its own format. Exit code 1 if one does not pass.
+ro-crate-metadata.json and a model card of each recorded run), and Croissant descriptions of the records and of each
+drawn training set that is there. Then each description is given to the validator of its own format. Exit code 1 if one
+does not pass.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import zipfile
 from pathlib import Path
 
 from clipa import __version__
+from clipa.model_card import recorded_cards
 from clipa.provenance import commit
+from clipa.records import recorded_scales
 from release import crate, croissant
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,11 +57,15 @@ def main() -> int:
 
 
 def build_crate(place: Path, head: str) -> None:
-    """``place/crate/``, the tracked files with the crate's metadata, and the same as a zip."""
+    """``place/crate/``, the tracked files with model cards and the crate's metadata, and the same as a zip."""
     folder = place / "crate"
     tracked = subprocess.run(["git", "archive", head], cwd=ROOT, capture_output=True, check=True).stdout
     with tarfile.open(fileobj=io.BytesIO(tracked)) as files:
         files.extractall(folder, filter="data")
+    for scale in recorded_scales():
+        (folder / crate.CARDS / scale).mkdir(parents=True)
+        for run, text in recorded_cards(scale).items():
+            (folder / crate.card_of(scale, run)).write_text(text, encoding="utf-8")
     (folder / "ro-crate-metadata.json").write_text(crate.metadata(folder, head), encoding="utf-8")
     archive = place / f"{NAME}-crate.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
