@@ -137,7 +137,7 @@ format: $(TRAIN)/.installed
 citation: $(TOOLS)/.installed
 	$(UV) tool run --quiet --python '$(or $(PYTHON),$(firstword $(PYTHONS)))' --from cffconvert==2.0.0 cffconvert --validate
 
-# One validator needs the network: it reads the context of RO-Crates.
+# Validators need no network, but cffconvert is installed for the first time from a registry.
 .PHONY: release
 release: $(RELEASE)/.installed $(RELEASE)/bin/clipa citation
 	@PYTHONPATH=src:. $(RELEASE)/bin/python -m release

@@ -21,7 +21,7 @@ from rocrate.model import ContextEntity, SoftwareApplication
 from rocrate.rocrate import ROCrate
 
 from clipa.published.claims import Evaluation
-from clipa.records import recorded_scales
+from clipa.records import recorded_scales, run_name
 from clipa.schema import Record
 
 PROFILES = {
@@ -41,6 +41,9 @@ FOLDERS = {
 }
 LICENCE = "https://spdx.org/licenses/MIT"
 
+CARDS = "model-cards"
+"""Folder of the model cards (:mod:`clipa.model_card`); only a release has it."""
+
 Key = tuple[str, str, str, str]
 
 
@@ -57,6 +60,11 @@ def crate_of(root: Path, commit: str) -> ROCrate:
         for path in sorted((root / "results" / "recorded" / scale).rglob("*.json")):
             _run(crate, workflow, root, path, cells)
     return crate
+
+
+def card_of(scale: str, run: str) -> str:
+    """Where the crate has the model card of a recorded run."""
+    return f"{CARDS}/{scale}/{run}.md"
 
 
 def _entity(crate: ROCrate, identity: str, kind: str, **properties: Any) -> ContextEntity:
@@ -162,6 +170,7 @@ def _run(crate: ROCrate, workflow: Any, root: Path, path: Path, cells: Mapping[K
     for record in records:
         stages[record["stage_fingerprint"]].append(record)
     inputs = [_data(crate, record) for record in records[:1]]
+    card = _card(crate, root, records[0])
     before: list[Any] = []
     for fingerprint, measured in stages.items():
         linked = [
@@ -182,6 +191,7 @@ def _run(crate: ROCrate, workflow: Any, root: Path, path: Path, cells: Mapping[K
             "CreativeWork",
             name=f"Weights of stage {fingerprint} (not kept; the fingerprint names what makes them)",
             identifier=fingerprint,
+            **({} if card is None else {"subjectOf": {"@id": card.id}}),
         )
         if known := crate.dereference(f"#stage-{fingerprint}"):  # evaluated under another run's name before
             known.append_to("result", linked)
@@ -208,6 +218,16 @@ def _run(crate: ROCrate, workflow: Any, root: Path, path: Path, cells: Mapping[K
         [file],
         records[-1]["provenance"],
     )
+
+
+def _card(crate: ROCrate, root: Path, record: Record) -> Any:
+    """The model card of a record's run; None where ``root`` is a checkout, which has none."""
+    name = card_of(record["scale"], str(run_name(record)))
+    known = crate.dereference(name)
+    if known or not (root / name).is_file():
+        return known
+    about = {"name": f"Model card of {run_name(record)}", "encodingFormat": "text/markdown"}
+    return crate.add_file(root / name, name, properties=about)
 
 
 def _action(
