@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -41,8 +42,8 @@ from workflow_tree import workflow_tree
 
 RUN = "S16-resize64-truncation32"
 TWO_NODES = {"processes": 2, "resources": {"nodes": 2, "cpus": 1, "memory_mb": 1000, "runtime_minutes": 30}}
-PATIENCE = 1200.0
-"""Seconds that a case waits for one thing before it fails."""
+PATIENCE = 600.0
+"""Seconds that a case waits for one thing before it fails; longer where it is asked to."""
 _PAUSE = """\
 import sys
 if {"clipa", "train"} <= set(sys.orig_argv):
@@ -57,6 +58,10 @@ if {"clipa", "train"} <= set(sys.orig_argv):
     train.learning_rate = after_a_pause
 """
 _BEGAN = time.monotonic()
+STOPPED = threading.Event()
+"""No case waits any longer."""
+DRIVERS: list[subprocess.Popen] = []
+"""Every Snakemake that was started."""
 
 
 # ------------------------------------------------------------------------------------------- a driver and its training
@@ -97,7 +102,9 @@ class Work:
             paths = str(self.tree / "pause"), environment.get("PYTHONPATH")
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         with open(self.tree / "driver.log", "ab") as log:
-            return subprocess.Popen(command, cwd=self.tree, env=environment, stdout=log, stderr=log)
+            driver = subprocess.Popen(command, cwd=self.tree, env=environment, stdout=log, stderr=log)
+        DRIVERS.append(driver)
+        return driver
 
     def said(self) -> str:
         """What Snakemake has printed so far."""
@@ -152,16 +159,14 @@ def until(found: Callable[[], Any], what: str, driver: subprocess.Popen | None =
     while not (value := found()):
         assert driver is None or driver.poll() is None, f"Snakemake ended before {what}"
         assert time.monotonic() < end, f"waited {PATIENCE:.0f} s for {what}"
-        time.sleep(0.2)
+        assert not STOPPED.wait(0.2), "stopped"
     return value
 
 
-def finished(driver: subprocess.Popen) -> None:
-    try:
-        code = driver.wait(PATIENCE)
-    except subprocess.TimeoutExpired:
-        raise AssertionError(f"Snakemake has not ended after {PATIENCE:.0f} s") from None
-    assert code == 0, f"Snakemake ended with {code}"
+def ended(driver: subprocess.Popen, code: int = 0) -> None:
+    """Wait for the end of Snakemake; AssertionError when it takes too long, or has another exit code."""
+    until(lambda: driver.poll() is not None, "the end of Snakemake")
+    assert driver.returncode == code, f"Snakemake ended with {driver.returncode}"
 
 
 # ------------------------------------------------------------------------------------------------------------ the cases
@@ -206,7 +211,7 @@ def case(what: str) -> Callable[[Case], Case]:
 def figure(bench: Bench) -> Iterator[Work | str]:
     work = Work("figure", bench.cluster, bench.data, pause=0)
     yield work
-    finished(work.start("measure_figure4", own_data=True))
+    ended(work.start("measure_figure4", own_data=True))
     drawn = work.tree / "results" / "runs" / "ci" / "figures" / "figure4.png"
     assert drawn.read_bytes().startswith(b"\x89PNG"), "no figure"
     yield f"{len(work.jobs())} jobs, Figure 4 drawn"
@@ -218,7 +223,7 @@ def limit(bench: Bench) -> Iterator[Work | str]:
     asked = {"cpus": 1, "memory_mb": 1000, "runtime_minutes": 1}
     work = bench.work("limit", changes={"resources": asked}, pause=0.55)
     yield work
-    finished(work.start(work.target))
+    ended(work.start(work.target))
     starts, jobs = work.starts(), {job for job, _ in work.history()}
     assert len(starts) > 1 and starts[0] == 0 < starts[1], f"started after steps {starts}"
     assert len(jobs) == len(work.jobs()) == 1, f"jobs {jobs}"
@@ -234,7 +239,7 @@ def requeue(bench: Bench) -> Iterator[Work | str]:
     until(work.has_checkpoint, "a checkpoint", driver)
     job = until(work.in_training, "a training", driver)
     bench.cluster.run("scontrol", "requeue", job)
-    finished(driver)
+    ended(driver)
     starts = work.starts()
     assert len(starts) == 2 and starts[1] >= 20, f"started after steps {starts}"
     assert work.jobs() == [job], f"jobs {work.jobs()}"
@@ -249,7 +254,7 @@ def cancelled(bench: Bench) -> Iterator[Work | str]:
     driver = work.start(work.target)
     job = until(lambda: work.in_training(after=5), "a training", driver)
     bench.cluster.run("scancel", job)
-    finished(driver)
+    ended(driver)
     starts = work.starts()
     assert "CANCELLED" in work.said() and len(work.jobs()) == 2, f"jobs {work.jobs()}"
     assert len(starts) == 2 and starts[1] > 5, f"started after steps {starts}"
@@ -268,7 +273,7 @@ def cancelled_pending(bench: Bench) -> Iterator[Work | str]:
     bench.cluster.run("scancel", job)
     until(lambda: len(work.jobs()) == 2, "a second job", driver)
     bench.cluster.run("scontrol", "update", "PartitionName=closed", "State=UP")
-    finished(driver)
+    ended(driver)
     assert "CANCELLED" in work.said() and work.starts() == [0], f"started after steps {work.starts()}"
     yield "CANCELLED seen, submitted again"
     yield bench.same_bits(work)
@@ -282,13 +287,15 @@ def killed_driver(bench: Bench) -> Iterator[Work | str]:
     job = until(work.in_training, "a training", driver)
     driver.kill()
     driver.wait()
-    assert work.start(work.target).wait(PATIENCE) == 1 and "--unlock" in work.said(), "no word of --unlock"
-    yield "locked, said so"
-    finished(work.start("--unlock"))
+    began = time.monotonic()
+    ended(work.start(work.target), code=1)
+    assert "--unlock" in work.said(), "no word of --unlock"
+    yield f"refused after {time.monotonic() - began:.0f} s"
+    ended(work.start("--unlock"))
     again = work.start(work.target)
     until(lambda: len(work.jobs()) == 2, "a second job", again)
     assert work.in_training() == job, "the first job's training has ended"
-    finished(again)
+    ended(again)
     [log] = (work.tree / "results" / "runs" / "logs").rglob("pretrain-seed0-*.log")
     told = log.read_text(encoding="utf-8")
     assert "already at work" in told and told.count("\n--- ") + told.startswith("--- ") == 2, told
@@ -311,7 +318,7 @@ def node_down(bench: Bench) -> Iterator[Work | str]:
         bench.cluster.run("scontrol", "update", "NodeName=n2", "State=RESUME")
     until(lambda: len(work.starts()) > 1, "the training to go on", driver)
     bench.node_is_back.set()
-    finished(driver)
+    ended(driver)
     yield f"{state} while it was down, started after steps {', '.join(map(str, work.starts()))}"
     yield bench.same_bits(work)
 
@@ -321,8 +328,8 @@ def two_nodes(bench: Bench) -> Iterator[Work | str]:
     bench.cluster.run("scontrol", "create", "PartitionName=both", "Nodes=ALL")
     work = bench.work("two_nodes", partition="both", changes=TWO_NODES, pause=0)
     yield work
-    bench.node_is_back.wait(PATIENCE)
-    finished(work.start(work.target))
+    until(bench.node_is_back.is_set, "the node")
+    ended(work.start(work.target))
     [job] = work.jobs()
     nodes = bench.cluster.run("squeue", "-h", "--states=all", "--format=%N", "--jobs", job).strip()
     assert nodes == "n[1-2]", nodes
@@ -381,9 +388,22 @@ def without_slurm(name: str, cluster: Cluster, data: Path, changes: dict[str, An
     """The stages that cases train, trained by Snakemake on this machine alone."""
     work = Work(name, cluster, data, changes=changes, pause=0)
     target = (work.tree / "results" / "runs" / work.stages[stages - 1].directory).relative_to(work.tree)
-    finished(work.start(str(target / "stage.json"), "--cores", "2", slurm=False))
+    ended(work.start(str(target / "stage.json"), "--cores", "2", slurm=False))
     report(f"{name}: trained without SLURM")
     return work
+
+
+@contextmanager
+def nothing_left() -> Iterator[None]:
+    """Ends what cases have started, also when this program is stopped (Ctrl-C, SIGTERM)."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        STOPPED.set()
+        for driver in DRIVERS:
+            driver.kill()
+            driver.wait()
 
 
 @contextmanager
@@ -417,7 +437,7 @@ def run_cases(names: list[str], root: Path) -> list[Row] | None:
         cluster.run("scontrol", "update", "PartitionName=gpu", "Nodes=n1")
         cluster.run("scontrol", "create", "PartitionName=cpu", "Nodes=n1")
         data = root / "data"
-        with impatient(cluster), ThreadPoolExecutor(len(CASES) + 1) as pool:
+        with impatient(cluster), ThreadPoolExecutor(len(CASES) + 2) as pool, nothing_left():
             alone = pool.submit(without_slurm, "undisturbed", cluster, data, {}, 2)
 
             def two_processes() -> Work:
@@ -438,9 +458,16 @@ def main() -> None:
     parser.add_argument(
         "case", nargs="*", metavar="CASE", help=f"one of {', '.join(CASES)}; all where none is named"
     )
-    names = parser.parse_args().case or list(CASES)
+    parser.add_argument(
+        "--patience", type=float, metavar="SECONDS", help="that a case waits for one thing (default: 600)"
+    )
+    asked = parser.parse_args()
+    names = asked.case or list(CASES)
     if unknown := sorted(set(names) - set(CASES)):
         parser.error(f"no case is called {unknown[0]}: there are {', '.join(CASES)}")
+    if asked.patience:
+        global PATIENCE
+        PATIENCE = asked.patience
     with tempfile.TemporaryDirectory(prefix="slurm-cases-") as folder:
         rows = run_cases(names, Path(folder).resolve())
     if rows is None:

@@ -249,6 +249,26 @@ def test_a_typo_is_one_line_that_names_key_and_file(tree):
     assert lines[1:] == ["config/scales/micro-v1.yaml: precison: unknown key (did you mean precision?)"]
 
 
+def test_a_lock_is_said_before_anything_is_planned(tree):
+    locks = tree / ".snakemake" / "locks"
+    locks.mkdir(parents=True)
+    (locks / "0.output.lock").write_text("figures/figure4.pdf\n", encoding="utf-8")
+    done = snakemake(tree, "figures/figure4.pdf", "--cores", "1")
+    assert done.returncode == 1
+    said, planned, refused = (
+        done.stderr.find(one) for one in ("Another Snakemake", "Building DAG", "LockException")
+    )
+    assert -1 < said < planned < refused, done.stderr
+
+
+def test_a_container_that_does_not_exist_is_refused_in_one_line(tree):
+    done = snakemake(tree, "figures/figure4.pdf", "--cores", "1", "--software-deployment-method", "apptainer")
+    assert done.returncode == 1 and not (tree / "figures").exists()
+    [told] = [line for line in done.stderr.splitlines() if "apptainer" in line]
+    assert told.startswith("--software-deployment-method apptainer: this workflow has no container")
+    assert "Traceback" not in done.stderr
+
+
 def test_lint_finds_nothing(tree):
     done = snakemake(tree, "--lint")
     assert done.returncode == 0, done.stdout + done.stderr
