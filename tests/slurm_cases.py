@@ -464,7 +464,7 @@ def run_cases(names: list[str], root: Path) -> list[Row] | None:
                 one_node = TWO_NODES | {"resources": TWO_NODES["resources"] | {"nodes": 1}}
                 return without_slurm("two_processes", cluster, data, one_node, 1)
 
-            bench = Bench(cluster, data, alone, pool.submit(two_processes))
+            bench = Bench(cluster, data, alone, pool.submit(two_processes) if "two_nodes" in names else alone)
             if "node_down" not in names:
                 bench.node_is_back.set()
             return list(pool.map(lambda name: run_case(name, bench), names))

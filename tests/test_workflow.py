@@ -278,7 +278,7 @@ case "$*" in
   *"env create"*)
     for word in "$@"; do [ "$before" = --prefix ] && place=$word; before=$word; done
     case "$*" in *--prefix=*) place=$(echo "$*" | sed 's/.*--prefix=\\([^ ]*\\).*/\\1/') ;; esac
-    mkdir -p "$place/bin"
+    mkdir -p "${place:?}/bin"
     printf '#!/bin/sh\\necho "$PYTHONPATH" >> PLACE/used\\nexec PYTHON "$@"\\n' > "$place/bin/python"
     chmod +x "$place/bin/python" ;;
 esac
