@@ -31,6 +31,7 @@ help:
 	@echo '  make demo            measure the law on this machine (micro-v1 scale; at most 20 minutes on two cores)'
 	@echo '  make demo SIZE=ci    check that every job runs (at most 5 minutes; measures nothing)'
 	@echo '  make test            the test suite'
+	@echo '  make slurm-test      the workflow under a SLURM of two nodes, started here: jobs cut off, cancelled, killed (at most 8 minutes)'
 	@echo '  make reader          install the small environment for figures and numbers (no torch): $(READER)'
 	@echo '  make environment     install the full environment: $(TRAIN)'
 	@echo '  make data            install the environment that downloads images (img2dataset): $(DATA)'
@@ -121,6 +122,11 @@ demo: $(TRAIN)/.installed
 .PHONY: test
 test: $(TRAIN)/.installed
 	@OMP_NUM_THREADS=1 $(TRAIN)/bin/python -m pytest -n $(JOBS) --dist loadfile
+
+# Needs root, and slurm-wlm and munge (Debian).
+.PHONY: slurm-test
+slurm-test: $(TRAIN)/.installed
+	@PYTHONPATH=src:tests $(TRAIN)/bin/python tests/slurm_cases.py
 
 .PHONY: lint format
 lint: $(TRAIN)/.installed

@@ -7,8 +7,8 @@ The list has 12 shards of 400 links on this machine's loopback. Of each hundred 
 8 answer 404, 3 403, 2 nothing, 2 a part of what they announce, 3 a page of HTML, 1 an image of 12,000 × 12,000 pixels,
 1 an endless body, 1 a byte a second, 2 redirect in a circle, 1 answers 503 and 1 redirects to a file of this machine.
 Three jobs of four shards each run at once (`clipa data fetch`). When five shards are there, the server is killed for a
-while and one job with it; the job is started again. Then `clipa index` and `clipa data report`. The images must be
-those of an undisturbed run, each once.
+while and one job with it; the job is started again. Then `clipa index`, `clipa vocabulary` and `clipa data report`. The
+images must be those of an undisturbed run, each once.
 
 With `--command` bodies without end are left out: img2dataset's own command would never end.
 """
@@ -143,6 +143,7 @@ def prepare(home: Path, port: int) -> Path:
     shutil.copytree(ROOT / "config", home / "config")
     scale = {
         "extends": "paper",
+        "vocabulary_size": 300,  # made of these captions: bert-base-uncased's would have to be downloaded
         "data": {
             "shards": SHARDS,
             "lanes": 4,
@@ -219,7 +220,7 @@ def attack(home: Path, python: str, port: int) -> bool:
     codes = [job.wait() for job in jobs]
     print(f"{time.monotonic() - began:.0f} s: jobs ended with {codes}: {counts(train)}", flush=True)
     completed = clipa(home, sys.executable, "data", "fetch").wait()
-    indexed = clipa(home, python, "index", "train").wait()
+    indexed = clipa(home, python, "index", "train").wait() or clipa(home, python, "vocabulary").wait()
     clipa(home, python, "data", "report").wait()
     host.kill()
     arrived = [url for urls in images(train).values() for url in urls]

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import stat
 import subprocess
@@ -24,8 +23,8 @@ from clipa.stages import resolve, stages_of
 from clipa.study import parse_run
 from private_slurm import Cluster, private_slurm
 from small_training import resolved, tiny_stages
+from workflow_tree import ROOT, workflow_tree
 
-ROOT = Path(__file__).resolve().parent.parent
 RUN = "S16-none-truncation32"
 
 # ------------------------------------------------------------------------------------------------- the time budget
@@ -158,21 +157,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster | None
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone with a scale of one small stage, 400 steps, that is only saved when it stops; its data is drawn."""
-    tree = tmp_path_factory.mktemp("tree")
-    for name in ("Snakefile", "workflow", "slurm", "profiles", "envs", "src", "results/published"):
-        (tree / name).parent.mkdir(exist_ok=True)
-        (tree / name).symlink_to(ROOT / name)
-    shutil.copytree(ROOT / "config", tree / "config")
-    file = tree / "config" / "scales" / "ci.yaml"
-    changed = {
-        **yaml.safe_load(file.read_text(encoding="utf-8")),
+    data = yaml.safe_load((ROOT / "config" / "scales" / "ci.yaml").read_text(encoding="utf-8"))["data"]
+    data["world"] |= {"training_images": 512, "images_per_shard": 64}
+    changes = {
+        "data": data,
         "pretrain": {"samples": 400 * 32, "warmup_steps": 10},
         "checkpoint_every": 10_000,
         "resources": {"cpus": 1, "memory_mb": 1000, "runtime_minutes": 50},
     }
-    changed["data"]["world"] |= {"training_images": 512, "images_per_shard": 64}
-    file.write_text(yaml.safe_dump(changed), encoding="utf-8")
-    return tree
+    return workflow_tree(tmp_path_factory.mktemp("tree"), "ci", changes)
 
 
 def call(tree: Path, *words: str, cluster: Cluster | None = None) -> subprocess.Popen:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from clipa import driver
-from clipa.driver import LOOKS, PluginError, Remembering, watch_jobs
+from clipa.driver import LOCKS, LOOKS, PluginError, Remembering, deployed_by, left_locked, watch_jobs
 from private_slurm import private_slurm
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,6 +69,23 @@ def test_the_driver_ends_when_its_pending_job_is_cancelled(tmp_path: Path) -> No
         finally:
             process.kill()
         assert process.returncode == 1 and "CANCELLED" in said and "Falling back" not in said, said
+
+
+def test_a_lock_that_was_left_is_said_and_how_to_go_on(tmp_path: Path) -> None:
+    assert left_locked(tmp_path) is None
+    (tmp_path / LOCKS).mkdir(parents=True)
+    assert left_locked(tmp_path) is None
+    lock = tmp_path / LOCKS / "0.output.lock"
+    lock.touch()
+    os.utime(lock, (0, 0))
+    said = left_locked(tmp_path)
+    assert said and "at work here since 19" in said and "--unlock" in said and "\n" not in said
+
+
+def test_a_method_that_would_do_nothing_is_refused() -> None:
+    assert deployed_by([]) is None and deployed_by(["conda"]) is None
+    said = deployed_by(["conda", "apptainer"])
+    assert said and "no container" in said and "\n" not in said
 
 
 def answers(*looks: dict[str, str] | None) -> Remembering:

@@ -30,6 +30,7 @@ from clipa.stages import Stage, resolve
 from private_slurm import Cluster, private_slurm
 from small_training import STEPS, losses, resolved, tiny_scale, tiny_stages
 from small_world import draw_small_world
+from workflow_tree import workflow_tree
 
 TESTS = Path(__file__).parent
 RUN = "S16-random49-truncation32"
@@ -272,17 +273,9 @@ def test_snakemake_submits_a_job_of_two_nodes(root: Path, slurm, spread: Stage) 
     """The workflow, its profile and Snakemake's SLURM plugin, on the stage that was trained without them."""
     if slurm is None:
         return
-    tree = root / "tree"
-    copied = ("Snakefile", "workflow", "slurm", "profiles", "config", "envs", "src", "results/published")
-    for name in copied:
-        place = tree / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.symlink_to(TESTS.parent / name)
-    (tree / "config").unlink()
-    shutil.copytree(TESTS.parent / "config", tree / "config")
     scale = spread.scale.model_dump(mode="json", exclude={"name", "config_directory"})
     scale["experiments"], scale["resources"]["gpus"] = ["table11"], 2
-    (tree / "config" / "scales" / "micro-v1.yaml").write_text(yaml.safe_dump(scale), encoding="utf-8")
+    tree = workflow_tree(root / "tree", "micro-v1", scale)
     places = f"runs_directory={root}/workflow", f"data_directory={root}/data"
     target = root / "workflow" / spread.directory / "stage.json"
     options = ["--profile", "slurm", "--slurm-init-seconds-before-status-checks", "2"]

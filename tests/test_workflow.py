@@ -249,6 +249,57 @@ def test_a_typo_is_one_line_that_names_key_and_file(tree):
     assert lines[1:] == ["config/scales/micro-v1.yaml: precison: unknown key (did you mean precision?)"]
 
 
+def test_a_lock_is_said_before_anything_is_planned(tree):
+    locks = tree / ".snakemake" / "locks"
+    locks.mkdir(parents=True)
+    (locks / "0.output.lock").write_text("figures/figure4.pdf\n", encoding="utf-8")
+    done = snakemake(tree, "figures/figure4.pdf", "--cores", "1")
+    assert done.returncode == 1
+    said, planned, refused = (
+        done.stderr.find(one) for one in ("Another Snakemake", "Building DAG", "LockException")
+    )
+    assert -1 < said < planned < refused, done.stderr
+
+
+def test_a_container_that_does_not_exist_is_refused_in_one_line(tree):
+    done = snakemake(tree, "figures/figure4.pdf", "--cores", "1", "--software-deployment-method", "apptainer")
+    assert done.returncode == 1 and not (tree / "figures").exists()
+    [told] = [line for line in done.stderr.splitlines() if "apptainer" in line]
+    assert told.startswith("--software-deployment-method apptainer: this workflow has no container")
+    assert "Traceback" not in done.stderr
+
+
+CONDA = """\
+#!/bin/sh
+case "$*" in
+  "--version") echo "conda 26.9.0" ;;
+  "info --json") echo '{"conda_prefix": "PLACE", "platform": "linux-64"}' ;;
+  "config --get"*) echo '{"get": {"channel_priority": "strict"}}' ;;
+  *"env create"*)
+    for word in "$@"; do [ "$before" = --prefix ] && place=$word; before=$word; done
+    case "$*" in *--prefix=*) place=$(echo "$*" | sed 's/.*--prefix=\\([^ ]*\\).*/\\1/') ;; esac
+    mkdir -p "${place:?}/bin"
+    printf '#!/bin/sh\\necho "$PYTHONPATH" >> PLACE/used\\nexec PYTHON "$@"\\n' > "$place/bin/python"
+    chmod +x "$place/bin/python" ;;
+esac
+"""
+
+
+def test_jobs_in_a_conda_environment_find_the_package(tree, tmp_path_factory, monkeypatch):
+    """A stand-in for conda: Snakemake's own part is real, and removes PYTHONPATH in such jobs."""
+    place = tmp_path_factory.mktemp("conda")
+    (place / "bin").mkdir()
+    (place / "bin" / "activate").write_text('export PATH="$1/bin:$PATH"\n', encoding="utf-8")
+    conda = place / "bin" / "conda"
+    conda.write_text(CONDA.replace("PLACE", str(place)).replace("PYTHON ", f"{sys.executable} "))
+    conda.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    done = snakemake(tree, "figures/figure4.pdf", "--cores", "1", "--software-deployment-method", "conda")
+    assert done.returncode == 0, done.stderr
+    assert (tree / "figures" / "figure4.pdf").is_file()
+    assert (place / "used").read_text(encoding="utf-8").splitlines() == [str(tree / "src")]
+
+
 def test_lint_finds_nothing(tree):
     done = snakemake(tree, "--lint")
     assert done.returncode == 0, done.stdout + done.stderr

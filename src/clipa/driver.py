@@ -1,4 +1,5 @@
-"""Snakemake's driver on SLURM: it asks squeue alone how its jobs are, and does not wait for one that is gone.
+"""Snakemake's driver: what it says before it plans; on SLURM it asks squeue alone how its jobs are, and does not wait
+for one that is gone.
 
 snakemake-executor-plugin-slurm turns to sacct whenever ``scontrol show config`` fails once, whatever the profile says.
 Without an accounting database sacct knows no job, and with one it says ``CANCELLED by 0``, which the plugin does not
@@ -10,12 +11,45 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Collection
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 PLUGIN = "snakemake_executor_plugin_slurm"
 LOOKS = 3
 """A job that squeue named before, and does not name so often in a row, has ended. Its output says how."""
 _SACCT, _SQUEUE = "is_query_tool_available", "query_job_status"
+
+
+LOCKS = Path(".snakemake", "locks")
+"""Where Snakemake notes that it is at work, in the folder that it was started in."""
+
+
+def left_locked(directory: Path) -> str | None:
+    """What to say where a Snakemake is at work in ``directory``, or was killed there; one line.
+
+    Snakemake says it itself, but only when all jobs are planned, and not what becomes of those that it has submitted.
+    """
+    try:
+        since = min(lock.stat().st_mtime for lock in (directory / LOCKS).iterdir())
+    except (OSError, ValueError):  # none, or it ends at this moment
+        return None
+    return (
+        f"Another Snakemake is at work here since {datetime.fromtimestamp(since):%F %H:%M}, or was killed; one that "
+        "asks for the same files will be refused. When no other runs: the same command with --unlock, then without "
+        "it. Jobs of SLURM that a killed one left go on (squeue), and are waited for"
+    )
+
+
+def deployed_by(methods: Collection[str]) -> str | None:
+    """Why Snakemake cannot put software in place by these methods (``--software-deployment-method``); one line."""
+    if "apptainer" not in methods:
+        return None
+    return (
+        "--software-deployment-method apptainer: this workflow has no container, so its jobs would run without one; "
+        "leave the option out (make environment), or take conda"
+    )
 
 
 class PluginError(RuntimeError):
