@@ -122,12 +122,11 @@ class Candidate:
         """Texts of about one length share a batch, which is cut to the longest where the tower allows it."""
         tokens = self.tokenizer(list(texts))
         needed = lengths.pooled_at(self.model, tokens)
-        whole = tokens.shape[1]
         order = torch.arange(len(tokens)) if needed is None else needed.argsort(stable=True)
         batches = []
         with torch.inference_mode():
             for rows in order.split(self.batch_size):
-                length = whole if needed is None else int(needed[rows].max()) + 1
+                length = None if needed is None else int(needed[rows].max()) + 1
                 batch = lengths.encode(self.model, tokens[rows].to(self.device), length)
                 batches.append(batch.float().cpu())
         return torch.cat(batches)[order.argsort()]

@@ -36,12 +36,12 @@ def pooled_at(model: nn.Module, tokens: Tensor) -> Tensor | None:
     return None
 
 
-def encode(model: nn.Module, tokens: Tensor, length: int) -> Tensor:
-    """Raw embeddings [n, D] of ``tokens`` [n, context] cut to ``length``.
+def encode(model: nn.Module, tokens: Tensor, length: int | None) -> Tensor:
+    """Raw embeddings [n, D] of ``tokens`` [n, context] cut to ``length``; None: whole.
 
     They are those of the whole texts where each is pooled before that (:func:`pooled_at`).
     """
-    if length >= tokens.shape[1]:
+    if length is None or length >= tokens.shape[1]:
         return model.encode_text(tokens, normalize=False)
     tower = _tower(model)
     prefix = "model." if tower is model else "model.text."
