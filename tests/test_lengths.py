@@ -13,8 +13,9 @@ from clipa.evaluate.lengths import pooled_at
 from clipa.protocols import Pixels
 from loopback_hub import TOWERS
 
-TOLERANCE = 2e-6
-"""Of an embedding's cosine and of its entries beside its length: float32 sums of other matrix sizes."""
+TOLERANCE = 1.2e-7
+"""Of an entry beside its embedding's length. Towers compute in float64, where sums of other matrix sizes agree to more
+than that; what is left is the rounding to float32 at the end. In float32 some 3e-6 were seen."""
 WORDS = ("a", "photo", "of", "the", "zebra", "crossing", "!", "unbelievably", "1987")
 
 
@@ -22,7 +23,7 @@ def candidate(custom: bool = False, **text) -> Candidate:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     values = TOWERS | {"text_cfg": TOWERS["text_cfg"] | {"layers": 2, **text}}
-    model = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**values).eval()
+    model = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**values).double().eval()
     with torch.no_grad():  # initial weights leave what is pooled almost the same for all texts
         for parameter in model.parameters():
             parameter.mul_(3.0)
@@ -34,7 +35,7 @@ def candidate(custom: bool = False, **text) -> Candidate:
 def whole(one: Candidate, texts: list[str]) -> torch.Tensor:
     """As open_clip encodes them: padded to the context length."""
     with torch.inference_mode():
-        return one.model.encode_text(one.tokenizer(texts))
+        return one.model.encode_text(one.tokenizer(texts)).float()
 
 
 def rows_seen(one: Candidate) -> list[int]:
@@ -50,7 +51,7 @@ TEXTS = st.lists(st.lists(st.sampled_from(WORDS), max_size=60).map(" ".join), mi
 
 
 @pytest.mark.parametrize("one", CAUSAL, ids=["CLIP", "CustomTextCLIP", "eos"])
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(texts=TEXTS)
 def test_cut_texts_have_the_embeddings_of_padded_ones(one, texts):
     """Of any lengths and in any order, the empty text and ones longer than the context among them."""
