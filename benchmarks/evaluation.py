@@ -1,13 +1,15 @@
 """Evaluation beside CLIP_benchmark's own command line: the same numbers, and how much less CPU time they take.
 
-    python benchmarks/evaluation.py --folder FOLDER [--checkpoints 2] [--images 500] [--pixels 48] [--run]
+    python -m benchmarks.evaluation --folder FOLDER [--next 3] [--images 400] [--pixels 48] [--run]
 
 Draws test sets of the embedded world, makes checkpoints with random weights by open_clip, and measures seven sets by
-`clip_benchmark eval` and by `clipa evaluate --model`, one process for each evaluator and checkpoint. Our first is
-cold: it decodes all images. For the next ones images are on disk. `--run` measures the two stages of a run (hardly
-trained, a seed for each checkpoint) in place of a checkpoint, on an eighth set that CLIP_benchmark cannot read, too:
-it has no caption selection (ARO), so our process has more to do. CPU seconds are those of a process and its children:
-on a busy machine they say more than the clock. Prints a table and writes `evaluation.json` into FOLDER.
+`clip_benchmark eval` and by `clipa evaluate --model`: the first checkpoint in one process, which decodes all images,
+the next ones together in another. Beside what a process takes stand the costs of its parts, measured by themselves:
+starting, decoding, and the towers of images and texts. `--towers` measures the towers alone, for sizes of which a whole
+suite takes hours. `--run` measures the two stages of a run (hardly trained, a seed for each checkpoint, a process for
+each) in place of a checkpoint, on an eighth set that CLIP_benchmark cannot read, too: it has no caption selection
+(ARO), so our process has more to do. CPU seconds are those of a process and its children: on a busy machine they say
+more than the clock. Prints tables and writes `evaluation.json` into FOLDER.
 """
 
 from __future__ import annotations
@@ -32,6 +34,9 @@ from tabulate import tabulate
 from clipa.config import load_scale
 from clipa.data.drawing import draw_test, draw_train
 from clipa.data.vocabulary import train_vocabulary
+from clipa.evaluate.decoding import parts_of
+from clipa.evaluate.references import resolve
+from clipa.evaluate.testsets import open_test_set, read_shard
 from clipa.records import read_records
 from clipa.resolved import data_slug
 
@@ -47,8 +52,8 @@ SETS = {
 }
 SELECTION = {"aro/vg_relation": "order/relation"}
 RUN = "L16-resize64-truncation32"
-# Vision width, layers, head width and patch size by the pixels of the model: a small tower, and S/16's.
-TOWERS = {48: (64, 2, 32, 6), 224: (384, 12, 64, 16)}
+# Vision width, layers, head width and patch size by the pixels of the model: a small tower, and S/16's at two sizes.
+TOWERS = {48: (64, 2, 32, 6), 112: (384, 12, 64, 16), 224: (384, 12, 64, 16)}
 
 
 def main() -> None:
@@ -56,63 +61,124 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--checkpoints", type=int, default=2)
-    parser.add_argument("--images", type=int, default=500, help="of a test set")
+    parser.add_argument("--next", type=int, default=3, help="checkpoints after the first")
+    parser.add_argument("--images", type=int, default=400, help="of a test set")
     parser.add_argument("--pixels", type=int, choices=TOWERS, default=48)
     parser.add_argument("--run", action="store_true", help="two stages of a run, eight sets")
+    parser.add_argument(
+        "--towers", action="store_true", help="what one image and one text take, nothing else"
+    )
     asked = parser.parse_args()
     project = asked.folder.resolve()
     tests = prepare(project, asked.images, asked.run)
-    rows, numbers = [], {}
+    if asked.towers:
+        parts = parts_of_the_work(checkpoint(project / f"model-{asked.pixels}-0", asked.pixels, 0), tests)
+        print(tabulate([{name: 1000 * one for name, one in parts.items()}], "keys", "plain", floatfmt=".2f"))
+        return
     starts = {"clip_benchmark": "clip_benchmark.cli", "clipa": "clipa.evaluate.checkpoints"}
     start = {
         name: cpu_of(execute, [sys.executable, "-c", f"import {module}"], project)
         for name, module in starts.items()
     }
-
-    def keep(name: str, run, *arguments) -> None:
-        numbers[name] = run(*arguments)
-
-    for number in range(asked.checkpoints):
-        if asked.run:
-            folders = stages(project, number)
-            words = ["--run", RUN, "--seed", str(number)]
-        else:
-            folders = [checkpoint(project / f"model-{asked.pixels}-{number}", asked.pixels, number)]
-            words = ["--model", f"local-dir:{folders[0]}", "--suite"]
-        used = {
-            "clip_benchmark": cpu_of(keep, "clip_benchmark", theirs, project, tests, folders),
-            "clipa": cpu_of(keep, "clipa", ours, project, words),
-        }
-        rows.append(
-            {
-                "checkpoint": f"{number} ({'next' if number else 'cold'})",
-                **{f"{name}, CPU s": seconds for name, seconds in used.items()},
-                "ratio": used["clip_benchmark"] / used["clipa"],
-                "without start-up": (used["clip_benchmark"] - start["clip_benchmark"])
-                / (used["clipa"] - start["clipa"]),
-                "image towers alone, CPU s": sum(map(tower_seconds, folders)) * len(SETS) * asked.images,
-                "largest difference, items": worst(numbers["clip_benchmark"], numbers["clipa"]),
-            }
-        )
-        print(rows[-1], flush=True)
+    rows = [compare(project, tests, asked, start, numbers) for numbers in processes(asked)]
     print(tabulate(rows, "keys", "plain", floatfmt=".1f"))
     print(f"start-up alone, CPU s: {start}")
     (project / "evaluation.json").write_text(json.dumps({"rows": rows, "start": start}, indent=1))
 
 
-def tower_seconds(folder: Path) -> float:
-    """CPU seconds that the image tower needs for one image, one thread, in batches of 64 (of 8 at 224 pixels)."""
+def processes(asked: argparse.Namespace) -> list[list[int]]:
+    """The numbers of the checkpoints that share a process; a process evaluates one run."""
+    later = list(range(1, 1 + asked.next))
+    return [[0], *([number] for number in later)] if asked.run else [[0], later]
+
+
+def compare(
+    project: Path, tests: Path, asked: argparse.Namespace, start: dict[str, float], numbers: list[int]
+) -> dict[str, str | float]:
+    """One process of either evaluator: CPU seconds, of ours also by part, and the largest difference of a number."""
+    if asked.run:
+        folders = stages(project, numbers[0])
+        words = ["--run", RUN, "--seed", str(numbers[0])]
+    else:
+        folders = [checkpoint(project / f"model-{asked.pixels}-{n}", asked.pixels, n) for n in numbers]
+        words = ["--suite", "--model", *(f"local-dir:{folder}" for folder in folders)]
+    found: dict[str, Numbers] = {}
+
+    def keep(name: str, run, *arguments) -> None:
+        found[name] = run(*arguments)
+
+    used = {
+        "clip_benchmark": cpu_of(keep, "clip_benchmark", theirs, project, tests, folders),
+        "clipa": cpu_of(keep, "clipa", ours, project, words),
+    }
+    each = {name: (used[name] - start[name]) / len(numbers) for name in used}
+    parts = parts_of_the_work(folders[-1], tests)
+    images, classified = asked.images * len(SETS), len(SETS) - 1
+    prompts = len(prompts_and_captions(tests)[0])
+    captions = len(prompts_and_captions(tests)[1])
+    row = {
+        "checkpoints": f"{numbers[0]} to {numbers[-1]}" + ("" if numbers[0] else ", cold"),
+        **{f"{name}, CPU s": seconds for name, seconds in used.items()},
+        "ratio": used["clip_benchmark"] / used["clipa"],
+        "without start-up": each["clip_benchmark"] / each["clipa"],
+        "theirs, a checkpoint": each["clip_benchmark"],
+        "ours": each["clipa"],
+        "decoding": parts["decoding"] * images,
+        "images": parts["image"] * images,
+        "texts, theirs": parts["text"] * (classified * prompts + captions),
+        "texts, ours": parts["text, cut"] * (prompts + captions),
+        "difference, items": worst(found["clip_benchmark"], found["clipa"]),
+    }
+    print(row, flush=True)
+    return row
+
+
+def parts_of_the_work(folder: Path, tests: Path) -> dict[str, float]:
+    """CPU seconds for one image and one text, one thread, in batches of 64 (of 8 for large towers).
+
+    ``text, cut``: as we encode it, cut to its batch where the tower allows it; ``decoding`` includes resizing.
+    """
     torch.set_num_threads(1)
-    model = open_clip.create_model(f"local-dir:{folder}").eval()
-    pixels = model.visual.image_size[0]
-    images = torch.zeros(64 if pixels < 100 else 8, 3, pixels, pixels)
-    with torch.inference_mode():
-        model.encode_image(images)
-        began = time.process_time()
-        for _ in range(3):
-            model.encode_image(images)
-    return (time.process_time() - began) / (3 * len(images))
+    found = resolve(f"local-dir:{folder}")
+    large = found.size >= 100
+    one = found.load("cpu", 8 if large else 64, None, None)
+    texts = [text for kind in prompts_and_captions(tests) for text in kind][:: 16 if large else 1]
+    images = torch.zeros(16 if large else 192, 3, one.pixels.size, one.pixels.size, dtype=torch.uint8)
+
+    def padded() -> None:
+        with torch.inference_mode():
+            for at in range(0, len(texts), one.batch_size):
+                one.model.encode_text(one.tokenizer(texts[at : at + one.batch_size]))
+
+    one._encode(images[: one.batch_size])
+    return {
+        "decoding": cpu_here(list, parts_of(open_test_set(tests / "plain"), one.pixels, None))
+        / open_test_set(tests / "plain").n,
+        "image": cpu_here(one._encode, images) / len(images),
+        "text": cpu_here(padded) / len(texts),
+        "text, cut": cpu_here(one.texts_of, texts) / len(texts),
+    }
+
+
+def prompts_and_captions(tests: Path) -> tuple[list[str], list[str]]:
+    """The prompts of a set of classification, which are the same in all, and the captions of the set of retrieval."""
+    plain, captions = open_test_set(tests / "plain"), open_test_set(tests / "captions")
+    templates = plain.lines("zeroshot_classification_templates")
+    prompts = [template.format(c=name) for name in plain.lines("classnames") for template in templates]
+    said = [
+        caption
+        for name, sha256 in captions.shards
+        for _, several in read_shard(captions.directory, name, sha256, captions.ending)
+        for caption in several
+    ]
+    return prompts, said
+
+
+def cpu_here(run, *arguments) -> float:
+    """CPU seconds of this process while ``run`` is called."""
+    began = time.process_time()
+    run(*arguments)
+    return time.process_time() - began
 
 
 def prepare(project: Path, images: int, run: bool) -> Path:
@@ -241,14 +307,16 @@ EVALUATE += ["--data-directory", "data", "--runs-directory", "runs"]
 
 def ours(project: Path, words: list[str]) -> Numbers:
     """One process for all models and sets; ``words``: which."""
-    path = project / execute([*EVALUATE, *words], project).strip()
-    records = read_records(path)
-    kinds = list(dict.fromkeys(record["stage"] for record in records))
+    paths = [project / line for line in execute([*EVALUATE, *words], project).split()]
+    by_model = [read_records(path) for path in paths]
+    if len(paths) == 1 and by_model[0][0]["stage"] is not None:
+        by_model = [
+            [record for record in by_model[0] if record["stage"] == kind]
+            for kind in dict.fromkeys(record["stage"] for record in by_model[0])
+        ]
     return {
-        f"{record['benchmark']} {record['metric']} {kinds.index(record['stage'])}": (
-            record["value"],
-            record["dataset"]["n"],
-        )
+        f"{record['benchmark']} {record['metric']} {number}": (record["value"], record["dataset"]["n"])
+        for number, records in enumerate(by_model)
         for record in records
     }
 

@@ -259,6 +259,24 @@ def test_a_second_checkpoint_decodes_nothing_and_damage_is_noticed(world, measur
     assert outcomes(again) == outcomes(path)
 
 
+def test_several_checkpoints_share_a_process(world, measured, tmp_path, monkeypatch, capsys):
+    """Each has the records that it has alone. One that is not there ends it before the first is measured."""
+    root, *_, folder = world
+    monkeypatch.chdir(root)
+    other = foreign_checkpoint(tmp_path / "second", seed=2)
+    models = [f"local-dir:{folder}", f"local-dir:{other}"]
+    asked = ["evaluate", "--scale", "micro-v1", "--data-directory", "data", "--runs-directory"]
+    asked += [str(tmp_path / "runs"), "--benchmarks", "imagenet1k", "mscoco_captions", "--model"]
+    assert main([*asked, *models, "local-dir:nowhere"]) == 1 and not (tmp_path / "runs").exists()
+    assert main([*asked, *models, "--output", str(tmp_path / "one.json")]) == 1
+    assert "for the records of one --model, not of 2" in capsys.readouterr().err
+    assert main([*asked, *models]) == 0
+    first, second = (Path(line) for line in capsys.readouterr().out.splitlines())
+    assert outcomes(first).items() <= outcomes(measured).items() and len(outcomes(first)) == 3
+    assert read_records(second)[0]["checkpoint"]["reference"] == "local-dir:second"
+    assert outcomes(second) != outcomes(first)
+
+
 def test_protocols_are_told_apart_in_records_and_side_by_side(world):
     _, project, scale, folder = world
     names = ["checkpoint", "squash", "paper", "clip-benchmark"]
@@ -285,23 +303,44 @@ def test_the_studys_protocol_has_the_digest_of_recorded_results(world):
         assert asked.protocol_digest("study", stage.protocol, stage.pixels, normal) == recorded[benchmark]
 
 
-def test_mcnemars_test_on_items_worked_by_hand(measured, tmp_path):
-    """8 items that only the one gets right, 1 that only the other: p = 2 (1 + 9) / 2^9."""
+def of_items(measured: Path, out: Path, metric: str, right: list[int]) -> Path:
+    """The first record with this metric, with these outcomes in the place of its own: 1 right, 0 wrong."""
     from clipa.records import encode_outcomes, percent_and_error, write_records
 
-    paths = []
-    for name, right in (("a", [1] * 8 + [0] + [1] * 11), ("b", [0] * 8 + [1] + [1] * 11)):
-        record = dict(read_records(measured)[0])
-        correct = torch.tensor(right, dtype=torch.bool).numpy()
-        value, error = percent_and_error(correct)
-        record |= {"value": value, "standard_error": error, "outcomes": encode_outcomes(correct)}
-        record["dataset"] = record["dataset"] | {"n": 20}
-        assert correct_items(record).sum() == sum(right)
-        paths.append(tmp_path / f"{name}.json")
-        write_records(paths[-1], [record])
-    line = paired_report(*paths).splitlines()[-1].split()
+    record = dict(next(one for one in read_records(measured) if one["metric"] == metric))
+    correct = torch.tensor(right, dtype=torch.bool).numpy()
+    value, error = percent_and_error(correct)
+    outcomes = correct if metric == "acc1" else (~correct).astype("<i4")  # of retrieval a rank, 0 being right
+    record |= {"value": value, "standard_error": error, "outcomes": encode_outcomes(outcomes)}
+    record["dataset"] = record["dataset"] | {"n": len(right)}
+    assert correct_items(record).sum() == sum(right)
+    write_records(out, [record])
+    return out
+
+
+def test_mcnemars_test_on_items_worked_by_hand(measured, tmp_path):
+    """8 items that only the one gets right, 1 that only the other: p = 2 (1 + 9) / 2^9."""
+    one = of_items(measured, tmp_path / "a.json", "acc1", [1] * 8 + [0] + [1] * 11)
+    other = of_items(measured, tmp_path / "b.json", "acc1", [0] * 8 + [1] + [1] * 11)
+    line = paired_report(one, other).splitlines()[-1].split()
     assert line[:5] == ["imagenet1k", "acc1", "20", "95.00", "60.00"]
-    assert line[5] == "-35.00" and line[-3:] == ["8", "1", "0.039"]
+    assert line[5] == "-35.00" and line[-4:] == ["8", "1", "0.039", "-"]
+
+
+def test_retrieval_has_the_interval_of_a_paired_bootstrap(measured, tmp_path):
+    """Of n items of which only A has 200 right and only B 100: drawn again, B - A is (multinomial) ± 1.96 s / √n."""
+    n, metric = 1000, "text_retrieval_recall@1"
+    one = of_items(measured, tmp_path / "a.json", metric, [1] * 200 + [0] * 100 + [1] * (n - 300))
+    other = of_items(measured, tmp_path / "b.json", metric, [0] * 200 + [1] * 100 + [1] * (n - 300))
+    report = paired_report(one, other)
+    *_, p, low, to, high = report.splitlines()[-2].split()
+    assert (p, to) == ("-", "to") and report.splitlines()[-1].endswith("9,999 resamples, seed 2305")
+    half = 1.96 * 100 * ((0.3 - 0.1**2) / n) ** 0.5
+    assert float(low) == pytest.approx(-10 - half, abs=0.2) and float(high) == pytest.approx(
+        -10 + half, abs=0.2
+    )
+    assert paired_report(one, other) == report
+    assert "0.00 to 0.00" in paired_report(one, one)
 
 
 # ------------------------------------------------------------------------------------------------------- refusals

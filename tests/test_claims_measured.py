@@ -116,6 +116,43 @@ def test_numbers_of_another_recipe_are_not_taken_for_the_runs_own(numbers):
     assert needed_keys(case) == ((run, "finetune", "imagenet1k", "acc1"),)
 
 
+NEGCLIP = "B16-resize112-truncation16"
+HELPS = f'acc(14, "{NEGCLIP}", "negclip", "aro/vg_relation") > acc(14, "{NEGCLIP}", "finetune", "aro/vg_relation")'
+
+
+def of_aro(numbers, macro):
+    """The verdict on "NegCLIP helps on relations": over items it never does, over groups as `macro` says."""
+    records = []
+    ids = [f"table14.{NEGCLIP}.{stage}.aro/vg_relation.acc1" for stage in ("finetune", "negclip")]
+    published = [numbers.record(identity) for identity in ids]
+    for seed in range(3):
+        for record in published:
+            ((run, stage, benchmark, metric),) = needed_keys(record)
+            assert metric == "acc1_macro"
+            helped = stage == "negclip"
+            plain = {"run": run, "stage": stage, "benchmark": benchmark, "metric": "acc1", "seed": seed}
+            records.append(plain | {"value": 50.0 - 5 * helped + seed / 10 * helped})
+            if macro:
+                value = 50.0 + 5 * helped + seed / 10 * helped
+                records.append(plain | {"metric": metric, "value": value})
+    claim = Claim(**{**GOOD, "formula": HELPS, "scale_free": True})
+    return ScaleRecords("mini", records, numbers).verdict(check(claim, numbers))
+
+
+def test_claims_about_aros_relations_are_judged_by_means_over_groups(numbers):
+    """As Table 14's numbers are; the other mean is named. Where no group was measured items decide, and it is said."""
+    judged, items = of_aro(numbers, macro=True), of_aro(numbers, macro=False)
+    assert judged.verdict == "reproduced"
+    assert judged.text.endswith("; mean over groups of items, as the paper's (over items: contradicted)")
+    assert items.verdict == "contradicted"
+    assert items.text.endswith("; mean over items, where the paper's is over groups of them")
+
+
+def test_aros_order_sets_are_shares_of_items(numbers):
+    record = numbers.record(f"table14.{NEGCLIP}.negclip.aro/coco_order.acc1")
+    assert [key[3] for key in needed_keys(record)] == ["acc1"]
+
+
 def test_only_scale_free_claims_are_asked_of_measured_records(numbers):
     with pytest.raises(ValueError, match="not scale-free"):
         ScaleRecords("micro-v1", [], numbers).verdict(check(Claim(**GOOD), numbers))

@@ -81,25 +81,28 @@ def _evaluate_model(chosen: argparse.Namespace) -> int:
     from clipa.protocols import CHECKPOINT_PROTOCOL
 
     protocols = chosen.protocol or [CHECKPOINT_PROTOCOL]
-    if chosen.output and len(protocols) > 1:
-        raise ValueError(
-            f"--output {chosen.output}: for the records of one --protocol, not of {len(protocols)}"
-        )
+    for option, given in (("--protocol", protocols), ("--model", chosen.model)):
+        if chosen.output and len(given) > 1:
+            raise ValueError(
+                f"--output {chosen.output}: for the records of one {option}, not of {len(given)}"
+            )
     from clipa.config import load_scale
-    from clipa.evaluate.checkpoints import evaluate_checkpoint
+    from clipa.evaluate.checkpoints import evaluate_checkpoints
     from clipa.records import read_records, write_records
     from clipa.render.checkpoints import protocols_table
 
     project = project_of(chosen)
     scale = load_scale(project.scale)
-    stage = _stage_named(chosen, project)
-    paths = evaluate_checkpoint(chosen.model, scale, project, protocols, _benchmarks(chosen, scale), stage)
-    print(*paths, sep="\n")
+    models = {name: _stage_named(name, chosen, project) for name in chosen.model}
+    found = evaluate_checkpoints(models, scale, project, protocols, _benchmarks(chosen, scale))
+    for paths in found:
+        print(*paths, sep="\n")
     if chosen.output:
         chosen.output.parent.mkdir(parents=True, exist_ok=True)
-        write_records(chosen.output, read_records(paths[0]))
-    if len(paths) > 1:
-        print(protocols_table(paths))
+        write_records(chosen.output, read_records(found[0][0]))
+    for name, paths in zip(models, found, strict=True):
+        if len(paths) > 1:
+            print(*([name] if len(models) > 1 else []), protocols_table(paths), sep="\n")
     return 0
 
 
@@ -113,13 +116,13 @@ def _benchmarks(chosen: argparse.Namespace, scale: Scale) -> dict[str, str]:
     return {name: known[name] for name in chosen.benchmarks}
 
 
-def _stage_named(chosen: argparse.Namespace, project: Project) -> Stage | None:
-    """The stage of a run that --model names (RUN: its last one, RUN/pretrain); None for checkpoints of others."""
+def _stage_named(model: str, chosen: argparse.Namespace, project: Project) -> Stage | None:
+    """The stage of a run that ``model`` names (RUN: its last one, RUN/pretrain); None for checkpoints of others."""
     from clipa.released import load_released
     from clipa.study import parse_run
 
-    run, _, kind = chosen.model.partition("/")
-    if ":" in chosen.model or chosen.model in load_released():
+    run, _, kind = model.partition("/")
+    if ":" in model or model in load_released():
         return None
     try:
         parse_run(run)
@@ -128,7 +131,7 @@ def _stage_named(chosen: argparse.Namespace, project: Project) -> Stage | None:
     _, stages = stages_asked(chosen, run)
     found = [stage for stage in stages if kind in ("", stage.kind)]
     if not found:
-        raise ValueError(f"--model {chosen.model}: the run has {', '.join(stage.kind for stage in stages)}")
+        raise ValueError(f"--model {model}: the run has {', '.join(stage.kind for stage in stages)}")
     return found[-1]
 
 
@@ -164,8 +167,11 @@ def _evaluate_verb(verbs) -> None:
     which.add_argument("--run", metavar="RUN", help=RUNS)
     which.add_argument(
         "--model",
+        nargs="+",
+        default=[],
         metavar="REF",
-        help="local-dir:FOLDER, hf-hub:OWNER/NAME, an OpenCLIP name/tag, a row of `clipa released`, or a run",
+        help="local-dir:FOLDER, hf-hub:OWNER/NAME, an OpenCLIP name/tag, a row of `clipa released`, or a run; several "
+        "share a process, so that starting costs once",
     )
     evaluate.add_argument("--seed", type=int, default=0, help="of a run")
     evaluate.add_argument(

@@ -311,5 +311,6 @@ def _record_verbs(verbs) -> None:
     compare.add_argument(
         "--paired",
         action="store_true",
-        help="two files, of any two models: differences over the same items, with McNemar's exact test",
+        help="two files, of any two models: differences over the same items, with McNemar's exact test, of retrieval "
+        "with a paired bootstrap",
     )

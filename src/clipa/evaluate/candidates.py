@@ -21,6 +21,7 @@ import clipa.models  # noqa: F401  gives timm the small ConvNeXts that an export
 from clipa.checkpoint import is_sealed, write_sealed
 from clipa.config import Augmentation
 from clipa.data.shards import progress_bar
+from clipa.evaluate import lengths
 from clipa.evaluate.decoding import PART, Part, parts_of, resizing
 from clipa.evaluate.testsets import EvaluationError, TestSet
 from clipa.files import read_json
@@ -107,10 +108,7 @@ class Candidate:
     # ----------------------------------------------------------------------------------------------------- texts
 
     def texts_of(self, texts: Sequence[str]) -> Tensor:
-        """Raw embeddings [n, D] on the CPU. A text that any test set has asked for is not encoded again.
-
-        open_clip pads every text to the model's context length, so texts of one length gain nothing from one batch.
-        """
+        """Raw embeddings [n, D] on the CPU. A text that any test set has asked for is not encoded again."""
         missing = [text for text in dict.fromkeys(texts) if text not in self.texts]
         with progress_bar("encoding texts", len(missing), "text", disable=len(missing) <= 2 * PART) as bar:
             for start in range(0, len(missing), PART):
@@ -121,14 +119,17 @@ class Candidate:
         return torch.stack([self.texts[text] for text in texts])
 
     def _encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """Texts of about one length share a batch, which is cut to the longest where the tower allows it."""
+        tokens = self.tokenizer(list(texts))
+        needed = lengths.pooled_at(self.model, tokens)
+        order = torch.arange(len(tokens)) if needed is None else needed.argsort(stable=True)
+        batches = []
         with torch.inference_mode():
-            batches = [
-                self.model.encode_text(
-                    self.tokenizer(texts[start : start + self.batch_size]).to(self.device), normalize=False
-                )
-                for start in range(0, len(texts), self.batch_size)
-            ]
-        return torch.cat(batches).float().cpu()
+            for rows in order.split(self.batch_size):
+                length = None if needed is None else int(needed[rows].max()) + 1
+                batch = lengths.encode(self.model, tokens[rows].to(self.device), length)
+                batches.append(batch.float().cpu())
+        return torch.cat(batches)[order.argsort()]
 
     # ------------------------------------------------------------------------------------------------------ disk
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -39,18 +39,36 @@ def evaluate_checkpoint(
     benchmarks: dict[str, str],
     stage: Stage | None = None,
 ) -> list[Path]:
-    """Measure a checkpoint on ``benchmarks`` by each of ``protocols``; returns the records file of each.
+    """One checkpoint of :func:`evaluate_checkpoints`: the records file of each protocol."""
+    (paths,) = evaluate_checkpoints({reference: stage}, scale, project, protocols, benchmarks)
+    return paths
 
-    ``reference``: as :func:`clipa.evaluate.references.resolve` takes it; ``stage``: the stage of a run that it names
-    instead. Raises EvaluationError for a checkpoint or test set that is missing or does not fit, ConfigError for an
-    unknown protocol, UnfinishedStage.
+
+def evaluate_checkpoints(
+    references: Mapping[str, Stage | None],
+    scale: Scale,
+    project: Project,
+    protocols: Sequence[str],
+    benchmarks: dict[str, str],
+) -> list[list[Path]]:
+    """Measure checkpoints on ``benchmarks`` by each of ``protocols``; returns the records files, a list for each.
+
+    ``references``: as :func:`clipa.evaluate.references.resolve` takes them, each with the stage of a run that it names
+    instead. All are found before the first is measured; one is in memory at a time. Raises EvaluationError for a
+    checkpoint or test set that is missing or does not fit, ConfigError for an unknown protocol, UnfinishedStage.
     """
     chosen = {name: protocol_named(name, scale.config_directory) for name in protocols}
     torch.set_num_threads(scale.threads or len(os.sched_getaffinity(0)))
     asked = suites.asked_for(benchmarks, test_sets(scale, project))
-    found = _of_stage(stage, project) if stage else resolve(reference)
-    one = _Evaluated(found, scale, project, stage.paper_pixels if stage else found.size)
-    return [one.measure(name, protocol, asked) for name, protocol in chosen.items()]
+    found = [
+        (_of_stage(stage, project) if stage else resolve(reference), stage)
+        for reference, stage in references.items()
+    ]
+    made = []
+    for one, stage in found:
+        evaluated = _Evaluated(one, scale, project, stage.paper_pixels if stage else one.size)
+        made.append([evaluated.measure(name, protocol, asked) for name, protocol in chosen.items()])
+    return made
 
 
 def _of_stage(stage: Stage, project: Project) -> Reference:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,13 +34,32 @@ SELECTION_VERSION = 1
 """Raised when the same model and items would give other outcomes; part of the protocol's hash."""
 
 
-def _clip_benchmark(task: str) -> ModuleType:
-    """CLIP_benchmark's functions of a task. That of classification imports scikit-learn, a second of CPU time that is
-    spent only where something is classified.
+class _WhenCalled(ModuleType):
+    """Stands for ``sklearn.metrics``, which is imported when one of its functions is called."""
 
-    One line per benchmark is reported by the caller; CLIP_benchmark's bars per class and batch would bury it.
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *values, **options: getattr(importlib.import_module(self.__name__), name)(
+            *values, **options
+        )
+
+
+@functools.cache
+def _clip_benchmark(task: str) -> ModuleType:
+    """CLIP_benchmark's functions of a task.
+
+    Its module of classification imports scikit-learn, more than a second of CPU time, for reports that are not asked
+    for here: that waits for the first call. One line per benchmark is reported by the caller; CLIP_benchmark's bars
+    per class and batch would bury it.
     """
-    module = importlib.import_module(f"clip_benchmark.metrics.zeroshot_{task}")
+    reports = "sklearn.metrics"
+    stands_in = sys.modules.setdefault(reports, _WhenCalled(reports))
+    try:
+        module = importlib.import_module(f"clip_benchmark.metrics.zeroshot_{task}")
+    finally:
+        if isinstance(stands_in, _WhenCalled):
+            del sys.modules[reports]
     module.tqdm = functools.partial(tqdm, disable=True)
     return module
 

@@ -11,12 +11,17 @@ a two-sided Student interval over the seeds (:func:`clipa.stats.estimate`), and
 * what is neither is consistent if the statement holds in every seed, else inconclusive;
 * not attempted: a needed number was not measured, or in fewer seeds than that (or a ratio has a zero below it).
 
+ARO's two Visual Genome numbers are means over groups of items in the paper (:data:`clipa.records.MEANS_OVER_GROUPS`).
+A claim about them is judged by such means, and what it would be over items is said beside; where a scale has no means
+over groups (drawn items have none) it is judged over items, and that is said.
+
 A seed is complete if it has every number that the formula needs. Claims share their runs, and no correction for
 their number is made. A margin of counts (how many of 16 cases) can be the same in all seeds: its interval has no width.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections import Counter
@@ -33,7 +38,15 @@ from clipa.plan import filling
 from clipa.published.claims import CONTRADICTED, Claim, ClaimError, Evaluation, Result
 from clipa.published.formulas import baseline_of, evaluate
 from clipa.published.quantities import FormulaError, Published, Quantity, Statement, exact
-from clipa.records import RECORDED_DIRECTORY, ROOT, RecordError, read_records, recorded_scales, run_name
+from clipa.records import (
+    MEANS_OVER_GROUPS,
+    RECORDED_DIRECTORY,
+    ROOT,
+    RecordError,
+    read_records,
+    recorded_scales,
+    run_name,
+)
 from clipa.schema import Record
 from clipa.stages import Stage, measured_stages, stages_of
 from clipa.stats import MINIMAL_SEEDS, Estimate, estimate
@@ -115,7 +128,10 @@ def means(records: Iterable[Record]) -> list[Mean]:
 
 @dataclass(frozen=True)
 class Measured:
-    """The verdict of one scale on a claim. `tightest`: the margin nearest to the wrong side, of `comparisons`."""
+    """The verdict of one scale on a claim. `tightest`: the margin nearest to the wrong side, of `comparisons`.
+
+    `mean`: of a claim about ARO, which mean it was judged by, and what the other would say.
+    """
 
     claim: Claim
     scale: str
@@ -124,6 +140,7 @@ class Measured:
     missing: tuple[str, ...]
     tightest: Estimate | None
     comparisons: int
+    mean: str = ""
 
     @property
     def text(self) -> str:
@@ -133,19 +150,20 @@ class Measured:
             return f"lacks {self.missing[0]}" + (f" and {more} more" if more else "")
         assert self.tightest is not None
         which = "margin" if self.comparisons == 1 else f"tightest of {self.comparisons} margins"
-        return f"{which} {self.tightest.interval_text}, {len(self.seeds)} seeds"
+        words = f"{which} {self.tightest.interval_text}, {len(self.seeds)} seeds"
+        return f"{words}; {self.mean}" if self.mean else words
 
 
 class OneSeed(Published):
-    """Measured numbers of one seed, asked for by the ids of published records."""
+    """Measured numbers of one seed, asked for by the ids of published records; `over_items`: as of `needed_keys`."""
 
-    def __init__(self, published: Published, values: Mapping[Key, float]) -> None:
+    def __init__(self, published: Published, values: Mapping[Key, float], over_items: bool = False) -> None:
         self.records, self._lengths = published.records, published._lengths
-        self._values = values
+        self._values, self._over_items = values, over_items
 
     def value(self, identity: str) -> Quantity:
         """The measured number that stands for a published record. FormulaError where there is none."""
-        keys = needed_keys(self.record(identity))
+        keys = needed_keys(self.record(identity), self._over_items)
         if not keys or any(key not in self._values for key in keys):
             raise FormulaError(f"{identity} was not measured")
         first, *rest = (exact(Fraction(str(self._values[key]))) for key in keys)
@@ -156,10 +174,11 @@ class OneSeed(Published):
         raise FormulaError(f"text({identity!r}): words are not measured")
 
 
-def needed_keys(record: Mapping[str, Any]) -> tuple[Key, ...]:
+def needed_keys(record: Mapping[str, Any], over_items: bool = False) -> tuple[Key, ...]:
     """What must be measured for a published record: one number; of a drop the baseline and the run's; none for others.
 
-    Nothing stands for external models, settings and costs: those are not measured here.
+    `over_items`: the mean over items also where the paper has one over groups of them. Nothing stands for external
+    models, settings and costs: those are not measured here.
     """
     if record["run"] is None or record["benchmark"] is None or record["unit"] not in ("percent", "points"):
         return ()
@@ -168,11 +187,12 @@ def needed_keys(record: Mapping[str, Any]) -> tuple[Key, ...]:
     if stage is None or metric.endswith("_gain"):
         return ()
     # Where a run for each stage fills the cell (Table 14), the last one has them all.
-    key = (filling(record)[-1] if record["table"] else record["run"], stage, benchmark, metric)
+    measured = f"{metric}_macro" if benchmark in MEANS_OVER_GROUPS and not over_items else metric
+    key = (filling(record)[-1] if record["table"] else record["run"], stage, benchmark, measured)
     if metric == record["metric"]:
         return (key,)
     baseline = baseline_of(record["run"])
-    return ((baseline, "pretrain" if "-none-" in baseline else "finetune", benchmark, metric), key)
+    return ((baseline, "pretrain" if "-none-" in baseline else "finetune", benchmark, measured), key)
 
 
 class ScaleRecords:
@@ -214,11 +234,27 @@ class ScaleRecords:
         claim = result.claim
         if not claim.scale_free:
             raise ValueError(f"claim {claim.id} is not scale-free: its numbers are the paper's")
-        seeds, missing = self._complete(result.rests_on)
+        over_items = self._judged(result, over_items=True)
+        if not self._about_groups(result):
+            return over_items
+        if not any(key[3].endswith("_macro") for values in self.seeds.values() for key in values):
+            said = "mean over items, where the paper's is over groups of them"
+            return dataclasses.replace(over_items, mean=said)
+        said = f"mean over groups of items, as the paper's (over items: {over_items.verdict})"
+        return dataclasses.replace(self._judged(result, over_items=False), mean=said)
+
+    def _about_groups(self, result: Result) -> bool:
+        """Whether a claim is about numbers that are means over groups of items in the paper."""
+        asked = (self._published.record(identity)["benchmark"] for identity in result.rests_on)
+        return any(benchmark in MEANS_OVER_GROUPS for benchmark in asked)
+
+    def _judged(self, result: Result, over_items: bool) -> Measured:
+        claim = result.claim
+        seeds, missing = self._complete(result.rests_on, over_items)
         if len(seeds) < MINIMAL_SEEDS:
             return Measured(claim, self.name, NOT_ATTEMPTED, seeds, missing, None, 0)
         try:
-            statements = [self._statement(claim, seed) for seed in seeds]
+            statements = [self._statement(claim, seed, over_items) for seed in seeds]
         except FormulaError as error:  # a ratio to an accuracy of zero
             return Measured(claim, self.name, NOT_ATTEMPTED, seeds, (f"an answer: {error}",), None, 0)
         status, estimates = _joined_verdict(statements)
@@ -227,14 +263,16 @@ class ScaleRecords:
         tightest = min(estimates, key=lambda one: one.high if status == CONTRADICTED else one.low)
         return Measured(claim, self.name, status, seeds, (), tightest, len(estimates))
 
-    def _complete(self, identities: Sequence[str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    def _complete(
+        self, identities: Sequence[str], over_items: bool
+    ) -> tuple[tuple[int, ...], tuple[str, ...]]:
         """Seeds that have all these numbers; and, in words, what no seed has, or too few do."""
         missing: dict[str, None] = {}
         needed: set[Key] = set()
         can_be_measured = True
         for identity in identities:
             record = self._published.record(identity)
-            keys = needed_keys(record)
+            keys = needed_keys(record, over_items)
             needed |= set(keys)
             if not keys:
                 can_be_measured = False
@@ -249,13 +287,14 @@ class ScaleRecords:
     def _lacking(self, key: Key) -> str:
         """A number in words, with how many seeds lack it; nothing if none does."""
         lacking = sum(key not in values for values in self.seeds.values())
-        name = key[0] if key[2] == "imagenet1k" else f"{key[2]} of {key[0]}"
+        what = f"{key[2]} (mean over groups)" if key[3].endswith("_macro") else key[2]
+        name = key[0] if key[2] == "imagenet1k" else f"{what} of {key[0]}"
         if 0 < lacking < len(self.seeds):
             return f"{name} in {lacking} of {len(self.seeds)} seeds"
         return name if lacking else ""
 
-    def _statement(self, claim: Claim, seed: int) -> Statement:
-        value, _ = evaluate(claim.formula or "", OneSeed(self._published, self.seeds[seed]))
+    def _statement(self, claim: Claim, seed: int, over_items: bool) -> Statement:
+        value, _ = evaluate(claim.formula or "", OneSeed(self._published, self.seeds[seed], over_items))
         if not isinstance(value, Statement) or any(part.margin is None for part in value.comparisons()):
             raise ClaimError(f"claim {claim.id}: scale_free needs comparisons of numbers")
         return value
