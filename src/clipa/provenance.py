@@ -28,8 +28,8 @@ PACKAGES = (
 STAMP = ".source.json"
 IMAGE_DIGEST, LOCK_DIGEST = "^sha256:[0-9a-f]{64}$", "^[0-9a-f]{64}$"
 CONTAINER = {"CLIPA_CONTAINER_IMAGE": ("image", IMAGE_DIGEST), "CLIPA_CONTAINER_LOCK": ("lock", LOCK_DIGEST)}
-"""Environment variables that tell which container this is, with the names of what they tell. An image cannot hold its own
-digest, so who starts it passes that; envs/Containerfile sets the lock's."""
+"""Environment variables that tell which container this is, with the names of what they tell. An image cannot hold its
+own digest, so who starts it passes that; envs/Containerfile sets the lock's."""
 _DECISIVE = ("src", "config", "workflow", "envs")
 _SOURCE = Path(__file__).resolve().parent
 READING = {
@@ -157,7 +157,7 @@ def hardware(accelerator: str | None = None) -> str:
 
 
 def container() -> dict[str, str]:
-    """Digests of the container that this process runs in: ``image`` and ``lock``, those that CONTAINER's variables tell.
+    """Digests of the container around this process, ``image`` and ``lock``, as CONTAINER's variables tell them.
 
     Empty outside of one. Raises ValueError, in one line, for a value that is no such digest.
     """
@@ -180,7 +180,7 @@ def now() -> str:
 
 
 def describe(accelerator: str | None = None) -> dict[str, Any]:
-    """``commit``, ``dirty``, ``packages``, ``hardware``, and ``container`` where it is known: what stage.json and records
+    """``commit``, ``dirty``, ``packages``, ``hardware``, and in a container ``container``: what stage.json and records
     share. Raises ValueError for a container's malformed digest."""
     head, dirty = commit()
     described = {"commit": head, "dirty": dirty, "packages": packages(), "hardware": hardware(accelerator)}
