@@ -38,6 +38,7 @@ help:
 	@echo '  make benchmark       install what open_clip'"'"'s own trainer needs besides, for benchmarks: $(BENCHMARK)'
 	@echo '  make tagger          install the part-of-speech tagger of the paper scale into $(TRAIN)'
 	@echo '  make lint format     check, or fix, the style of code and rules'
+	@echo '  make container       an image with the full environment, by podman or ENGINE=docker: clipa:latest'
 	@echo '  make locks           resolve envs/*.in again (then run the tests)'
 	@echo '  make release         the wheel, the RO-Crate, Croissant, and what their validators say: dist/'
 	@echo '  make clean           remove what jobs wrote (results/runs, results/data); accepted records and figures stay'
@@ -102,6 +103,15 @@ tagger: $(TRAIN)/.installed
 %/bin/clipa: %/.installed
 	@echo '$(CURDIR)/src' > "$$($*/bin/python -c '$(SITE)')/clipa.pth"
 	@printf '#!/bin/sh\nexec "$$(dirname "$$0")/python" -m clipa "$$@"\n' > $@ && chmod +x $@
+
+# The lock's digest is computed here, and compared in the build. BUILD: further options, as --build-arg BASE=IMAGE.
+ENGINE ?= podman
+BUILD ?=
+SHA256 = import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())
+.PHONY: container
+container:
+	$(ENGINE) build --file envs/Containerfile --tag clipa $(BUILD) \
+		--build-arg LOCK_SHA256=$(shell '$(or $(PYTHON),python3)' -c '$(SHA256)' envs/train.lock) envs
 
 .PHONY: locks
 # One lock for every system and Python: `fewest` takes one version of a package for all of them where there is one. The

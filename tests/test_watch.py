@@ -31,6 +31,7 @@ def stage(runs: Path, name: str = "seed0-0123456789ab", **changes) -> Path:
     state = {"step": 30, "steps": 100, "loss": 2.5, "samples_per_second": 640.0, "eta_seconds": 75.0}
     state |= {"pid": os.getpid(), "updated": NOW - 1, "host": socket.gethostname(), "job": None}
     (folder / "progress.json").write_text(json.dumps(state | changes), encoding="utf-8")
+    (folder / "stage.resolved.json").touch()
     return folder
 
 
@@ -101,6 +102,20 @@ def test_what_cannot_be_read_shows_nothing(tmp_path, content):
     watch = Watch(tmp_path)
     (found,) = watch.look(NOW)
     assert watch.points(found) == [(30, 2.5)]
+
+
+@pytest.mark.usefixtures("no_slurm")
+def test_to_come_is_what_a_workflow_made_ready_and_nothing_of_other_seeds(tmp_path):
+    """A run with `seeds=[0]` is over when its stages are, whatever seeds the configuration has."""
+    folder, watch = stage(tmp_path), Watch(tmp_path, "micro-v1")
+    other = stage(tmp_path, "seed1-0123456789ab")
+    (other / "progress.json").unlink()
+    assert (watch.to_come(), Watch(tmp_path).to_come(), Watch(tmp_path, "mini").to_come()) == (1, 1, 0)
+    (other / "stage.json").touch()
+    assert watch.to_come() == 0
+    (other / "stage.json").unlink()
+    (other / "stage.resolved.json").unlink()
+    assert folder.is_dir() and watch.to_come() == 0
 
 
 @pytest.mark.usefixtures("no_slurm")
@@ -184,11 +199,12 @@ def read_until(terminal: int, word: str) -> str:
 def test_without_a_terminal_the_table_is_printed_once(tmp_path):
     home = clone(tmp_path / "home")
     log(stage(home / "results/runs", updated=time.time()), (10, 4.0), (20, 3.0))
+    stage(home / "results/runs", "seed1-0123456789ab").joinpath("progress.json").unlink()
     command = [sys.executable, "-m", "clipa", "watch", "--scale", "micro-v1", "--tensorboard", "events"]
     done = subprocess.run(command, cwd=home, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr, done.stderr
     first, *_, row = done.stdout.splitlines()
-    assert first.startswith("results/runs/micro-v1: 1 training, ") and first.endswith(" to come")
+    assert first == "results/runs/micro-v1: 1 training, 1 to come"
     assert row.split()[:9] == [
         "B16-none-truncation32",
         "pretrain",

@@ -26,6 +26,10 @@ PACKAGES = (
     "safetensors",
 )
 STAMP = ".source.json"
+IMAGE_DIGEST, LOCK_DIGEST = "^sha256:[0-9a-f]{64}$", "^[0-9a-f]{64}$"
+CONTAINER = {"CLIPA_CONTAINER_IMAGE": ("image", IMAGE_DIGEST), "CLIPA_CONTAINER_LOCK": ("lock", LOCK_DIGEST)}
+"""Environment variables that tell which container this is, with the names of what they tell. An image cannot hold its
+own digest, so who starts it passes that; envs/Containerfile sets the lock's."""
 _DECISIVE = ("src", "config", "workflow", "envs")
 _SOURCE = Path(__file__).resolve().parent
 READING = {
@@ -152,15 +156,36 @@ def hardware(accelerator: str | None = None) -> str:
     return ", ".join([*parts, accelerator] if accelerator else parts)
 
 
+def container() -> dict[str, str]:
+    """Digests of the container around this process, ``image`` and ``lock``, as CONTAINER's variables tell them.
+
+    Empty outside of one. Raises ValueError, in one line, for a value that is no such digest.
+    """
+    found = {}
+    for variable, (name, pattern) in CONTAINER.items():
+        told = os.environ.get(variable)
+        if told and not re.fullmatch(pattern, told):
+            raise ValueError(
+                f"the environment variable {variable} is {told[:100]!r}: expected {pattern[1:-1]}, "
+                "or unset it (docs/environments.md)"
+            )
+        if told:
+            found[name] = told
+    return found
+
+
 def now() -> str:
     """The time in UTC, to the second: ``2023-05-11T09:30:00Z``."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def describe(accelerator: str | None = None) -> dict[str, Any]:
-    """``commit``, ``dirty``, ``packages`` and ``hardware``: what stage.json and records share."""
+    """``commit``, ``dirty``, ``packages``, ``hardware``, and in a container ``container``: what stage.json and records
+    share. Raises ValueError for a container's malformed digest."""
     head, dirty = commit()
-    return {"commit": head, "dirty": dirty, "packages": packages(), "hardware": hardware(accelerator)}
+    described = {"commit": head, "dirty": dirty, "packages": packages(), "hardware": hardware(accelerator)}
+    inside = container()
+    return described | ({"container": inside} if inside else {})
 
 
 def _git(*arguments: str) -> str | None:

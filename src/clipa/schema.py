@@ -29,6 +29,7 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 
 from clipa import study
 from clipa.files import write_json_atomically
+from clipa.provenance import IMAGE_DIGEST, LOCK_DIGEST
 from clipa.sources import Integrity
 
 SCHEMA_VERSION = 1
@@ -80,7 +81,7 @@ Text = Annotated[
 ]
 RecordId = Annotated[str, Field(pattern="^[A-Za-z0-9@._/-]+$")]
 Fingerprint = Annotated[str, Field(pattern="^[0-9a-f]{8,64}$")]
-Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, Field(pattern=LOCK_DIGEST)]
 _TIME = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|\+00:00)$"
 Name = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9.-]*$")]
 RunName = Annotated[str, Field(pattern="^[A-Za-z0-9]+(-[A-Za-z0-9]+)+$")]
@@ -196,6 +197,14 @@ class Code(TypedDict):
 
 
 @with_config(_CLOSED)
+class Container(TypedDict, total=False):
+    """The container that a stage was trained in, or a checkpoint evaluated: what was told of it."""
+
+    image: Annotated[str, Field(pattern=IMAGE_DIGEST)]
+    lock: Sha256
+
+
+@with_config(_CLOSED)
 class Provenance(TypedDict):
     """Where a measured number comes from: code, packages, data, machine."""
 
@@ -213,6 +222,7 @@ class Provenance(TypedDict):
         Annotated[Integrity, Field(description="When bytes of shards were compared with their digests.")]
     ]
     hardware: Text
+    container: NotRequired[Container]
     seconds: Size
     samples_seen: Annotated[int, Field(ge=0)]
     evaluator: Text
@@ -355,6 +365,7 @@ class CheckpointProvenance(TypedDict):
     dirty: bool | None
     packages: dict[str, Text]
     hardware: Text
+    container: NotRequired[Container]
     seconds: Size
     evaluator: Text
     created: Annotated[str, Field(pattern=_TIME)]

@@ -18,6 +18,7 @@ from typing import Any
 from clipa import slurm
 from clipa.files import process_lives, read_json
 from clipa.progress import STALE_SECONDS
+from clipa.resolved import FILE_NAME
 
 BARS = "▁▂▃▄▅▆▇█"
 TRAINING, FINISHED, STOPPED, SILENT = "training", "finished", "stopped", "silent"
@@ -68,6 +69,12 @@ class Watch:
                 self.losses.setdefault(path.parent, {})[training.step] = training.loss
         order = (TRAINING, SILENT, STOPPED, FINISHED)
         return sorted(found, key=lambda one: (order.index(one.state), one.scale, one.run, one.kind, one.seed))
+
+    def to_come(self) -> int:
+        """How many stages a workflow has made ready here (it writes what each starts from) that have not begun."""
+        ready = self.runs.glob(f"{self.scale or '*'}/*/*/seed*-*/{FILE_NAME}")
+        begun = ("progress.json", "stage.json")
+        return sum(not any(path.with_name(name).is_file() for name in begun) for path in ready)
 
     def points(self, training: Training) -> Points:
         """Steps and losses of a stage: its log up to the last checkpoint, then what was seen since."""

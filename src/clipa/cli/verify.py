@@ -122,7 +122,7 @@ def _doubts_of_evaluation(file: Path, record: MeasuredRecord, stages: Sequence[S
         data = read(directory / FILE_NAME).training_data.parent
     except (UnfinishedStage, ConfigError):
         return  # gone, or reported as a stage
-    for name in ("inputs", "commits", "integrity", "data_fingerprint", "hardware", "seconds"):
+    for name in ("inputs", "commits", "integrity", "data_fingerprint", "hardware", "container", "seconds"):
         if provenance.get(name) != made.get(name):
             yield (
                 f"its {name} is {_short(provenance.get(name))}, {directory / 'stage.json'} has {_short(made.get(name))}"

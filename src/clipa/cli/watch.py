@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipa.cli.verbs import add_verb, overrides, project_of
+from clipa.cli.verbs import add_verb, project_of
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -94,24 +94,14 @@ def _screen(watch: Watch, trainings: list[Training], chosen: argparse.Namespace,
     said = (
         ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "no training has begun"
     )
-    lines = [f"{watch.runs / (watch.scale or '')}: {said}{_planned(chosen, counts['finished'] + len(going))}"]
+    ahead = f", {count} to come" if (count := watch.to_come()) else ""
+    lines = [f"{watch.runs / (watch.scale or '')}: {said}{ahead}"]
     if jobs := counted_jobs(queue()):
         lines.append(jobs)
     if hidden := len(going) + len(over) - len(shown):
         lines.append(f"{hidden} that are over are not shown (--all)")
     parts = [Text("\n".join(lines))]
     return Group(*parts, _table(watch, shown, width)) if shown else Group(*parts)
-
-
-def _planned(chosen: argparse.Namespace, begun: int) -> str:
-    """How many stages of a scale's experiments have not begun; nothing where no scale is named."""
-    from clipa.plan import load_plan
-
-    if chosen.scale is None:
-        return ""
-    work = load_plan(overrides(chosen)).work()
-    ahead = len(work.finished) + len(work.pending) - begun
-    return f", {ahead} to come" if ahead > 0 else ""
 
 
 def _table(watch: Watch, shown: list[Training], width: int) -> Table:

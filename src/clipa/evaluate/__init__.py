@@ -176,6 +176,7 @@ def _provenance(made: dict[str, Any], evaluator: str) -> dict[str, Any]:
         "commits": made["commits"],
         "integrity": made["integrity"],
         "hardware": made["hardware"],
+        **({"container": made["container"]} if "container" in made else {}),
         "seconds": made["seconds"],
         "samples_seen": made["samples_seen"],
         "evaluator": evaluator,
