@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-import private_slurm as module
 import pytest
+
+import private_slurm as module
 from private_slurm import private_slurm
 
 
