@@ -1,12 +1,15 @@
-"""Snakemake's driver on SLURM: a pending job that is cancelled ends its waiting, whatever scontrol and sacct say."""
+"""Snakemake's driver on SLURM: it says which job is held, and does not wait for a pending job that is cancelled,
+whatever scontrol and sacct say."""
 
 import asyncio
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
 import types
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -23,8 +26,8 @@ from clipa.driver import watch_jobs
 assert watch_jobs() == workflow.is_main_process
 
 rule pending:
-    output: "made"
-    resources: slurm_partition="gpu", slurm_account="lab", runtime=5, mem_mb=100, slurm_extra="--begin=now+1hour"
+    output: "made{{number}}"
+    resources: slurm_partition="gpu", slurm_account="lab", runtime=5, mem_mb=100, slurm_extra="--hold"
     shell: "touch {{output}}"
 """
 # As on a cluster without an accounting database, while its controller is busy.
@@ -34,7 +37,7 @@ FAILING = {
 }
 
 
-def test_the_driver_ends_when_its_pending_job_is_cancelled(tmp_path: Path) -> None:
+def test_the_driver_says_which_job_is_held_and_notices_that_one_is_cancelled(tmp_path: Path) -> None:
     with private_slurm(tmp_path / "slurm") as cluster:
         if cluster is None:
             return
@@ -46,29 +49,43 @@ def test_the_driver_ends_when_its_pending_job_is_cancelled(tmp_path: Path) -> No
             )
             (commands / name).chmod(0o755)
         (tmp_path / "Snakefile").write_text(WORKFLOW.format(source=str(ROOT / "src")), encoding="utf-8")
-        asked = ["--executor", "slurm", "--jobs", "1", "--slurm-status-command", "squeue"]
+        asked = ["--executor", "slurm", "--jobs", "2", "--slurm-status-command", "squeue"]
         asked += ["--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "1"]
         path = os.pathsep.join([str(commands), cluster.environment["PATH"]])
-        process = subprocess.Popen(
-            [sys.executable, "-m", "snakemake", "made", *asked],
-            cwd=tmp_path,
-            env=cluster.environment | {"PATH": path},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        log = tmp_path / "driver.log"
+        with open(log, "wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "snakemake", "made1", "made2", *asked],
+                cwd=tmp_path,
+                env=cluster.environment | {"PATH": path},
+                stdout=output,
+                stderr=output,
+            )
         try:
-            end = time.monotonic() + 120
-            while not (
-                jobs := cluster.run("squeue", "--noheader", "--states=PENDING", "--format=%i").split()
-            ):
-                assert time.monotonic() < end and process.poll() is None, process.stdout.read()
-                time.sleep(0.2)
-            cluster.run("scancel", *jobs)
-            said, _ = process.communicate(timeout=120)
+            pending = ["squeue", "--noheader", "--states=PENDING", "--format=%i"]
+            until(lambda: len(cluster.run(*pending).split()) == 2, process, log)
+            cancelled, held = cluster.run(*pending).split()
+            cluster.run("scancel", cancelled)
+            until(lambda: f"SLURM holds job {held} (JobHeldUser) and" in log.read_text(), process, log)
+            until(
+                lambda: f"SLURM-job '{cancelled}' failed, SLURM status is: 'CANCELLED'" in log.read_text(),
+                process,
+                log,
+            )
+            process.send_signal(signal.SIGINT)  # for the held one it would wait on
+            process.wait(120)
         finally:
             process.kill()
-        assert process.returncode == 1 and "CANCELLED" in said and "Falling back" not in said, said
+            process.wait()
+        assert process.returncode == 1 and "Falling back" not in log.read_text(), log.read_text()
+
+
+def until(true: Callable[[], bool], process: subprocess.Popen, log: Path) -> None:
+    """Wait; AssertionError where ``process`` ends before, or it takes two minutes."""
+    end = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < end and process.poll() is None, log.read_text()
+        time.sleep(0.2)
 
 
 def test_a_lock_that_was_left_is_said_and_how_to_go_on(tmp_path: Path) -> None:
@@ -88,12 +105,12 @@ def test_a_method_that_would_do_nothing_is_refused() -> None:
     assert said and "no container" in said and "\n" not in said
 
 
-def answers(*looks: dict[str, str] | None) -> Remembering:
-    """A query that gives these answers, one after the other."""
-    waiting = iter(looks)
+def answers(*looks: dict[str, str] | None, reasons: Iterable[dict[str, str] | None] = ()) -> Remembering:
+    """A query that gives these answers, one after the other; ``reasons`` where it is asked why jobs wait."""
+    waiting, why = iter(looks), iter(reasons)
 
     async def query(command: str, logger: logging.Logger) -> tuple[dict[str, str] | None, float | None]:
-        states = next(waiting)
+        states = next(why, {}) if "%r" in command else next(waiting)
         return (None, None) if states is None else (dict(states), 0.1)
 
     return Remembering(query)
@@ -120,6 +137,23 @@ def test_a_controller_that_does_not_answer_is_said(caplog: pytest.LogCaptureFixt
     for _ in range(5):
         asyncio.run(query("squeue", logging.getLogger("test")))
     assert caplog.text.count("squeue has not answered three times in a row") == 1
+
+
+def test_a_held_job_is_said_once_each_time_it_is_held(caplog: pytest.LogCaptureFixture) -> None:
+    broken, waits = "launch failed requeued held", "Resources"
+    looks = [{"7": "PENDING", "8": "PENDING", "9": "RUNNING"}] * 6
+    reasons = [{"7": waits, "8": waits}, {"7": broken, "8": waits}, None, {"7": broken, "8": "JobHeldUser"}]
+    reasons += [{"7": waits, "8": "JobHeldUser"}, {"7": broken, "8": "JobHeldUser"}]
+    query = answers(*looks, reasons=reasons)
+    said = []
+    for _ in looks:
+        caplog.clear()
+        states, _ = asyncio.run(query("squeue --format='%i|%T' --name=x", logging.getLogger("test")))
+        assert states == looks[0]
+        said.append(caplog.messages)
+    of_7 = f"SLURM holds job 7 ({broken}) and will not start it by itself: scontrol release 7"
+    of_8 = "SLURM holds job 8 (JobHeldUser) and will not start it by itself: scontrol release 8"
+    assert said == [[], [of_7], [], [of_8], [], [of_7]]
 
 
 def test_another_plugin_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+import private_slurm as module
 from private_slurm import private_slurm
 
 
@@ -26,3 +29,17 @@ def test_a_job_spans_two_nodes_and_gets_its_gpus(tmp_path: Path) -> None:
         except OSError:  # ended meanwhile
             continue
     assert not left
+
+
+def test_without_slurm_tests_say_so_and_fail_only_where_it_was_to_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "PROGRAMS", ("no-such-program",))
+    monkeypatch.setenv("CI", "true")
+    monkeypatch.delenv("WITHOUT_SLURM", raising=False)
+    with pytest.raises(AssertionError, match="install slurm-wlm munge"), private_slurm(tmp_path):
+        pass
+    monkeypatch.setenv("WITHOUT_SLURM", "true")  # as .ci/run does where apt-get cannot install it
+    with private_slurm(tmp_path) as cluster:
+        assert cluster is None
+    assert capsys.readouterr().out == "not tested under SLURM: install slurm-wlm munge (Debian)\n"

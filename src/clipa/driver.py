@@ -1,17 +1,18 @@
-"""Snakemake's driver: what it says before it plans; on SLURM it asks squeue alone how its jobs are, and does not wait
-for one that is gone.
+"""Snakemake's driver: what it says before it plans; on SLURM it asks squeue alone how its jobs are, does not wait for
+one that is gone, and says which one SLURM holds.
 
 snakemake-executor-plugin-slurm turns to sacct whenever ``scontrol show config`` fails once, whatever the profile says.
 Without an accounting database sacct knows no job, and with one it says ``CANCELLED by 0``, which the plugin does not
 know: either way the driver waits for ever. And squeue forgets a job some minutes after its end (MinJobAge), so that a
-controller that was away that long leaves the driver waiting, too.
+controller that was away that long leaves the driver waiting, too. A job that failed to start on a broken node is put
+back and held ("launch failed requeued held"): PENDING for ever, which looks like any other waiting.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ PLUGIN = "snakemake_executor_plugin_slurm"
 LOOKS = 3
 """A job that squeue named before, and does not name so often in a row, has ended. Its output says how."""
 _SACCT, _SQUEUE = "is_query_tool_available", "query_job_status"
+_STATES, _REASONS = "%i|%T", "%i|%r"
+"""What the plugin's command has squeue print of each job; and to print why it waits."""
 
 
 LOCKS = Path(".snakemake", "locks")
@@ -78,13 +81,14 @@ def watch_jobs() -> bool:
 
 class Remembering:
     """The plugin's query, which also answers for jobs that squeue has forgotten: COMPLETED. The plugin then looks for
-    their output, and fails those that have left none.
+    their output, and fails those that have left none. Jobs that are held are said once.
     """
 
     def __init__(self, query: Any) -> None:
         self._query = query
         self._absent: Counter[str] = Counter()
         self._unanswered = 0
+        self._held: set[str] = set()
 
     async def __call__(self, command: str, logger: Any) -> tuple[dict[str, str] | None, float | None]:
         """Job ids and states, and the seconds that the query took; (None, None) where it failed."""
@@ -96,6 +100,7 @@ class Remembering:
             )
         if states is None:
             return None, None
+        await self._say_held(states, command, logger)
         for job in states:
             self._absent[job] = 0
         gone = [job for job in self._absent if job not in states]
@@ -106,3 +111,18 @@ class Remembering:
                     f"squeue does not name job {job} any more: it has ended; looking for its output"
                 )
         return states | {job: "COMPLETED" for job in gone if self._absent[job] >= LOOKS}, took
+
+    async def _say_held(self, states: Mapping[str, str], command: str, logger: Any) -> None:
+        """Warn of each job that is held since the last look."""
+        pending = [job for job, state in states.items() if state == "PENDING"]
+        if not pending or _STATES not in command:
+            return
+        reasons, _ = await self._query(command.replace(_STATES, _REASONS), logger)
+        if reasons is None:  # squeue did not answer; the next look asks again
+            return
+        held = {job for job in pending if "held" in reasons.get(job, "").lower()}
+        for job in sorted(held - self._held):
+            logger.warning(
+                f"SLURM holds job {job} ({reasons[job]}) and will not start it by itself: scontrol release {job}"
+            )
+        self._held = held
