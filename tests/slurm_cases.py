@@ -102,7 +102,9 @@ class Work:
             paths = str(self.tree / "pause"), environment.get("PYTHONPATH")
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         with open(self.tree / "driver.log", "ab") as log:
-            driver = subprocess.Popen(command, cwd=self.tree, env=environment, stdout=log, stderr=log)
+            driver = subprocess.Popen(
+                command, cwd=self.tree, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
         DRIVERS.append(driver)
         return driver
 
@@ -422,7 +424,8 @@ def nothing_left() -> Iterator[None]:
     finally:
         STOPPED.set()
         for driver in DRIVERS:
-            driver.kill()
+            if driver.poll() is None:  # without SLURM its trainings are of its group
+                os.killpg(driver.pid, signal.SIGKILL)
             driver.wait()
 
 
