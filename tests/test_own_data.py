@@ -366,7 +366,7 @@ def test_the_workflow_links_own_data_and_downloads_only_what_is_asked_for(tmp_pa
         "vocabulary",
         "train",
         "evaluate",
-        "draw_drops",
+        "draw_own",
         "measure_mine",
     }
     command = [sys.executable, "-m", "snakemake", "-n", "measure_mine", "--config", "scale=mine", "seeds=[0]"]

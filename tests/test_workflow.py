@@ -169,6 +169,13 @@ def test_measuring_plans_every_stage_of_every_seed(tree):
     assert verbs >= {"draw", "vocabulary", "train", "evaluate", "figure"}
 
 
+def test_the_law_over_training_is_drawn_where_it_is_measured(tree):
+    """Of an embedded world, too, where the other targets beside figures and tables are records alone."""
+    asked = ("-n", "--config", "scale=micro", 'experiments=["over-training","gate"]', "seeds=[0]")
+    jobs, _ = plan(tree, "measure_over-training", "measure_gate", *asked)
+    assert jobs["draw_own"] == 1
+
+
 def test_recorded_cells_are_not_planned(tree):
     """A clone reuses accepted records of the same fingerprint; a cell without one is planned, and no other."""
     asked = load_plan({"scale": "micro-v1"}, tree)

@@ -1,5 +1,5 @@
-"""Figures from published numbers, from accepted records, and from the records of this configuration. Only the last rule
-causes training: it asks for the records that are missing."""
+"""Figures from published numbers, from accepted records, and from the records of this configuration. Only the last two
+rules cause training: they ask for the records that are missing."""
 
 IN_REPORT = {"caption": "../report/figure.rst", "category": "§4.1 The inverse scaling law"}
 
@@ -72,3 +72,27 @@ rule draw_measured_figure:
         "kept {log}; python -m clipa figure {wildcards.figure} --published {input.published}"
         " --measured {input.measured}"
         " --output {output.pdf} >> {log} 2>&1"
+
+
+rule draw_own:
+    input:
+        own_records,
+    output:
+        multiext(f"{RUNS}/{SCALE.name}/figures/{{own}}", ".svg", ".png"),
+        pdf=f"{RUNS}/{SCALE.name}/figures/{{own}}.pdf",
+    log:
+        f"{LOGS}/{SCALE.name}/figures/{{own}}.log",
+    benchmark:
+        f"{BENCHMARKS}/{SCALE.name}/figures/{{own}}.tsv"
+    wildcard_constraints:
+        own="|".join(DRAWN),
+    conda:
+        "../../envs/reader.yaml"
+    resources:
+        **DRAWING_RESOURCES,
+    params:
+        verb=lambda wildcards: DRAWN[wildcards.own],
+    message:
+        "Drawing {wildcards.own} from measured records"
+    shell:
+        "kept {log}; python -m clipa {params.verb} {input} --output {output.pdf} >> {log} 2>&1"

@@ -5,6 +5,9 @@ from clipa.launch import job_resources
 from clipa.plan import takes_suite
 from clipa.study import TEXT_REDUCTIONS
 
+# Targets that are neither a figure nor a table of the paper, and are drawn: the verb that draws each. Of own data, all are.
+DRAWN = dict.fromkeys(MEASURED_BESIDES, "drop") if SCALE.data.kind == "local" else {}
+DRAWN |= {"over-training": "law"}
 LONGEST = max(map(stage_macs, PLAN.stages.values()))
 TRAINING_RESOURCES = job_resources(SCALE.resources)
 DRAWING_RESOURCES = {"mem_mb": 1000, "runtime": 10}
@@ -113,6 +116,11 @@ def records_behind(target):
     return [str(job.records) for job in PLAN.jobs(target)]
 
 
+def own_records(wildcards):
+    """The records behind a target with a name of its own."""
+    return records_behind(wildcards.own)
+
+
 def released_table(name):
     """What of a table released checkpoints fill; one line of error where none do."""
     if name not in PLAN.released:
@@ -150,8 +158,7 @@ def measured_files(name):
     Of own data its drops are drawn, too, and of other numbers of samples the law over training.
     """
     if name in MEASURED_BESIDES:
-        drawn = SCALE.data.kind == "local" or name == "over-training"
-        return records_behind(name) + ([f"{RUNS}/{SCALE.name}/figures/{name}.png"] if drawn else [])
+        return records_behind(name) + ([f"{RUNS}/{SCALE.name}/figures/{name}.png"] if name in DRAWN else [])
     if name in PLAN.released:
         return [f"{RUNS}/{RELEASED_SCALE}/tables/{name}.tex"]
     if name.startswith("table"):

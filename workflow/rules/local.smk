@@ -6,11 +6,6 @@ What such a scale has not of its own (BERT's vocabulary, CLIP_benchmark's test s
 LOCAL = [folder for folder, data in SOURCES.items() if data.kind == "local"]
 
 
-def own_records(wildcards):
-    """The records behind a target with a name of its own."""
-    return records_behind(wildcards.own)
-
-
 ruleorder: index_local > index_shards
 ruleorder: index_own_test_set > index_test_set
 
@@ -60,27 +55,3 @@ rule index_own_test_set:
         "Reading every item of the test set {wildcards.dataset}"
     shell:
         "python -m clipa index {wildcards.dataset} {params.asked} > {log} 2>&1"
-
-
-rule draw_drops:
-    input:
-        own_records,
-    output:
-        multiext(f"{RUNS}/{SCALE.name}/figures/{{own}}", ".svg", ".png"),
-        pdf=f"{RUNS}/{SCALE.name}/figures/{{own}}.pdf",
-    log:
-        f"{LOGS}/{SCALE.name}/figures/{{own}}.log",
-    benchmark:
-        f"{BENCHMARKS}/{SCALE.name}/figures/{{own}}.tsv"
-    wildcard_constraints:
-        own="|".join(MEASURED_BESIDES) or "(?!)",
-    conda:
-        "../../envs/reader.yaml"
-    resources:
-        **DRAWING_RESOURCES,
-    params:
-        verb=lambda wildcards: "law" if wildcards.own == "over-training" else "drop",
-    message:
-        "Drawing the drops of {wildcards.own} from measured records"
-    shell:
-        "python -m clipa {params.verb} {input} --output {output.pdf} > {log} 2>&1"
