@@ -13,6 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+SHA256 = "^[0-9a-f]{64}$"
+"""A digest in a file's, a record's or a variable's text, as a regular expression."""
+
 
 @contextlib.contextmanager
 def naming(path: str | Path) -> Iterator[None]:

@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from clipa.files import SHA256
+
 PACKAGES = (
     "torch",
     "torchvision",
@@ -26,8 +28,8 @@ PACKAGES = (
     "safetensors",
 )
 STAMP = ".source.json"
-IMAGE_DIGEST, LOCK_DIGEST = "^sha256:[0-9a-f]{64}$", "^[0-9a-f]{64}$"
-CONTAINER = {"CLIPA_CONTAINER_IMAGE": ("image", IMAGE_DIGEST), "CLIPA_CONTAINER_LOCK": ("lock", LOCK_DIGEST)}
+IMAGE_DIGEST = SHA256.replace("^", "^sha256:")
+CONTAINER = {"CLIPA_CONTAINER_IMAGE": ("image", IMAGE_DIGEST), "CLIPA_CONTAINER_LOCK": ("lock", SHA256)}
 """Environment variables that tell which container this is, with the names of what they tell. An image cannot hold its
 own digest, so who starts it passes that; envs/Containerfile sets the lock's."""
 _DECISIVE = ("src", "config", "workflow", "envs")

@@ -29,8 +29,8 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 
 from clipa import study
 from clipa.files import write_json_atomically
-from clipa.provenance import IMAGE_DIGEST, LOCK_DIGEST
-from clipa.sources import Integrity
+from clipa.provenance import IMAGE_DIGEST
+from clipa.sources import Integrity, Sha256
 
 SCHEMA_VERSION = 1
 SCHEMA_PATH = Path(__file__).parent / "schemas" / "record.schema.json"
@@ -81,7 +81,6 @@ Text = Annotated[
 ]
 RecordId = Annotated[str, Field(pattern="^[A-Za-z0-9@._/-]+$")]
 Fingerprint = Annotated[str, Field(pattern="^[0-9a-f]{8,64}$")]
-Sha256 = Annotated[str, Field(pattern=LOCK_DIGEST)]
 _TIME = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|\+00:00)$"
 Name = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9.-]*$")]
 RunName = Annotated[str, Field(pattern="^[A-Za-z0-9]+(-[A-Za-z0-9]+)+$")]
@@ -466,9 +465,7 @@ class Document(TypedDict):
 
     schema_version: Literal[SCHEMA_VERSION]
     records: list[Record]
-    digest: NotRequired[
-        Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="of all else in the file")]
-    ]
+    digest: NotRequired[Annotated[Sha256, Field(description="of all else in the file")]]
 
 
 # ----------------------------------------------------------------------------------------------- check and JSON Schema

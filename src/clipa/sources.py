@@ -10,12 +10,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from clipa.fields import Count, Natural, Number, Strict, Text
+from clipa.files import SHA256
 from clipa.links import Download
 from clipa.worlds import WORLDS, WorldParameters
 
 DatasetName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*(/[a-z]+)?$")]
 TestName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, Field(pattern=SHA256)]
 Integrity = Literal["once", "always", "manifest"]
 
 OF_OTHER_DATA = {
