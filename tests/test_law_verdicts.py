@@ -347,14 +347,14 @@ def test_the_law_over_training_is_drawn_with_bars_over_seeds_alone(tmp_path):
     assert [path.suffix for path in written] == [".pdf", ".svg", ".png"] and all(
         path.stat().st_size for path in written
     )
-    found = law.examine(records)
-    by_share = {TRAININGS[recipe]: own for recipe, own in found.trainings.items()} | {"1": found.summary}
-    above, below = trainings.draw(by_share).axes
+    above, below = trainings.draw(law.examine(records).by_share).axes
     assert [text.get_text() for text in below.get_xticklabels()] == ["1/8", "1", "2"]
-    # Four models and one slope at three shares each; two of the shares have three seeds or more, and bars.
-    assert (len(above.containers), len(below.containers)) == (12, 3)
-    barred = [one for one in below.containers if one.has_yerr]
-    assert len(barred) == 2
+    # Four models and one slope: of three shares two have three seeds or more, and bars; the third has a hollow mark.
+    for panel, count in ((above, 4), (below, 1)):
+        assert [len(one.lines[2][0].get_segments()) for one in panel.containers] == [2] * count
+        hollow = [one for one in panel.lines if one.get_markerfacecolor() == "white"]
+        assert [len(one.get_xdata()) for one in hollow] == [1] * count
+        assert all(one.get_xdata()[0] == pytest.approx(2, rel=0.05) for one in hollow)
 
 
 def test_one_number_of_samples_is_no_law_over_training(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from fractions import Fraction
 from pathlib import Path
 
 from clipa.law.layout import RATIO_DECIMALS, columns, counted, interval, listed, p_text, wrapped
@@ -18,7 +17,6 @@ from clipa.law.verdicts import (
     NOT_CLEAR,
     PRIMARIES,
     REPRODUCED,
-    TRAININGS,
     Check,
     Findings,
     Outcome,
@@ -151,14 +149,12 @@ def _signed(length: Length) -> list[str]:
 
 def _trainings(found: Findings) -> list[str]:
     """The law over training: each length after other numbers of pre-training samples."""
-    by_share = {TRAININGS[recipe]: own for recipe, own in found.trainings.items()} | {"1": found.summary}
-    order = sorted(by_share, key=Fraction)
     labels = dict.fromkeys(one.label for own in found.trainings.values() for one in own.lengths)
     rows = [
         (label, share, length)
         for label in labels
-        for share in order
-        if (length := by_share[share].length(label)) is not None
+        for share, summary in found.by_share.items()
+        if (length := summary.length(label)) is not None
     ]
     title = "The law over training: pre-training on a share of the study's samples (exploratory)"
     return [title, *_series(rows, "samples")] if rows else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from clipa.law.statistic import (
     Finals,
@@ -126,6 +127,12 @@ class Findings:
     summary: Summary
     outcomes: tuple[Outcome, ...]
     trainings: dict[str, Summary] = field(default_factory=dict)
+
+    @property
+    def by_share(self) -> dict[str, Summary]:
+        """The law over training, by the share of the study's samples: "1/8" and so on, smallest first; "1" is the study."""
+        shares = {TRAININGS[recipe]: own for recipe, own in self.trainings.items()} | {"1": self.summary}
+        return {share: shares[share] for share in sorted(shares, key=Fraction)}
 
 
 def examine(records: Iterable[Record]) -> Findings:

@@ -6,15 +6,18 @@ docs/law.md says what is drawn.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clipa.law.layout import counted
 from clipa.law.statistic import Length, Summary
-from clipa.law.verdicts import TRAININGS, examine
+from clipa.law.verdicts import examine
 from clipa.records import load_records
 from clipa.render.figures import NothingToDraw, save, style
+from clipa.render.figures.points import INTERVALS
 from clipa.stats import MINIMAL_SEEDS, Estimate
 
 if TYPE_CHECKING:
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
 _SHARE = ("Pre-training samples (1: the study's)", "Samples (1: the study's)")
 _DODGE = 1.02  # marks of neighbouring models stand apart by this factor
-Series = dict[Fraction, Length]
+Series = dict[str, Length]
 """One length after each share of the samples."""
 
 
@@ -33,21 +36,19 @@ def make_trainings(records: Iterable[str | Path], out: Path) -> list[Path]:
 
     matplotlib.use("Agg")
     found = examine(load_records(records))
-    by_share = {TRAININGS[recipe]: own for recipe, own in found.trainings.items()} | {"1": found.summary}
     with matplotlib.rc_context(style.settings()):
-        return save(draw(by_share), Path(out))
+        return save(draw(found.by_share), Path(out))
 
 
 def draw(by_share: Mapping[str, Summary]) -> Figure:
-    """One column a reduced length: drops of the models above, the slope of the drop below. `by_share`: "1/4" and so on.
+    """One column a reduced length: drops of the models above, the slope of the drop below.
 
-    Filled marks with bars: 95 % intervals over three seeds or more. Hollow ones have fewer seeds, and no bar.
+    `by_share`: :attr:`clipa.law.verdicts.Findings.by_share`. Marks as in all figures: bars over seeds, hollow without.
     """
-    order = sorted(by_share, key=Fraction)
     series: dict[str, Series] = {}
-    for share in order:
-        for length in by_share[share].lengths:
-            series.setdefault(length.label, {})[Fraction(share)] = length
+    for share, summary in by_share.items():
+        for length in summary.lengths:
+            series.setdefault(length.label, {})[share] = length
     series = {label: own for label, own in series.items() if len(own) > 1}
     if not series:
         raise NothingToDraw(
@@ -57,24 +58,26 @@ def draw(by_share: Mapping[str, Summary]) -> Figure:
     figure, (above, below) = style.panels(2, len(series), share_y="row")
     for column, (label, own) in enumerate(series.items()):
         above[column].set_title(label, loc="left")
-        _drops(above[column], own)
-        _slopes(below[column], own)
         for panel in (above[column], below[column]):
-            _axis(panel, order)
+            _axis(panel, list(by_share))
+        _drops(above[column], own)
+        slopes = {share: length.slope for share, length in own.items() if length.slope}
+        _line(below[column], slopes, style.INK, "o")
     style.finish([above, below], 2 * len(series), _SHARE, "")
     above[0].set_ylabel("Drop (points)")
     below[0].set_ylabel("Slope of the drop\n(points per tenfold size)")
-    summary = by_share[order[0]]
+    style.heading(figure, "The law over training", _subtitle(by_share["1"], series))
+    return figure
+
+
+def _subtitle(summary: Summary, series: Mapping[str, Series]) -> str:
     seeds = sorted({len(length.seeds) for own in series.values() for length in own.values()})
-    counts = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else f"{seeds[0]} seed{'s'[: seeds[0] > 1]}"
-    style.heading(
-        figure,
-        "The law over training",
+    counts = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else counted(seeds[0], "seed")
+    return (
         f"Measured at {summary.scale} scale, {counts}; {summary.dataset} (n = {summary.n}). "
         f"Bars: 95 % intervals over seeds; hollow: fewer than {MINIMAL_SEEDS} seeds. "
-        "The law says: slopes below 0. Exploratory",
+        "The law says: slopes below 0. Exploratory"
     )
-    return figure
 
 
 def _drops(panel: Axes, series: Series) -> None:
@@ -82,39 +85,32 @@ def _drops(panel: Axes, series: Series) -> None:
     ends = []
     for rank, model in enumerate(models):
         own = {share: length.drops[model] for share, length in series.items() if model in length.drops}
-        shift = _DODGE ** (rank - (len(models) - 1) / 2)
-        _marks(panel, {float(share) * shift: drop for share, drop in own.items()}, style.colour(model), model)
-        ends.append((2.05 * shift, list(own.values())[-1].mean, model, style.colour(model)))
+        colour, shift = style.colour(model), _DODGE ** (rank - (len(models) - 1) / 2)
+        end = _line(panel, own, colour, style.marker(model), shift)
+        ends.append((*end, model, colour))
     if panel.get_subplotspec().is_last_col():
         style.label_ends(panel, ends)
 
 
-def _slopes(panel: Axes, series: Series) -> None:
-    own = {float(share): length.slope for share, length in series.items() if length.slope}
-    _marks(panel, own, style.INK, "")
+def _line(
+    panel: Axes, points: Mapping[str, Estimate], colour: str, marker: str, shift: float = 1.0
+) -> tuple[float, float]:
+    """One line over the shares; returns its right end."""
+    import pandas
+
+    rows = [
+        {"x": shift * float(Fraction(share)), "mean": one.mean, "low": one.low, "high": one.high}
+        | {"interval": INTERVALS[one.over]}
+        for share, one in points.items()
+    ]
+    table = pandas.DataFrame(rows, columns=["x", "mean", "low", "high", "interval"])
+    style.line(panel, table.x, table, "mean", colour, marker)
+    return tuple(table[["x", "mean"]].iloc[-1]) if len(table) else (math.nan, math.nan)
 
 
-def _marks(panel: Axes, points: Mapping[float, Estimate], colour: str, model: str) -> None:
-    """A line with a mark for each point; a bar where the interval is over seeds."""
-    marker = style.marker(model) if model else "o"
-    panel.plot(list(points), [one.mean for one in points.values()], color=colour, linewidth=1.0)
-    for x, one in points.items():
-        known = one.seeds >= MINIMAL_SEEDS
-        panel.errorbar(
-            x,
-            one.mean,
-            yerr=one.high - one.mean if known else None,
-            fmt=marker,
-            color=colour,
-            markerfacecolor=colour if known else "white",
-            elinewidth=0.9,
-            capsize=1.8,
-        )
-
-
-def _axis(panel: Axes, shares: Iterable[str]) -> None:
+def _axis(panel: Axes, shares: Sequence[str]) -> None:
     panel.set_xscale("log", base=2)
-    panel.set_xticks([float(Fraction(share)) for share in shares], list(shares))
+    panel.set_xticks([float(Fraction(share)) for share in shares], shares)
     panel.minorticks_off()
     panel.axhline(0, color=style.INK, linewidth=0.5, zorder=0)
     style.clean(panel)
