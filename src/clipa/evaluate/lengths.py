@@ -30,9 +30,8 @@ def pooled_at(model: nn.Module, tokens: Tensor) -> Tensor | None:
     if pool == "argmax":
         return tokens.argmax(dim=-1)
     if pool == "eos" and end is not None:
-        return (
-            (tokens == end).int().argmax(dim=-1)
-        )  # open_clip's rule: the first position where there is no end
+        # Where a text has no end, open_clip takes its first position, and so does argmax.
+        return (tokens == end).int().argmax(dim=-1)
     return None
 
 
