@@ -130,7 +130,7 @@ class Findings:
 
     @property
     def by_share(self) -> dict[str, Summary]:
-        """The law over training, by the share of the study's samples ("1/8" and so on, smallest first; "1": the study)."""
+        """By the share of the study's samples, "1/8" and so on, smallest first; "1" is the study itself."""
         shares = {TRAININGS[recipe]: own for recipe, own in self.trainings.items()} | {"1": self.summary}
         return {share: shares[share] for share in sorted(shares, key=Fraction)}
 
