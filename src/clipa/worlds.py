@@ -55,19 +55,12 @@ class SecondWorldParameters(WorldParameters):
     figure_min: Share = Field(0.60, ge=0.1, le=0.9, description="figure size as a fraction of image_size")
     figure_max: Share = Field(0.85, ge=0.1, le=0.9)
     training_images: Count = 60_000
+    test_images_plain: Count = Field(9_600, description="100 of a class; version 1 has 4,000")
     hard: Fraction = Field(
         0.1,
-        description="share of one-figure training scenes drawn as in renditions, outlines, clutter or odd",
+        description="share of the one-figure scenes of train, plain and fresh that are drawn as in renditions, "
+        "outlines, clutter or odd",
     )
-    hard_tests: Fraction = Field(
-        0.3, description="the same of the test sets plain and fresh, drawn as in clutter or odd"
-    )
-
-    def hard_share(self, split: str) -> float:
-        """Share of one-figure scenes of a split that are drawn in other ways; 0 for splits that are not mixed."""
-        if split == "train":
-            return self.hard
-        return self.hard_tests if split in ("plain", "fresh") else 0.0
 
 
 WORLDS = {world.name: world for world in (WorldParameters, SecondWorldParameters)}

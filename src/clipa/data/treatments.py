@@ -1,6 +1,7 @@
 """Figures drawn in other ways than plainly: as renditions, outlines, in clutter, turned.
 
-In version 1 of the world these are test sets only; in version 2 a share of the training scenes is drawn so too.
+In version 1 of the world these are test sets only; version 2 mixes a share of each into training and
+into the sets plain and fresh.
 """
 
 from __future__ import annotations
@@ -199,26 +200,24 @@ _RENDER: dict[str, Callable[[WorldParameters, Scene, str], numpy.ndarray]] = {
 }
 TREATMENTS = tuple(_RENDER)
 """Names of the test sets whose figures are drawn in other ways than in version 1's training."""
-_TESTED = ("clutter", "odd")
-"""Those that version 2's mixed test sets have. Renditions and outlines are left out: small models still learn them
-after twice the training (docs/tuning.md), so that no training could be told to have converged."""
+_MIXED = ("train", "plain", "fresh")
 
 
 def treatment_of(parameters: WorldParameters, scene: Scene) -> str | None:
     """How a scene is drawn: one of TREATMENTS, or None (plainly).
 
-    A test set of that name is drawn so; and of version 2's training scenes a share in all ways, in equal parts, and of
-    its sets plain and fresh a share in two of them.
+    A test set of that name is drawn so; and a share of version 2's training scenes and of its sets plain and fresh,
+    which have the distribution of training, in all ways, in equal parts.
     """
     if scene.split in _RENDER:
         return scene.split
-    if not isinstance(parameters, SecondWorldParameters) or len(scene.figures) > 1:
+    second = isinstance(parameters, SecondWorldParameters)
+    if not second or scene.split not in _MIXED or len(scene.figures) > 1:
         return None
     generator = random_stream(parameters, scene.split, scene.index, _TREATMENT)
-    if generator.random() >= parameters.hard_share(scene.split):
+    if generator.random() >= parameters.hard:
         return None
-    ways = TREATMENTS if scene.split == "train" else _TESTED
-    return ways[int(generator.integers(len(ways)))]
+    return TREATMENTS[int(generator.integers(len(TREATMENTS)))]
 
 
 def picture_of(parameters: WorldParameters, scene: Scene) -> numpy.ndarray:
