@@ -158,6 +158,9 @@ def test_the_workflow_says_what_its_jobs_ask_for(tmp_path: Path, monkeypatch: py
     images = [one for one in asked if one.rule == "download_images"]
     assert sum(one.jobs for one in images) == 49 and max(one.minutes for one in images) == 12 * 60
     assert max(one.minutes for one in asked) <= 48 * 60
+    assert not {rule for rule in where if rule == "all" or rule.startswith(("measure_", "fill_", "draw_"))}, (
+        "the driver runs local rules itself"
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ a real SLURM
@@ -184,9 +187,9 @@ def test_on_a_real_cluster(slurm: Cluster | None, tmp_path: Path, monkeypatch: p
     said = missing(list(cluster.partitions(asked)))
     assert len(said) == 2 and "there is none (known: gpu, urgent)" in said[0]
     assert "download_images asks for 12.0 h, the limit is 1.0 h, so it would wait for ever" in said[1]
-    [no_cpu] = missing(list(cluster.accounts(asked)))
-    assert "invalid partition" in no_cpu.lower()
-    found = list(cluster.nodes(asked[:2], tmp_path / "runs", "127.0.0.1:9"))
+    assert "index_shards go there" in said[0]
+    assert [one.what for one in cluster.accounts(asked)] == ["account on gpu", "account on urgent"]
+    found = list(cluster.nodes(asked, tmp_path / "runs", "127.0.0.1:9"))
     assert [one.state for one in found] == [OK, OK, OK, OK, OK, MISSING], found
     assert "n1: does not reach 127.0.0.1:9" in found[-1].said.replace(
         os.uname().nodename.partition(".")[0], "n1"

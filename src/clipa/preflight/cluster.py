@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from clipa import driver
 from clipa.launch import GPUS_PER_NODE
 from clipa.locks import directory_lock
 from clipa.preflight import MISSING, OK, UNKNOWN, Finding
@@ -86,18 +87,15 @@ def commands() -> Iterator[Finding]:
 
 
 def longest(asked: Sequence[Asked]) -> Iterator[Finding]:
-    """The plan in two lines."""
-    jobs = sum(one.jobs for one in asked)
-    top = max(asked, key=lambda one: one.minutes)
-    rules = len({one.rule for one in asked})
+    """The plan in one line."""
     yield Finding(
-        "plan", OK, f"{jobs} jobs of {rules} rules; the longest: {top.rule}, {top.minutes / 60:.0f} h"
+        "plan", OK, driver.longest([(one.rule, one.minutes / 60) for one in asked for _ in range(one.jobs)])
     )
 
 
 def partitions(asked: Sequence[Asked]) -> Iterator[Finding]:
     """Each partition that jobs go to: there, up, and with what each rule asks for."""
-    known = read_partitions(ask("sinfo", "--noheader", f"--format={_FIELDS}"))
+    known = _known()
     by_partition: dict[str, list[Asked]] = defaultdict(list)
     for one in asked:
         by_partition[one.partition].append(one)
@@ -113,6 +111,11 @@ def partitions(asked: Sequence[Asked]) -> Iterator[Finding]:
             yield Finding(what, MISSING, fault)
         if not faults:
             yield Finding(what, OK, f"has what {who} ask for")
+
+
+def _known() -> dict[str, Partition]:
+    """The partitions of this cluster by name."""
+    return read_partitions(ask("sinfo", "--noheader", f"--format={_FIELDS}"))
 
 
 def read_partitions(told: str) -> dict[str, Partition]:
@@ -166,8 +169,9 @@ def shortcomings(one: Asked, there: Partition) -> Iterator[str]:
 
 
 def accounts(asked: Sequence[Asked]) -> Iterator[Finding]:
-    """Whether SLURM takes a job of each partition: it is tested, not submitted."""
-    for name, account in sorted({(one.partition, one.account) for one in asked}):
+    """Whether SLURM takes a job of each partition that is there: it is tested, not submitted."""
+    known = _known()
+    for name, account in sorted({(one.partition, one.account) for one in asked if one.partition in known}):
         command = ["sbatch", "--test-only", f"--partition={name}", "--time=1", "--mem=100", "--wrap=true"]
         command += [f"--account={account}"] if account else []
         what = f"account on {name}"
@@ -180,9 +184,10 @@ def accounts(asked: Sequence[Asked]) -> Iterator[Finding]:
 
 
 def nodes(asked: Sequence[Asked], folder: Path, host: str = HOST) -> Iterator[Finding]:
-    """What a tiny job of each partition sees: this disk, its locks, and the internet where jobs download."""
+    """What a tiny job of each partition that is there sees: disk, locks, and the internet where jobs download."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in sorted({one.partition for one in asked}):
+    known = _known()
+    for name in sorted({one.partition for one in asked if one.partition in known}):
         rules = {one.rule for one in asked if one.partition == name}
         account = next((one.account for one in asked if one.partition == name), "")
         with tempfile.TemporaryDirectory(prefix=".preflight-", dir=folder) as place:
