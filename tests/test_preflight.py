@@ -81,6 +81,22 @@ def test_what_is_there_is_not_missed(paper, tmp_path: Path, monkeypatch: pytest.
     )
 
 
+def test_a_ray_cluster_needs_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    scale = {
+        "extends": "paper",
+        "data": {"download": {"repository": "laion/relaion400m", "distributor": "ray"}},
+    }
+    (tmp_path / "config/scales/on-ray.yaml").write_text(json.dumps(scale), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    plan = load_plan({"scale": "on-ray", "seeds": [0]}, tmp_path)
+    cure = "no ray in .venv-data; install the version of your cluster there (docs/data.md)"
+    assert cure in missing(list(machine.environments(plan)))
+    (tmp_path / ".venv-data/bin").mkdir(parents=True)
+    (tmp_path / ".venv-data/bin/ray").touch()
+    assert cure not in missing(list(machine.environments(plan)))
+
+
 def test_a_drawn_world_needs_none_of_it() -> None:
     plan = load_plan({"scale": "micro-v1"}, ROOT)
     downloads = load_downloads(ROOT / "config")

@@ -76,8 +76,9 @@ class PlanSaid(logging.Filter):
         self._workflow = workflow
 
     def sent(self) -> Iterator[Sent]:
-        """Jobs of the plan, those that have ended included. Those of local rules are not: the driver runs them itself (in
-        a dry run Snakemake's ``is_local`` is true for all).
+        """Jobs of the plan, those that have ended included. Those of local rules are not: the driver runs them itself.
+
+        (In a dry run Snakemake's ``is_local`` is true for all.)
         """
         local, dag = self._workflow._localrules, self._workflow.dag
         for job in {*dag.needrun_jobs(), *dag.finished_jobs}:
