@@ -150,8 +150,10 @@ def test_what_a_partition_lacks(partition: str, asked: Asked, said: str | None) 
 
 
 def test_the_workflow_says_what_its_jobs_ask_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A dry run: every rule that trains goes to GPUs, every one that downloads to nodes with a way to the internet."""
-    for name in ("Snakefile", "workflow", "slurm", "profiles", "config", "envs", "results/published"):
+    """A dry run: every rule that trains goes to GPUs, every one that downloads to nodes with a way to the internet.
+    What a Ray cluster downloads asks for one core.
+    """
+    for name in ("Snakefile", "workflow", "slurm", "profiles", "envs", "results/published"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).symlink_to(ROOT / name)
     profile = (ROOT / "slurm/config.yaml").read_text(encoding="utf-8")
@@ -159,6 +161,11 @@ def test_the_workflow_says_what_its_jobs_ask_for(tmp_path: Path, monkeypatch: py
     (tmp_path / "slurm").mkdir()
     other = profile.replace("internet: cpu ", "internet: way-out ")
     (tmp_path / "slurm/config.yaml").write_text(other, encoding="utf-8")
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    paper = tmp_path / "config/scales/paper.yaml"
+    text = paper.read_text(encoding="utf-8")
+    on_ray = "download: {repository: laion/relaion400m, distributor: ray}"
+    paper.write_text(text.replace("download: {repository: laion/relaion400m}", on_ray), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     asked = cluster.asked_of(
         ["measure_table14", "--profile", "slurm", "--config", "scale=paper", "seeds=[0]"]
@@ -173,6 +180,9 @@ def test_the_workflow_says_what_its_jobs_ask_for(tmp_path: Path, monkeypatch: py
     assert train.cpus == scale.resources.cpus == 96
     images = [one for one in asked if one.rule == "download_images"]
     assert sum(one.jobs for one in images) == 49 and max(one.minutes for one in images) == 12 * 60
+    [coco, laion] = sorted(images, key=lambda one: one.jobs)
+    assert (laion.jobs, laion.cpus, laion.memory_mb) == (48, 1, 16000)
+    assert (coco.jobs, coco.cpus, coco.memory_mb) == (1, 16, 64000)
     assert max(one.minutes for one in asked) <= 48 * 60
     assert not {rule for rule in where if rule == "all" or rule.startswith(("measure_", "fill_", "draw_"))}, (
         "the driver runs local rules itself"

@@ -27,10 +27,10 @@ def environments(plan: Plan) -> Iterator[Finding]:
         return
     yield _installed(plan.scale.tagger, "part-of-speech tagger", "make tagger")
     downloads = [links_of(data.download).download for data in all_data(plan.scale).values()]
-    on_ray = any(one.distributor == "ray" for one in downloads)
-    for package, cure in {"img2dataset": "make data"} | (
-        {"ray": "install the version of your cluster there (docs/data.md)"} if on_ray else {}
-    ).items():
+    needed = {"img2dataset": "make data"}
+    if any(one.distributor == "ray" for one in downloads):
+        needed["ray"] = "install the version of your cluster there (docs/data.md)"
+    for package, cure in needed.items():
         here = Path(".venv-data/bin", package).is_file() or importlib.util.find_spec(package) is not None
         said = f"{package} is there" if here else f"no {package} in .venv-data; {cure}"
         yield Finding("data environment", OK if here else MISSING, said)
