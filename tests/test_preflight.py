@@ -210,17 +210,28 @@ def test_on_a_real_cluster(slurm: Cluster | None, tmp_path: Path, monkeypatch: p
         Asked("index_shards", 1, "cpu", 60, 1, 1, 1000, 0),
     ]
     assert not missing([*cluster.commands(), *cluster.longest(asked)])
-    said = missing(list(cluster.partitions(asked)))
+    found = list(cluster.seen(asked, tmp_path / "runs", "127.0.0.1:9"))
+    said = missing([one for one in found if one.what.startswith("partition ")])
     assert len(said) == 2 and "there is none (known: gpu, urgent)" in said[0]
     assert "download_images asks for 12.0 h, the limit is 1.0 h, so it would wait for ever" in said[1]
     assert "index_shards go there" in said[0]
-    assert [one.what for one in cluster.accounts(asked)] == ["account on gpu", "account on urgent"]
-    found = list(cluster.nodes(asked, tmp_path / "runs", "127.0.0.1:9"))
+    assert len([one for one in found if "cpu" in one.what + one.said]) == 1, "said once"
+    assert {"account on gpu", "account on urgent"} <= {one.what for one in found}
+    found = [one for one in found if one.what.startswith("node of ")]
     assert [one.state for one in found] == [OK, OK, OK, OK, OK, MISSING], found
     assert "n1: does not reach 127.0.0.1:9" in found[-1].said.replace(
         os.uname().nodename.partition(".")[0], "n1"
     )
     assert not list((tmp_path / "runs").iterdir()), "nothing is left behind"
+
+
+def test_a_slurm_that_does_not_answer_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(*_: str) -> str:
+        raise SlurmError("sinfo: no answer")
+
+    monkeypatch.setattr(cluster, "ask", silent)
+    found = list(cluster.seen([Asked("train", 1, "gpu", 1, 1, 1, 1, 0)], None))
+    assert found == [Finding("partitions", "unknown", "sinfo: no answer")]
 
 
 def test_a_lock_that_does_not_hold_is_noticed(tmp_path: Path) -> None:

@@ -10,14 +10,14 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from clipa import driver
 from clipa.launch import GPUS_PER_NODE
 from clipa.locks import directory_lock
-from clipa.preflight import MISSING, OK, UNKNOWN, Finding
+from clipa.preflight import MISSING, OK, UNKNOWN, Finding, looked
 from clipa.slurm import SlurmError, ask, seconds
 
 COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
@@ -93,9 +93,8 @@ def longest(asked: Sequence[Asked]) -> Iterator[Finding]:
     )
 
 
-def partitions(asked: Sequence[Asked]) -> Iterator[Finding]:
+def partitions(asked: Sequence[Asked], known: Mapping[str, Partition]) -> Iterator[Finding]:
     """Each partition that jobs go to: there, up, and with what each rule asks for."""
-    known = _known()
     by_partition: dict[str, list[Asked]] = defaultdict(list)
     for one in asked:
         by_partition[one.partition].append(one)
@@ -113,8 +112,8 @@ def partitions(asked: Sequence[Asked]) -> Iterator[Finding]:
             yield Finding(what, OK, f"has what {who} ask for")
 
 
-def _known() -> dict[str, Partition]:
-    """The partitions of this cluster by name."""
+def known_partitions() -> dict[str, Partition]:
+    """The partitions of this cluster by name. Raises SlurmError where SLURM does not answer."""
     return read_partitions(ask("sinfo", "--noheader", f"--format={_FIELDS}"))
 
 
@@ -169,9 +168,8 @@ def shortcomings(one: Asked, there: Partition) -> Iterator[str]:
 
 
 def accounts(asked: Sequence[Asked]) -> Iterator[Finding]:
-    """Whether SLURM takes a job of each partition that is there: it is tested, not submitted."""
-    known = _known()
-    for name, account in sorted({(one.partition, one.account) for one in asked if one.partition in known}):
+    """Whether SLURM takes a job of each partition: it is tested, not submitted."""
+    for name, account in sorted({(one.partition, one.account) for one in asked}):
         command = ["sbatch", "--test-only", f"--partition={name}", "--time=1", "--mem=100", "--wrap=true"]
         command += [f"--account={account}"] if account else []
         what = f"account on {name}"
@@ -184,10 +182,9 @@ def accounts(asked: Sequence[Asked]) -> Iterator[Finding]:
 
 
 def nodes(asked: Sequence[Asked], folder: Path, host: str = HOST) -> Iterator[Finding]:
-    """What a tiny job of each partition that is there sees: disk, locks, and the internet where jobs download."""
+    """What a tiny job of each partition sees: this disk, its locks, and the internet where jobs download."""
     folder.mkdir(parents=True, exist_ok=True)
-    known = _known()
-    for name in sorted({one.partition for one in asked if one.partition in known}):
+    for name in sorted({one.partition for one in asked}):
         rules = {one.rule for one in asked if one.partition == name}
         account = next((one.account for one in asked if one.partition == name), "")
         with tempfile.TemporaryDirectory(prefix=".preflight-", dir=folder) as place:
@@ -242,3 +239,19 @@ def _node(name: str, account: str, rules: set[str], place: Path, host: str) -> I
         )
     for key, (good, bad) in cures.items():
         yield Finding(what, OK if seen[key] else MISSING, f"{at} {good if seen[key] else bad}")
+
+
+def seen(asked: Sequence[Asked], folder: Path | None, host: str = HOST) -> Iterator[Finding]:
+    """Partitions, accounts, and what nodes see from ``folder`` (none: not looked at). What is not there is said once: a
+    SLURM that does not answer, and a partition that SLURM does not know.
+    """
+    try:
+        known = known_partitions()
+    except SlurmError as error:
+        yield Finding("partitions", UNKNOWN, str(error))
+        return
+    there = [one for one in asked if one.partition in known]
+    yield from looked("partitions", partitions, asked, known)
+    yield from looked("accounts", accounts, there)
+    if folder is not None:
+        yield from looked("nodes", nodes, there, folder, host)
