@@ -2,6 +2,7 @@
 
     .venv-data/bin/python benchmarks/downloads.py              # minutes on two cores; needs .venv, too
     .venv-data/bin/python benchmarks/downloads.py --command    # img2dataset's own command, to compare
+    .venv-data/bin/python benchmarks/downloads.py --ray        # on a Ray cluster of this machine (docs/data.md)
 
 The list has 12 shards of 400 links on this machine's loopback. Of each hundred 75 give an image (three by a redirect);
 8 answer 404, 3 403, 2 nothing, 2 a part of what they announce, 3 a page of HTML, 1 an image of 12,000 × 12,000 pixels,
@@ -10,6 +11,7 @@ Three jobs of four shards each run at once (`clipa data fetch`). When five shard
 while and one job with it; the job is started again. Then `clipa index`, `clipa vocabulary` and `clipa data report`. The
 images must be those of an undisturbed run, each once.
 
+With `--ray` a cluster of two cores is started (`ray start --head`), which does the work of all three jobs.
 With `--command` bodies without end are left out: img2dataset's own command would never end.
 """
 
@@ -29,6 +31,7 @@ import tempfile
 import time
 import zlib
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -135,7 +138,7 @@ class Host:
 # --------------------------------------------------------------------------------------------------------- the attack
 
 
-def prepare(home: Path, port: int) -> Path:
+def prepare(home: Path, port: int, distributor: str = "multiprocessing") -> Path:
     """The project's configuration with a scale of this list, and the list; returns the data's folder."""
     import pyarrow
     import pyarrow.parquet
@@ -147,7 +150,8 @@ def prepare(home: Path, port: int) -> Path:
         "data": {
             "shards": SHARDS,
             "lanes": 4,
-            "download": {"repository": "laion/relaion400m", "images_per_shard": LINKS, "minimum_yield": 0.6},
+            "download": {"repository": "laion/relaion400m", "images_per_shard": LINKS, "minimum_yield": 0.6}
+            | {"distributor": distributor},
         },
     }
     (home / "config" / "scales" / "attacked.yaml").write_text(yaml.safe_dump(scale), encoding="utf-8")
@@ -195,8 +199,8 @@ def images(train: Path) -> dict[str, list[str]]:
     return found
 
 
-def attack(home: Path, python: str, port: int) -> bool:
-    data = prepare(home, port)
+def attack(home: Path, python: str, port: int, distributor: str) -> bool:
+    data = prepare(home, port, distributor)
     train = data / "train"
     host = Host(port, endless=True)
     time.sleep(3)
@@ -231,6 +235,36 @@ def attack(home: Path, python: str, port: int) -> bool:
         f"images: {len(arrived)}, due: {len(due)}, each once and no other: {same}; left over: {left or 'nothing'}"
     )
     return same and not left and [*codes, completed, indexed] == [0] * (PARTS + 2)
+
+
+@contextlib.contextmanager
+def ray_cluster(home: Path) -> Iterator[None]:
+    """A Ray cluster of two cores, which RAY_ADDRESS then names."""
+    command = [
+        Path(sys.executable).with_name("ray"),
+        "start",
+        "--head",
+        "--block",
+        "--port=0",
+        "--num-cpus=2",
+    ]
+    command += ["--include-dashboard=false", "--object-store-memory=100000000"]
+    log = home / "ray.log"
+    with open(log, "w") as file:
+        running = subprocess.Popen(
+            command, stdout=file, stderr=file, env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
+        )
+    try:
+        while not (address := log.read_text().partition("--address='")[2].partition("'")[0]):
+            if running.poll() is not None:
+                sys.exit(f"ray start: {log.read_text()}")
+            time.sleep(0.5)
+        os.environ["RAY_ADDRESS"] = address
+        print(f"Ray at {address}", flush=True)
+        yield
+    finally:
+        running.terminate()
+        running.wait()
 
 
 def compare(home: Path, port: int) -> None:
@@ -283,6 +317,7 @@ def main() -> int:
     )
     parser.add_argument("--port", type=int, default=8765)
     parser.add_argument("--command", action="store_true", help="img2dataset's own command instead")
+    parser.add_argument("--ray", action="store_true", help="on a Ray cluster; Ray must be installed here")
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--finite", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
@@ -292,7 +327,9 @@ def main() -> int:
         if chosen.command:
             compare(Path(folder), chosen.port)
             return 0
-        good = attack(Path(folder), chosen.python, chosen.port)
+        home, distributor = Path(folder), "ray" if chosen.ray else "multiprocessing"
+        with ray_cluster(home) if chosen.ray else contextlib.nullcontext():
+            good = attack(home, chosen.python, chosen.port, distributor)
         print("survived" if good else "FAILED")
         return not good
 

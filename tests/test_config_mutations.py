@@ -229,6 +229,7 @@ def test_a_wrong_value_of_a_download_is_refused(root: Path) -> None:
     file = root / "config" / "scales" / f"{BELOW}.yaml"
     asked = {"repository": "laion/relaion400m", "url_column": "URL", "caption_column": "TEXT"}
     numbers = {"minimum_yield": 0.6, "hours": 6, "images_per_second": 100, "images_per_shard": 1000}
+    asked["distributor"] = "ray"
     tree = {"extends": "paper", "experiments": ["table12"], "data": {"download": asked | numbers}}
     file.write_text(yaml.safe_dump(tree), encoding="utf-8")
     assert outcome(root, {"scale": BELOW}) is None

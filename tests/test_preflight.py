@@ -81,6 +81,22 @@ def test_what_is_there_is_not_missed(paper, tmp_path: Path, monkeypatch: pytest.
     )
 
 
+def test_a_ray_cluster_needs_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    scale = {
+        "extends": "paper",
+        "data": {"download": {"repository": "laion/relaion400m", "distributor": "ray"}},
+    }
+    (tmp_path / "config/scales/on-ray.yaml").write_text(json.dumps(scale), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    plan = load_plan({"scale": "on-ray", "seeds": [0]}, tmp_path)
+    cure = "no ray in .venv-data; install the version of your cluster there (docs/data.md)"
+    assert cure in missing(list(machine.environments(plan)))
+    (tmp_path / ".venv-data/bin").mkdir(parents=True)
+    (tmp_path / ".venv-data/bin/ray").touch()
+    assert cure not in missing(list(machine.environments(plan)))
+
+
 def test_a_drawn_world_needs_none_of_it() -> None:
     plan = load_plan({"scale": "micro-v1"}, ROOT)
     downloads = load_downloads(ROOT / "config")
@@ -134,8 +150,10 @@ def test_what_a_partition_lacks(partition: str, asked: Asked, said: str | None) 
 
 
 def test_the_workflow_says_what_its_jobs_ask_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A dry run: every rule that trains goes to GPUs, every one that downloads to nodes with a way to the internet."""
-    for name in ("Snakefile", "workflow", "slurm", "profiles", "config", "envs", "results/published"):
+    """A dry run: every rule that trains goes to GPUs, every one that downloads to nodes with a way to the internet.
+    What a Ray cluster downloads asks for one core.
+    """
+    for name in ("Snakefile", "workflow", "slurm", "profiles", "envs", "results/published"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).symlink_to(ROOT / name)
     profile = (ROOT / "slurm/config.yaml").read_text(encoding="utf-8")
@@ -143,6 +161,11 @@ def test_the_workflow_says_what_its_jobs_ask_for(tmp_path: Path, monkeypatch: py
     (tmp_path / "slurm").mkdir()
     other = profile.replace("internet: cpu ", "internet: way-out ")
     (tmp_path / "slurm/config.yaml").write_text(other, encoding="utf-8")
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    paper = tmp_path / "config/scales/paper.yaml"
+    text = paper.read_text(encoding="utf-8")
+    on_ray = "download: {repository: laion/relaion400m, distributor: ray}"
+    paper.write_text(text.replace("download: {repository: laion/relaion400m}", on_ray), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     asked = cluster.asked_of(
         ["measure_table14", "--profile", "slurm", "--config", "scale=paper", "seeds=[0]"]
@@ -157,7 +180,13 @@ def test_the_workflow_says_what_its_jobs_ask_for(tmp_path: Path, monkeypatch: py
     assert train.cpus == scale.resources.cpus == 96
     images = [one for one in asked if one.rule == "download_images"]
     assert sum(one.jobs for one in images) == 49 and max(one.minutes for one in images) == 12 * 60
+    [coco, laion] = sorted(images, key=lambda one: one.jobs)
+    assert (laion.jobs, laion.cpus, laion.memory_mb) == (48, 1, 16000)
+    assert (coco.jobs, coco.cpus, coco.memory_mb) == (1, 16, 64000)
     assert max(one.minutes for one in asked) <= 48 * 60
+    assert not {rule for rule in where if rule == "all" or rule.startswith(("measure_", "fill_", "draw_"))}, (
+        "the driver runs local rules itself"
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ a real SLURM
@@ -181,17 +210,28 @@ def test_on_a_real_cluster(slurm: Cluster | None, tmp_path: Path, monkeypatch: p
         Asked("index_shards", 1, "cpu", 60, 1, 1, 1000, 0),
     ]
     assert not missing([*cluster.commands(), *cluster.longest(asked)])
-    said = missing(list(cluster.partitions(asked)))
+    found = list(cluster.seen(asked, tmp_path / "runs", "127.0.0.1:9"))
+    said = missing([one for one in found if one.what.startswith("partition ")])
     assert len(said) == 2 and "there is none (known: gpu, urgent)" in said[0]
     assert "download_images asks for 12.0 h, the limit is 1.0 h, so it would wait for ever" in said[1]
-    [no_cpu] = missing(list(cluster.accounts(asked)))
-    assert "invalid partition" in no_cpu.lower()
-    found = list(cluster.nodes(asked[:2], tmp_path / "runs", "127.0.0.1:9"))
+    assert "index_shards go there" in said[0]
+    assert len([one for one in found if "cpu" in one.what + one.said]) == 1, "said once"
+    assert {"account on gpu", "account on urgent"} <= {one.what for one in found}
+    found = [one for one in found if one.what.startswith("node of ")]
     assert [one.state for one in found] == [OK, OK, OK, OK, OK, MISSING], found
     assert "n1: does not reach 127.0.0.1:9" in found[-1].said.replace(
         os.uname().nodename.partition(".")[0], "n1"
     )
     assert not list((tmp_path / "runs").iterdir()), "nothing is left behind"
+
+
+def test_a_slurm_that_does_not_answer_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(*_: str) -> str:
+        raise SlurmError("sinfo: no answer")
+
+    monkeypatch.setattr(cluster, "ask", silent)
+    found = list(cluster.seen([Asked("train", 1, "gpu", 1, 1, 1, 1, 0)], None))
+    assert found == [Finding("partitions", "unknown", "sinfo: no answer")]
 
 
 def test_a_lock_that_does_not_hold_is_noticed(tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ def test_one_figure_is_drawn_and_is_then_up_to_date(tree):
     ]:
         file.touch()
     jobs, said = plan(tree, "figures/figure4.pdf", "-n")
+    assert "the longest" not in said
     assert not jobs and "Nothing to be done" in said
 
 
@@ -100,6 +101,16 @@ def test_slurm_plans_every_table_without_slurm(tree):
         "python -m clipa data fetch --scale paper" in said and "--source DataComp-1B --part 160/161" in said
     )
     assert jobs["annotate"] == 2 and jobs["negatives"] == 1
+    plan_of_all = re.findall(
+        r"(?m)^(.+) jobs of SLURM by (\d+) rules; the longest by hours asked for: (.+)$", said
+    )
+    assert len(plan_of_all) == 2, "below each table of jobs"
+    count, _, longest = plan_of_all[-1]
+    local = {"all", "fill_measured_table", "draw_measured_figure"} | {
+        name for name in jobs if name.startswith("measure_")
+    }
+    sent = {name: number for name, number in jobs.items() if name not in {*local, "total"}}
+    assert int(count.replace(",", "")) == sum(sent.values()) and longest.startswith("train, 48 h (264 jobs)")
     for name in (
         "L16-resize64-truncation32/finetune",
         "L16-grid49-truncation32/finetune",

@@ -1,5 +1,5 @@
-"""Snakemake's driver: what it says before it plans; on SLURM it asks squeue alone how its jobs are, does not wait for
-one that is gone, and says which one SLURM holds.
+"""Snakemake's driver: what it says before it plans, and of the plan; on SLURM it asks squeue alone how its jobs are,
+does not wait for one that is gone, and says which one SLURM holds.
 
 snakemake-executor-plugin-slurm turns to sacct whenever ``scontrol show config`` fails once, whatever the profile says.
 Without an accounting database sacct knows no job, and with one it says ``CANCELLED by 0``, which the plugin does not
@@ -10,13 +10,15 @@ back and held ("launch failed requeued held"): PENDING for ever, which looks lik
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+LOGGER = "snakemake.logging"
 PLUGIN = "snakemake_executor_plugin_slurm"
 LOOKS = 3
 """A job that squeue named before, and does not name so often in a row, has ended. Its output says how."""
@@ -53,6 +55,62 @@ def deployed_by(methods: Collection[str]) -> str | None:
         "--software-deployment-method apptainer: this workflow has no container, so its jobs would run without one; "
         "leave the option out (make environment), or take conda"
     )
+
+
+class Sent(NamedTuple):
+    """A job of the plan that goes to the cluster; ``resources`` that are numbers or text."""
+
+    rule: str
+    threads: int
+    resources: dict[str, int | str]
+
+
+class PlanSaid(logging.Filter):
+    """On Snakemake's log: a line below its table of jobs, which says how many go to SLURM, and the longest.
+
+    ``workflow`` is Snakemake's.
+    """
+
+    def __init__(self, workflow: Any) -> None:
+        super().__init__()
+        self._workflow = workflow
+
+    def sent(self) -> Iterator[Sent]:
+        """Jobs of the plan, those that have ended included. Those of local rules are not: the driver runs them itself.
+
+        (In a dry run Snakemake's ``is_local`` is true for all.)
+        """
+        local, dag = self._workflow._localrules, self._workflow.dag
+        for job in {*dag.needrun_jobs(), *dag.finished_jobs}:
+            if job.rule.name not in local and not job.rule.norun:
+                named = {
+                    name: value
+                    for name, value in job.resources.items()
+                    if isinstance(value, (int, str)) and not name.startswith("_")
+                }
+                yield Sent(job.rule.name, job.threads, named)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if getattr(record, "event", None) == "run_info":
+            hours = [(one.rule, int(one.resources.get("runtime", 0)) / 60) for one in self.sent()]
+            if hours:
+                record.msg = f"{record.msg}\n{longest(hours)}\n"
+        return True
+
+
+def longest(jobs: Sequence[tuple[str, float]]) -> str:
+    """What to say of jobs, each with its rule and the hours that it asks for; at least one."""
+    rule, most = max(jobs, key=lambda job: job[1])
+    alike = jobs.count((rule, most))
+    return (
+        f"{len(jobs):,} jobs of SLURM by {len({rule for rule, _ in jobs})} rules; the longest by hours asked for: "
+        f"{rule}, {most:.3g} h ({alike:,} jobs)"
+    )
+
+
+def say_plan(workflow: Any) -> None:
+    """Have a run of Snakemake's ``workflow``, dry or not, say its longest job (:class:`PlanSaid`)."""
+    logging.getLogger(LOGGER).addFilter(PlanSaid(workflow))
 
 
 class PluginError(RuntimeError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -30,6 +30,10 @@ class Download(Strict):
     hours: Count = Field(default=12, le=24 * 14, description="longest job")
     images_per_second: Count = Field(
         default=200, le=10**5, description="links that a job gets through; with `hours` it sets how many jobs"
+    )
+    distributor: Literal["multiprocessing", "ray"] = Field(
+        default="multiprocessing",
+        description="who downloads the shards of a job: processes of its machine, or a Ray cluster that runs already",
     )
 
     def jobs(self, shards: int) -> int:

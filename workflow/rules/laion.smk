@@ -29,6 +29,16 @@ def job_minutes(wildcards):
     return 60 * links_of(source(wildcards).download).download.hours
 
 
+def job_cores(wildcards):
+    """Of one of these jobs: where a Ray cluster downloads it only hands out the work."""
+    return 1 if links_of(source(wildcards).download).download.distributor == "ray" else 16
+
+
+def job_memory(wildcards):
+    """In MB: four gigabytes a process, and a file of the list."""
+    return 16000 if job_cores(wildcards) == 1 else 64000
+
+
 def list_of_links(wildcards):
     """The image links of a source: metadata of the Hugging Face hub, or COCO's own list."""
     links = links_of(source(wildcards).download)
@@ -76,9 +86,9 @@ rule download_images:
     retries: 5
     conda:
         "../../envs/data.yaml"
-    threads: 16
+    threads: job_cores
     resources:
-        mem_mb=64000,
+        mem_mb=job_memory,
         runtime=job_minutes,
     params:
         asked=asked_of_data,
@@ -102,9 +112,9 @@ rule complete_images:
     retries: 5
     conda:
         "../../envs/data.yaml"
-    threads: 16
+    threads: job_cores
     resources:
-        mem_mb=64000,
+        mem_mb=job_memory,
         runtime=job_minutes,
     params:
         asked=asked_of_data,

@@ -18,7 +18,8 @@ _ABOUT = """
 
 fetch    Downloads the images of a list, with img2dataset from the data environment (make data). With --part 2/48 one
          job's range of the shards; without it whatever is missing, or was fetched during an outage. A call that was
-         killed is resumed by the same call. While the network is down it waits.
+         killed is resumed by the same call. While the network is down it waits. With `download.distributor: ray` in the
+         scale's file a Ray cluster downloads, which runs already and which RAY_ADDRESS=HOST:PORT names.
 report   Prints what came: images for links, failures by kind, the shards of an outage, sizes of images, lengths of
          captions and how many of them each text length cuts.
 sets     Prints the paper's 28 test sets: items, source, terms, and how to place one by hand."""
@@ -37,7 +38,12 @@ def add_verbs(verbs) -> None:
     data.add_argument("what", choices=("fetch", "report", "sets"))
     data.add_argument("--source", metavar="NAME", help="another data source of the scale, as LAION-2B")
     data.add_argument("--part", type=_part, metavar="I/N", help="fetch: part I of 0 … N-1 (default: all)")
-    data.add_argument("--processes", type=int, default=1, help="number of processes (default: 1)")
+    data.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        help="processes of this machine (default: 1); on a Ray cluster its cores count",
+    )
     data.add_argument(
         "--threads", type=int, default=128, help="fetch: links at once in a process (default: 128)"
     )

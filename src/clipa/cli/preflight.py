@@ -65,8 +65,6 @@ def _on_cluster(chosen: argparse.Namespace, plan) -> list:
     if asked:
         found += looked("plan", cluster.longest, asked)
     if all(one.state == OK for one in found):
-        found += looked("partitions", cluster.partitions, asked) + looked("accounts", cluster.accounts, asked)
-        if not chosen.no_jobs:
-            folder, host = Path(plan.project.runs_directory), chosen.host or cluster.HOST
-            found += looked("nodes", cluster.nodes, asked, folder, host)
+        folder = None if chosen.no_jobs else Path(plan.project.runs_directory)
+        found += cluster.seen(asked, folder, chosen.host or cluster.HOST)
     return found

@@ -13,15 +13,16 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.request import urlopen
 
-from clipa.data import bounded
+from clipa.data import bounded, ray_cluster
 from clipa.data.shards import in_processes, progress_bar
 from clipa.data.tars import members
 from clipa.data.yields import (
@@ -76,6 +77,13 @@ class Target:
         return Path(folder or self.train, f"{number:0{digits(self.shards)}d}.tar")
 
 
+class Workers(NamedTuple):
+    """Who downloads shards, and how many of them at once."""
+
+    run: Callable[..., Iterator[Any]]
+    count: int
+
+
 def fetch_images(
     directory: Path,
     links: Links,
@@ -88,16 +96,20 @@ def fetch_images(
     """Download the shards ``wanted`` (none: all) of a data source into ``directory/train``; what is there is kept.
 
     ``shards``: how many the list must have, by the scale's file; ``patience``: seconds to wait while the network is
-    down. Returns :func:`clipa.data.yields.summary` of the shards wanted. Raises DownloadError.
+    down. ``processes``: of this machine; where a Ray cluster downloads, its cores count instead. Returns
+    :func:`clipa.data.yields.summary` of the shards wanted. Raises DownloadError.
     """
-    directory = Path(directory)
+    directory = Path(directory).absolute()  # processes on other nodes start elsewhere
     files = _list(directory, links, shards)
     wanted = range(shards) if wanted is None else wanted
     work = directory / "train" / ".fetching" / f"{wanted.start}-{wanted.stop}"
     target = Target(directory / "train", work, links, shards, threads)
     near = range(max(0, wanted.start - NEIGHBOURS), min(shards, wanted.stop + NEIGHBOURS))
     minimum = links.download.minimum_yield
-    with directory_lock(work, f"download of shards {wanted.start} to {wanted.stop - 1}"):
+    with (
+        directory_lock(work, f"download of shards {wanted.start} to {wanted.stop - 1}"),
+        _workers(links.download.distributor, processes) as workers,
+    ):
         while True:
             there = read_yields(target.train, near, shards)
             missing, again = to_fetch(there, wanted, minimum)
@@ -108,9 +120,19 @@ def fetch_images(
                 _await_network(target, files, there, patience)
             fetches = {one.number: one.fetches for one in there}
             todo = {number: fetches.get(number, 0) + 1 for number in sorted([*missing, *again])}
-            _fetch(target, files, todo, processes, minimum)
+            _fetch(target, files, todo, workers, minimum)
         _clear(work)
     return summary([one for one in there if one.number in wanted])
+
+
+@contextmanager
+def _workers(distributor: str, processes: int) -> Iterator[Workers]:
+    """Those that the scale's file asks for (``download.distributor``)."""
+    if distributor == "ray":
+        with ray_cluster.joined() as cores:
+            yield Workers(ray_cluster.in_tasks, cores)
+    else:
+        yield Workers(in_processes, processes)
 
 
 def _list(directory: Path, links: Links, shards: int) -> list[Listed]:
@@ -163,7 +185,7 @@ def _json_lines(path: Path) -> int:
 
 
 def _fetch(
-    target: Target, files: list[Listed], todo: dict[int, int], processes: int, minimum_yield: float
+    target: Target, files: list[Listed], todo: dict[int, int], workers: Workers, minimum_yield: float
 ) -> None:
     """Fetch shards (number → how often, this time included). Ends early when nothing comes any more."""
     _clear(target.work)
@@ -172,12 +194,12 @@ def _fetch(
     jobs = [(target, number, fetches) for number, fetches in todo.items()]
     dead = 0
     try:
-        with bar, closing(in_processes(_fetch_shard, jobs, processes, SHARDS_A_PROCESS)) as done:
+        with bar, closing(workers.run(_fetch_shard, jobs, workers.count, SHARDS_A_PROCESS)) as done:
             for one in done:
                 bar.update()
                 bar.set_postfix_str(f"{one.rate:.0%} of the last")
                 dead = dead + 1 if one.rate < minimum_yield / 2 and one.transient > 0.5 else 0
-                if dead >= 2 * processes and dead < len(todo):
+                if dead >= 2 * workers.count and dead < len(todo):
                     break
     except BrokenProcessPool:
         raise DownloadError(
@@ -225,6 +247,7 @@ def _read(path: Path, columns: list[str]) -> Any:
 def _fetch_shard(target: Target, number: int, fetches: int) -> Yield:
     """Download one shard and put it in its place; returns what came (in a worker process)."""
     folder = target.work / str(number)
+    shutil.rmtree(folder, ignore_errors=True)  # of a process that died on another node
     folder.mkdir()
     tar = target.tar(number, folder)
     try:

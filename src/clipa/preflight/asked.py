@@ -1,7 +1,7 @@
 """What the workflow's jobs would ask of the cluster: run as ``python -m clipa.preflight.asked TARGET --profile …``.
 
-A dry run of Snakemake with a filter on its log, which has every job's rule, threads and resources as data. Prints JSON:
-a list of [rule, jobs, threads, resources], equal ones once.
+A dry run of Snakemake, of which the Snakefile notes the jobs that go to the cluster (:class:`clipa.driver.PlanSaid`).
+Prints JSON: a list of [rule, jobs, threads, resources], equal ones once.
 """
 
 from __future__ import annotations
@@ -12,24 +12,15 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
+from clipa.driver import LOGGER, PlanSaid
+
 _CORES = 10**6
 
 
-class _Jobs(logging.Filter):
-    """Counts jobs; lets nothing but errors pass."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: Counter[str] = Counter()
+class _Silent(logging.Filter):
+    """Lets nothing but errors pass."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if getattr(record, "event", None) == "job_info":
-            named = {
-                name: value
-                for name, value in record.resources.items()
-                if isinstance(value, (int, str)) and not name.startswith("_")
-            }
-            self.counts[json.dumps([record.rule_name, record.threads, named], sort_keys=True)] += 1
         return record.levelno >= logging.ERROR
 
 
@@ -37,15 +28,18 @@ def main(arguments: Sequence[str]) -> int:
     """Print what the jobs of Snakemake's ``arguments`` ask for; Snakemake's exit code."""
     from snakemake.cli import main as snakemake
 
-    jobs = _Jobs()
-    logging.getLogger("snakemake.logging").addFilter(jobs)
+    log = logging.getLogger(LOGGER)
+    log.addFilter(_Silent())
     try:
         # A dry run has one core, to which it would cut all threads.
         code = snakemake([*arguments, "--dry-run", "--nolock", "--cores", str(_CORES)])
     except SystemExit as end:
         code = end.code
+    # The Snakefile has put it there: what it says is in nobody's way.
+    plans = [one for one in log.filters if isinstance(one, PlanSaid)]
+    counts = Counter(json.dumps(sent, sort_keys=True) for plan in plans for sent in plan.sent())
     found = []
-    for row, count in jobs.counts.items():
+    for row, count in counts.items():
         rule, threads, resources = json.loads(row)
         found.append([rule, count, threads, resources])
     print(json.dumps(found))

@@ -10,13 +10,14 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from clipa import driver
 from clipa.launch import GPUS_PER_NODE
 from clipa.locks import directory_lock
-from clipa.preflight import MISSING, OK, UNKNOWN, Finding
+from clipa.preflight import MISSING, OK, UNKNOWN, Finding, looked
 from clipa.slurm import SlurmError, ask, seconds
 
 COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
@@ -86,18 +87,14 @@ def commands() -> Iterator[Finding]:
 
 
 def longest(asked: Sequence[Asked]) -> Iterator[Finding]:
-    """The plan in two lines."""
-    jobs = sum(one.jobs for one in asked)
-    top = max(asked, key=lambda one: one.minutes)
-    rules = len({one.rule for one in asked})
+    """The plan in one line."""
     yield Finding(
-        "plan", OK, f"{jobs} jobs of {rules} rules; the longest: {top.rule}, {top.minutes / 60:.0f} h"
+        "plan", OK, driver.longest([(one.rule, one.minutes / 60) for one in asked for _ in range(one.jobs)])
     )
 
 
-def partitions(asked: Sequence[Asked]) -> Iterator[Finding]:
+def partitions(asked: Sequence[Asked], known: Mapping[str, Partition]) -> Iterator[Finding]:
     """Each partition that jobs go to: there, up, and with what each rule asks for."""
-    known = read_partitions(ask("sinfo", "--noheader", f"--format={_FIELDS}"))
     by_partition: dict[str, list[Asked]] = defaultdict(list)
     for one in asked:
         by_partition[one.partition].append(one)
@@ -113,6 +110,11 @@ def partitions(asked: Sequence[Asked]) -> Iterator[Finding]:
             yield Finding(what, MISSING, fault)
         if not faults:
             yield Finding(what, OK, f"has what {who} ask for")
+
+
+def known_partitions() -> dict[str, Partition]:
+    """The partitions of this cluster by name. Raises SlurmError where SLURM does not answer."""
+    return read_partitions(ask("sinfo", "--noheader", f"--format={_FIELDS}"))
 
 
 def read_partitions(told: str) -> dict[str, Partition]:
@@ -237,3 +239,19 @@ def _node(name: str, account: str, rules: set[str], place: Path, host: str) -> I
         )
     for key, (good, bad) in cures.items():
         yield Finding(what, OK if seen[key] else MISSING, f"{at} {good if seen[key] else bad}")
+
+
+def seen(asked: Sequence[Asked], folder: Path | None, host: str = HOST) -> Iterator[Finding]:
+    """Partitions, accounts, and what nodes see from ``folder`` (none: not looked at). What is not there is said once: a
+    SLURM that does not answer, and a partition that SLURM does not know.
+    """
+    try:
+        known = known_partitions()
+    except SlurmError as error:
+        yield Finding("partitions", UNKNOWN, str(error))
+        return
+    there = [one for one in asked if one.partition in known]
+    yield from looked("partitions", partitions, asked, known)
+    yield from looked("accounts", accounts, there)
+    if folder is not None:
+        yield from looked("nodes", nodes, there, folder, host)

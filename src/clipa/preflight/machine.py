@@ -11,6 +11,7 @@ from clipa.crosschecks import all_data, test_sets
 from clipa.data.aro import ARCHIVED, BY_HAND, place_of
 from clipa.downloads import Downloads
 from clipa.estimate import disk
+from clipa.links import links_of
 from clipa.plan import Plan
 from clipa.preflight import MISSING, OK, Finding
 
@@ -25,10 +26,14 @@ def environments(plan: Plan) -> Iterator[Finding]:
     if plan.scale.data.kind != "webdataset":
         return
     yield _installed(plan.scale.tagger, "part-of-speech tagger", "make tagger")
-    data = Path(".venv-data/bin/img2dataset")
-    here = data.is_file() or importlib.util.find_spec("img2dataset") is not None
-    said = "img2dataset is there" if here else "no img2dataset in .venv-data; make data"
-    yield Finding("data environment", OK if here else MISSING, said)
+    downloads = [links_of(data.download).download for data in all_data(plan.scale).values()]
+    needed = {"img2dataset": "make data"}
+    if any(one.distributor == "ray" for one in downloads):
+        needed["ray"] = "install the version of your cluster there (docs/data.md)"
+    for package, cure in needed.items():
+        here = Path(".venv-data/bin", package).is_file() or importlib.util.find_spec(package) is not None
+        said = f"{package} is there" if here else f"no {package} in .venv-data; {cure}"
+        yield Finding("data environment", OK if here else MISSING, said)
 
 
 def _installed(package: str, what: str, cure: str) -> Finding:
