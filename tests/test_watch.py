@@ -220,6 +220,17 @@ def test_without_a_terminal_the_table_is_printed_once(tmp_path):
     assert len(list(home.glob("events/micro-v1/*/pretrain/*/events.out.tfevents.*"))) == 1
 
 
+def test_what_is_not_known_after_the_first_step_is_a_dash(tmp_path):
+    home = clone(tmp_path / "home")
+    stage(home / "results/runs", step=1, samples_per_second=None, eta_seconds=None, updated=time.time())
+    command = [sys.executable, "-m", "clipa", "watch", "--tensorboard", "events"]
+    done = subprocess.run(command, cwd=home, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert done.stdout.splitlines()[-1].split()[-3:-1] == ["–", "–"]
+    [file] = home.glob("events/**/events.out.tfevents.*")
+    assert b"live/loss" in file.read_bytes() and b"samples_per_second" not in file.read_bytes()
+
+
 # ---------------------------------------------------------------------------------------------------- event files
 
 

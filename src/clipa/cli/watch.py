@@ -129,7 +129,9 @@ def _cells(watch: Watch, one: Training, narrow: bool) -> list[str]:
     from clipa.watching import FINISHED, SILENT, TRAINING, sparkline
 
     state = f"{one.state} {clock(one.silent)}" if one.state == SILENT else one.state
-    left = clock(one.left) if one.state == TRAINING else "" if one.state == FINISHED else "–"
+    left = "" if one.state == FINISHED else "–"
+    if one.state == TRAINING and one.left is not None:
+        left = clock(one.left)
     return [
         one.run if watch.scale else f"{one.scale}/{one.run}",
         f"{one.kind} seed {one.seed}",
@@ -138,7 +140,7 @@ def _cells(watch: Watch, one: Training, narrow: bool) -> list[str]:
         f"{100 * one.step / max(1, one.steps):.0f} %",
         f"{one.loss:.3f}",
         sparkline(watch.points(one), NARROW_SPARK if narrow else SPARK),
-        *([] if narrow else [f"{one.rate:,.0f}"]),
+        *([] if narrow else ["–" if one.rate is None else f"{one.rate:,.0f}"]),
         left,
         *([] if narrow else [one.place]),
     ]
