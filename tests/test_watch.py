@@ -3,11 +3,13 @@
 import json
 import os
 import pty
+import re
 import select
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -218,6 +220,30 @@ def test_without_a_terminal_the_table_is_printed_once(tmp_path):
     ]
     assert f"{BARS[-1]}" in row and "640" in row and "75 s" in row
     assert len(list(home.glob("events/micro-v1/*/pretrain/*/events.out.tfevents.*"))) == 1
+
+
+@pytest.mark.parametrize(("scale", "names"), [((), 9), (("--scale", "micro-v1"), 19)])
+def test_in_a_small_terminal_names_are_whole_and_what_does_not_fit_is_counted(tmp_path, scale, names):
+    """24 lines of 80 columns: all that trains comes first, and no line is cut."""
+    home = clone(tmp_path / "home")
+    for seed in range(30):
+        stage(home / "results/runs", f"seed{seed}-0123456789ab", updated=time.time())
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    command = [sys.executable, "-m", "clipa", "watch", *scale]
+    environment = {key: value for key, value in ENVIRONMENT.items() if key != "COLUMNS"} | {"TERM": "xterm"}
+    watch = subprocess.Popen(command, cwd=home, env=environment, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    try:
+        first = read_until(ours, "\x1b[2K").partition("\x1b[2K")[0]  # up to where the second one begins
+        assert f"{30 - names} more are not shown" in first
+        assert len(re.findall(r"(?m)^(micro-v1/|B16-none-truncation32) +pretrain seed", first)) == names, (
+            first
+        )
+    finally:
+        watch.kill()
+        watch.wait()
+        os.close(ours)
 
 
 def test_what_is_not_known_after_the_first_step_is_a_dash(tmp_path):
