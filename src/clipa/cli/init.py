@@ -67,7 +67,6 @@ terminal."""
     init.add_argument(
         "--shards",
         nargs="+",
-        metavar="SHARDS",
         help="folder of tars, or a pattern in quotes: '/data/{00000..00999}.tar', 's3://bucket/*.tar'",
     )
     init.add_argument(
@@ -76,9 +75,7 @@ terminal."""
         metavar="SET",
         help="folders in CLIP_benchmark's layout, or its names (imagenet1k)",
     )
-    init.add_argument(
-        "--name", help="of the data, the scale and the experiment (default: the shards' folder)"
-    )
+    init.add_argument("--name", help="of data, scale and experiment (default: the shards' folder)")
     init.add_argument(
         "--model", default="B/16", help="S/16, B/16 (default), L/16, H/14, G/14, ConvNeXt-T, ConvNeXt-B"
     )
@@ -103,9 +100,7 @@ terminal."""
         "--samples", type=int, metavar="N", help=f"of pre-training (default: {EPOCHS} epochs, §3.1)"
     )
     init.add_argument("--finetune-samples", type=int, metavar="N", help=f"default: {FINETUNE_EPOCHS} epochs")
-    init.add_argument(
-        "--batch", type=int, metavar="N", help="default: so many that pre-training has 2000 steps"
-    )
+    init.add_argument("--batch", type=int, metavar="N", help="default: as many as give 2000 steps")
     init.add_argument("--replace", action="store_true", help="overwrite the three files")
 
 
