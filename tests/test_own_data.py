@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -264,6 +265,10 @@ def test_init_writes_what_can_be_planned_and_tells_the_cost(tmp_path):
     plan = load_plan({"scale": "mine-smoke", "seeds": [0]}, home)
     assert [run.slug for run in plan.runs("mine")] == ["B16-none-syntax32", "B16-block49-syntax8"]
     assert sum(stage.schedule.steps for stage in plan.job(plan.runs("mine")[1], 0).stages) == 50
+    said = (home / "config/scales/mine.yaml").read_text().partition("\n")[0]
+    words = shlex.split(said.removeprefix("# Written by: clipa "))
+    assert run(home, *words, "--replace").returncode == 0  # the same again
+    assert (home / "config/scales/mine.yaml").read_text().partition("\n")[0] == said
     again = init(home, tmp_path / "here", test)
     assert again.returncode == 1 and "--replace" in again.stderr
     assert init(home, tmp_path / "here", test, "--replace").returncode == 0
@@ -296,6 +301,13 @@ WRONG = {
     "vocabulary": ({"words": ["--vocabulary", "many"]}, "expected bert, or a number"),
     "samples": ({"words": ["--samples", "-5"]}, "--samples -5: expected 1 or more"),
     "batch": ({"words": ["--batch", "0"]}, "--batch 0: expected 1 or more"),
+    "large batch": ({"words": ["--batch", "64"]}, "--batch 64: more than the 19 samples of pre-training"),
+    "unquoted pattern": ({"words": ["--shards", "a.tar", "b.tar"]}, "2 values, where one is expected; put a"),
+    "image size": (
+        {"words": ["--image", "resize100"]},
+        "no entry for 100 pixels (it has 64, 84, 96, 112, 160, 224, 336)",
+    ),
+    "patches": ({"words": ["--image", "random7"]}, "no entry for 7 of 196 patches (it has "),
     "name": ({"words": ["--name", "???"]}, "no letter or digit"),
 }
 
@@ -378,3 +390,17 @@ def test_the_workflow_links_own_data_and_downloads_only_what_is_asked_for(tmp_pa
     done = subprocess.run(command, cwd=home, capture_output=True, text=True)
     found = set(re.findall(r"(?m)^(\w+) +\d+$", done.stdout)) - {"total"}
     assert found == rules | {"download_vocabulary"}, done.stdout + done.stderr
+
+
+def test_a_job_that_fails_says_why_where_the_workflow_was_started(tmp_path):
+    """And not only in its log: the second shard, which `clipa init` does not read, has no captions."""
+    home = clone(tmp_path / "home")
+    for name in ("Snakefile", "workflow", "profiles", "src", "envs"):
+        (home / name).symlink_to(ROOT / name)
+    write_shards(tmp_path / "here", 2, 2)
+    assert init(home, tmp_path / "here", write_test_set(tmp_path / "birds")).returncode == 0
+    write_tar(tmp_path / "here/00001.tar", [{"jpg": picture(1)}] * 3)
+    command = [sys.executable, "-m", "snakemake", "measure_mine", "--until", "index_local", "--cores", "1"]
+    done = subprocess.run([*command, "--config", "scale=mine"], cwd=home, capture_output=True, text=True)
+    said = f"{tmp_path}/here/00001.tar: no good sample among the first 3: 3 with no caption"
+    assert done.returncode == 1 and f"clipa index: {said}" in done.stderr, done.stderr

@@ -3,11 +3,13 @@
 import json
 import os
 import pty
+import re
 import select
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -218,6 +220,41 @@ def test_without_a_terminal_the_table_is_printed_once(tmp_path):
     ]
     assert f"{BARS[-1]}" in row and "640" in row and "75 s" in row
     assert len(list(home.glob("events/micro-v1/*/pretrain/*/events.out.tfevents.*"))) == 1
+
+
+@pytest.mark.parametrize(("scale", "names"), [((), 9), (("--scale", "micro-v1"), 19)])
+def test_in_a_small_terminal_names_are_whole_and_what_does_not_fit_is_counted(tmp_path, scale, names):
+    """24 lines of 80 columns: all that trains comes first, and no line is cut."""
+    home = clone(tmp_path / "home")
+    for seed in range(30):
+        stage(home / "results/runs", f"seed{seed}-0123456789ab", updated=time.time())
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    command = [sys.executable, "-m", "clipa", "watch", *scale]
+    environment = {key: value for key, value in ENVIRONMENT.items() if key != "COLUMNS"} | {"TERM": "xterm"}
+    watch = subprocess.Popen(command, cwd=home, env=environment, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    try:
+        first = read_until(ours, "\x1b[2K").partition("\x1b[2K")[0]  # up to where the second one begins
+        assert f"{30 - names} more are not shown" in first
+        assert len(re.findall(r"(?m)^(micro-v1/|B16-none-truncation32) +pretrain seed", first)) == names, (
+            first
+        )
+    finally:
+        watch.kill()
+        watch.wait()
+        os.close(ours)
+
+
+def test_what_is_not_known_after_the_first_step_is_a_dash(tmp_path):
+    home = clone(tmp_path / "home")
+    stage(home / "results/runs", step=1, samples_per_second=None, eta_seconds=None, updated=time.time())
+    command = [sys.executable, "-m", "clipa", "watch", "--tensorboard", "events"]
+    done = subprocess.run(command, cwd=home, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert done.stdout.splitlines()[-1].split()[-3:-1] == ["–", "–"]
+    [file] = home.glob("events/**/events.out.tfevents.*")
+    assert b"live/loss" in file.read_bytes() and b"samples_per_second" not in file.read_bytes()
 
 
 # ---------------------------------------------------------------------------------------------------- event files

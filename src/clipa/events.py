@@ -108,7 +108,9 @@ class EventFiles:
                     content += event(time.time(), row["step"], values)
                     file.logged = row["step"]
             if training.step > file.seen and training.state == TRAINING:
-                seen = {"live/loss": training.loss, "live/samples_per_second": training.rate}
+                seen = {"live/loss": training.loss}
+                if training.rate is not None:
+                    seen["live/samples_per_second"] = training.rate
                 content += event(time.time(), training.step, seen)
                 file.seen = training.step
             if content:

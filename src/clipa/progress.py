@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from clipa.files import naming, read_json
 
 _LINE_SECONDS = 10.0
 _FILE_SECONDS = 2.0
+_SEEN = 60
+"""The rate is that of so many updates of the file: two minutes, or so many steps that take longer."""
 STALE_SECONDS = 60.0
 """A stage that has written nothing for so long is not counted as under way."""
 
@@ -35,8 +38,8 @@ class Progress:
             batch_size,
             enabled,
         )
-        self.first, self.began = first, time.monotonic()
-        self.next_line = self.next_file = self.began
+        self.next_line = self.next_file = time.monotonic()
+        self.seen: deque[tuple[int, float]] = deque(maxlen=_SEEN)
         on_terminal = sys.stderr.isatty()
         self.bar = tqdm(total=steps, initial=first, unit="step", disable=not (enabled and on_terminal))
         self.lines = enabled and not on_terminal
@@ -47,22 +50,19 @@ class Progress:
         now = time.monotonic()
         if not self.enabled or (now < self.next_file and step < self.steps):
             return
-        rate = (step - self.first) / max(now - self.began, 1e-9)
-        remaining = (self.steps - step) / max(rate, 1e-9)
+        rate = self._rate(step, now)
+        remaining = None if rate is None else (self.steps - step) / rate
         self.bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
         if self.lines and (now >= self.next_line or step == self.steps):
-            print(
-                f"step {step}/{self.steps}  loss {loss.item():.3f}  {rate * self.batch_size:.0f} samples/s  "
-                f"{remaining:.0f} s left",
-                flush=True,
-            )
+            told = "" if rate is None else f"  {rate * self.batch_size:.0f} samples/s  {remaining:.0f} s left"
+            print(f"step {step}/{self.steps}  loss {loss.item():.3f}{told}", flush=True)
             self.next_line = now + _LINE_SECONDS
         state = {
             "step": step,
             "steps": self.steps,
             "loss": loss.item(),
-            "samples_per_second": round(rate * self.batch_size, 1),
-            "eta_seconds": round(remaining, 1),
+            "samples_per_second": None if rate is None else round(rate * self.batch_size, 1),
+            "eta_seconds": None if remaining is None else round(remaining, 1),
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "job": os.environ.get("SLURM_JOB_ID"),
@@ -73,6 +73,12 @@ class Progress:
             temporary.write_text(json.dumps(state), encoding="utf-8")
         os.replace(temporary, self.path)
         self.next_file = now + _FILE_SECONDS
+
+    def _rate(self, step: int, now: float) -> float | None:
+        """Steps a second of the last updates; the first step is not counted, since it starts what loads data."""
+        self.seen.append((step, now))
+        before, since = self.seen[0]
+        return (step - before) / max(now - since, 1e-9) if step > before else None
 
     def close(self) -> None:
         self.bar.close()

@@ -329,7 +329,8 @@ def _check_buildable(run: Run, scale: Scale, recipes: Sequence[Recipe]) -> None:
         raise ConfigError(f"{file}: models: {run.model} is not built at this scale (it has {known})")
     for pixels in (run.image_size, *(recipe.image_size for recipe in recipes)):
         if pixels not in scale.image_sizes:
-            raise ConfigError(f"{file}: image_sizes: no entry for {pixels} pixels")
+            known = ", ".join(map(str, sorted(scale.image_sizes)))
+            raise ConfigError(f"{file}: image_sizes: no entry for {pixels} pixels (it has {known})")
         patch = scale.models[run.model].patch_size or scale.patch_size
         if run.patches is not None and scale.image_sizes[pixels] % patch:
             raise ConfigError(
@@ -349,7 +350,10 @@ def _check_buildable(run: Run, scale: Scale, recipes: Sequence[Recipe]) -> None:
         if whole and recipe.mask.kept_patches > whole:
             raise ConfigError(f"{run.slug}: mask.kept_patches: {recipe.mask.kept_patches} of {whole} patches")
     if run.kept_patches is not None and run.kept_patches not in scale.kept_patches:
-        raise ConfigError(f"{file}: kept_patches: no entry for {run.kept_patches} of 196 patches")
+        known = ", ".join(map(str, sorted(scale.kept_patches)))
+        raise ConfigError(
+            f"{file}: kept_patches: no entry for {run.kept_patches} of 196 patches (it has {known})"
+        )
     wrong = [name for recipe in recipes for name in recipe.reading if name != run.image_reduction]
     if wrong:
         raise ConfigError(

@@ -32,7 +32,8 @@ Points = list[tuple[int, float]]
 
 @dataclass(frozen=True)
 class Training:
-    """One stage as its files say. ``rate``: samples a second; ``left``: seconds; ``place``: host, or job of SLURM."""
+    """One stage as its files say. ``rate``: samples a second; ``left``: seconds; both None
+    after the first step; ``place``: host, or job of SLURM."""
 
     directory: Path
     scale: str
@@ -43,8 +44,8 @@ class Training:
     step: int
     steps: int
     loss: float
-    rate: float
-    left: float
+    rate: float | None
+    left: float | None
     silent: float
     place: str
 
@@ -117,7 +118,10 @@ def _training(path: Path, jobs: Mapping[str, str] | None, now: float) -> Trainin
     try:
         said = read_json(path)
         step, steps, loss = int(said["step"]), int(said["steps"]), float(said["loss"])
-        rate, left, updated = (float(said[key]) for key in ("samples_per_second", "eta_seconds", "updated"))
+        updated = float(said["updated"])
+        rate, left = (
+            None if said[key] is None else float(said[key]) for key in ("samples_per_second", "eta_seconds")
+        )
         host, job, pid = str(said.get("host") or ""), said.get("job"), int(said["pid"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None

@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from clipa.cli.verbs import add_verb
 
+NUMBERS = ("samples", "finetune_samples", "batch")
 EPOCHS, FINETUNE_EPOCHS = 6.4, 0.36
 """Of the paper's study (§3.1)."""
 STEPS = 2000
@@ -63,7 +65,9 @@ config/scales/NAME-smoke.yaml (50 steps on a CPU, to be run first) and config/ex
 same model at full length. Nothing is trained, and your files are not changed. What is not given is asked for on a
 terminal."""
     init.add_argument(
-        "--shards", help="folder of tars, or a pattern: '/data/{00000..00999}.tar', s3://bucket/*.tar"
+        "--shards",
+        nargs="+",
+        help="folder of tars, or a pattern in quotes: '/data/{00000..00999}.tar', 's3://bucket/*.tar'",
     )
     init.add_argument(
         "--test",
@@ -71,9 +75,7 @@ terminal."""
         metavar="SET",
         help="folders in CLIP_benchmark's layout, or its names (imagenet1k)",
     )
-    init.add_argument(
-        "--name", help="of the data, the scale and the experiment (default: the shards' folder)"
-    )
+    init.add_argument("--name", help="of data, scale and experiment (default: the shards' folder)")
     init.add_argument(
         "--model", default="B/16", help="S/16, B/16 (default), L/16, H/14, G/14, ConvNeXt-T, ConvNeXt-B"
     )
@@ -98,9 +100,7 @@ terminal."""
         "--samples", type=int, metavar="N", help=f"of pre-training (default: {EPOCHS} epochs, §3.1)"
     )
     init.add_argument("--finetune-samples", type=int, metavar="N", help=f"default: {FINETUNE_EPOCHS} epochs")
-    init.add_argument(
-        "--batch", type=int, metavar="N", help="default: so many that pre-training has 2000 steps"
-    )
+    init.add_argument("--batch", type=int, metavar="N", help="default: as many as give 2000 steps")
     init.add_argument("--replace", action="store_true", help="overwrite the three files")
 
 
@@ -108,11 +108,16 @@ def _init(chosen: argparse.Namespace) -> int:
     from clipa.data.local import look_at
     from clipa.data.samples import named
 
-    shards = chosen.shards or _ask("--shards", "Where are the tars with images and captions?")
+    shards, *more = chosen.shards or [_ask("--shards", "Where are the tars with images and captions?")]
+    if more:
+        raise ValueError(
+            f"--shards: {1 + len(more):,} values, where one is expected; put a pattern in quotes, as in "
+            "'/data/*.tar', so that the shell leaves it as it is"
+        )
     tests = chosen.test or _ask("--test", "Which test sets (folders, or names like imagenet1k)?").split()
     found, read, bad = look_at(shards)
     own, benchmarks = _test_sets(tests)
-    asked = _checked(chosen, shards, len(found), read, own, benchmarks)
+    asked = _checked(chosen, shards, tests, len(found), read, own, benchmarks)
     print(
         f"{shards}: {len(found):,} shards; {found[0]} has {read:,} samples, so about {asked.pairs:,} in all"
     )
@@ -176,6 +181,7 @@ def _name_of(words: str) -> str:
 def _checked(
     chosen: argparse.Namespace,
     shards: str,
+    tests: list[str],
     count: int,
     read: int,
     own: dict[str, str],
@@ -191,9 +197,12 @@ def _checked(
     words = chosen.vocabulary or ("bert" if chosen.gpus else str(CPU_VOCABULARY))
     if words != "bert" and not words.isdecimal():
         raise ValueError(f"--vocabulary {words}: expected bert, or a number of entries")
-    for option, least in (("gpus", 0), ("samples", 1), ("finetune_samples", 1), ("batch", 1)):
+    for option, least in (("gpus", 0), *((number, 1) for number in NUMBERS)):
         if (number := getattr(chosen, option)) is not None and number < least:
             raise ValueError(f"--{option.replace('_', '-')} {number}: expected {least} or more")
+    samples = chosen.samples or round(EPOCHS * read * count)
+    if chosen.batch is not None and chosen.batch > samples:
+        raise ValueError(f"--batch {chosen.batch}: more than the {samples:,} samples of pre-training")
     folder = re.split(r"[*?{\[]", shards)[0].rstrip("/")
     default = Path(folder if Path(folder).expanduser().is_dir() else Path(folder).parent).name
     files = shards if "://" in shards else os.path.abspath(Path(shards).expanduser())
@@ -213,17 +222,17 @@ def _checked(
         samples=chosen.samples,
         finetune_samples=chosen.finetune_samples,
         batch=chosen.batch,
-        command=_command(chosen, shards),
+        command=_command(chosen, shards, tests),
     )
 
 
-def _command(chosen: argparse.Namespace, shards: str) -> str:
+def _command(chosen: argparse.Namespace, shards: str, tests: list[str]) -> str:
     """The command in one line, for the head of the files."""
-    vocabulary = f" --vocabulary {chosen.vocabulary}" if chosen.vocabulary else ""
-    return (
-        f"clipa init --shards '{shards}' --model {chosen.model} --image {chosen.image} --text {chosen.text} "
-        f"--gpus {chosen.gpus}{vocabulary}"
-    )
+    words = ["clipa", "init", "--shards", shards, "--test", *tests]
+    for option in ("name", "model", "image", "text", "gpus", "card", "vocabulary", *NUMBERS):
+        if (value := getattr(chosen, option)) is not None:
+            words += [f"--{option.replace('_', '-')}", str(value)]
+    return shlex.join(words)
 
 
 # ------------------------------------------------------------------------------------------------------- the files

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 COLOURS = {"training": "green", "finished": "dim", "stopped": "red", "silent": "yellow"}
 KEPT = 8
-"""Of the stages that are over, so many of the last are shown, unless all are asked for."""
+"""Of the stages that are over, so many of the last are shown, and fewer in a low terminal, unless all are asked for."""
+ABOVE = 5
+"""Lines of a terminal that rows cannot have: three above the table, its head, and the last one."""
 NARROW, SPARK, NARROW_SPARK = 110, 16, 10
 """Columns of a terminal below which a table is short, and of a sparkline."""
 
@@ -75,21 +77,30 @@ def _watch(chosen: argparse.Namespace) -> int:
                 trainings = watch.look()
                 if events:
                     events.add(watch, trainings)
-                live.update(_screen(watch, trainings, chosen, console.width), refresh=True)
+                live.update(_screen(watch, trainings, chosen, *console.size), refresh=True)
                 time.sleep(chosen.every)
     except KeyboardInterrupt:
         return 0
 
 
-def _screen(watch: Watch, trainings: list[Training], chosen: argparse.Namespace, width: int) -> Group:
+def _screen(
+    watch: Watch, trainings: list[Training], chosen: argparse.Namespace, width: int, height: int | None = None
+) -> Group:
+    """``height``: of the terminal; None where the table may have any number of rows."""
     from rich.console import Group
     from rich.text import Text
 
     from clipa.watching import counted_jobs, queue, still_going
 
     going = still_going(trainings)
-    over = [one for one in trainings if one not in going]
-    shown = going + (over if chosen.all else sorted(over, key=lambda one: one.silent)[:KEPT])
+    over = sorted((one for one in trainings if one not in going), key=lambda one: one.silent)
+    # Without --scale a name has its scale before it: in a narrow table on a line of its own.
+    fit = (
+        None
+        if height is None
+        else max(1, (height - ABOVE) // (2 if width < NARROW and not watch.scale else 1))
+    )
+    shown = going + over if chosen.all else (going + over[:KEPT])[:fit]
     counts = {state: sum(one.state == state for one in trainings) for state in COLOURS}
     said = (
         ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "no training has begun"
@@ -98,19 +109,20 @@ def _screen(watch: Watch, trainings: list[Training], chosen: argparse.Namespace,
     lines = [f"{watch.runs / (watch.scale or '')}: {said}{ahead}"]
     if jobs := counted_jobs(queue()):
         lines.append(jobs)
-    if hidden := len(going) + len(over) - len(shown):
-        lines.append(f"{hidden} that are over are not shown (--all)")
+    if hidden := len(trainings) - len(shown):
+        lines.append(f"{hidden} more are not shown (--all --once prints all)")
     parts = [Text("\n".join(lines))]
     return Group(*parts, _table(watch, shown, width)) if shown else Group(*parts)
 
 
 def _table(watch: Watch, shown: list[Training], width: int) -> Table:
+    """A narrow table has no column of its own for the state, which then stands where there is no time left to show."""
     from rich.table import Table
 
     narrow = width < NARROW
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("run", overflow="fold")  # the only column that gives way
-    for name in ("stage", "state"):
+    for name in ("stage",) if narrow else ("stage", "state"):
         table.add_column(name, no_wrap=True)
     for name in ("done", "loss") if narrow else ("step", "done", "loss"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -128,17 +140,21 @@ def _cells(watch: Watch, one: Training, narrow: bool) -> list[str]:
     from clipa.progress import clock
     from clipa.watching import FINISHED, SILENT, TRAINING, sparkline
 
-    state = f"{one.state} {clock(one.silent)}" if one.state == SILENT else one.state
-    left = clock(one.left) if one.state == TRAINING else "" if one.state == FINISHED else "–"
+    state = f"[{COLOURS[one.state]}]{one.state}{f' {clock(one.silent)}' * (one.state == SILENT)}[/]"
+    left = "" if one.state == FINISHED else "–"
+    if one.state == TRAINING and one.left is not None:
+        left = clock(one.left)
+    elif narrow:
+        left = state
+    prefix = "" if watch.scale else f"{one.scale}/" + "\n" * narrow
     return [
-        one.run if watch.scale else f"{one.scale}/{one.run}",
+        f"{prefix}{one.run}",
         f"{one.kind} seed {one.seed}",
-        f"[{COLOURS[one.state]}]{state}[/]",
-        *([] if narrow else [f"{one.step:,}/{one.steps:,}"]),
+        *([] if narrow else [state, f"{one.step:,}/{one.steps:,}"]),
         f"{100 * one.step / max(1, one.steps):.0f} %",
         f"{one.loss:.3f}",
         sparkline(watch.points(one), NARROW_SPARK if narrow else SPARK),
-        *([] if narrow else [f"{one.rate:,.0f}"]),
+        *([] if narrow else ["–" if one.rate is None else f"{one.rate:,.0f}"]),
         left,
         *([] if narrow else [one.place]),
     ]
