@@ -23,7 +23,7 @@ from clipa.evaluate.tasks import Measurement, measure
 from clipa.evaluate.testsets import TestSet
 from clipa.inputs import check_finished
 from clipa.protocols import STUDY_PROTOCOL
-from clipa.provenance import describe, now
+from clipa.provenance import now
 from clipa.records import record_id
 from clipa.resolved import EXPORT, data_slug, finished
 from clipa.schema import SCHEMA_VERSION
@@ -175,7 +175,7 @@ def _record(
 
 def _provenance(made: dict[str, Any], evaluator: str) -> dict[str, Any]:
     """Provenance of the weights; dirty if training or evaluation ran changed code."""
-    here = describe()
+    here = suites.here()
     flags = (made["dirty"], here["dirty"])
     return {
         "commit": made["commit"],

@@ -19,7 +19,7 @@ from clipa.evaluate.references import Reference, resolve
 from clipa.evaluate.suites import Asked, RecordsFile, SetJob
 from clipa.evaluate.tasks import Measurement, measure
 from clipa.protocols import Protocol, protocol_named
-from clipa.provenance import describe, now
+from clipa.provenance import now
 from clipa.records import record_id
 from clipa.released import RELEASED_SCALE
 from clipa.resolved import EXPORT, finished
@@ -170,7 +170,7 @@ class _Evaluated:
             "protocol": protocol,
             "protocol_name": name,
             **measurement.content,
-            "provenance": describe(torch.cuda.get_device_name() if self._device == "cuda" else None)
+            "provenance": suites.here(torch.cuda.get_device_name() if self._device == "cuda" else None)
             | {"seconds": round(seconds, 3), "evaluator": asked.evaluator, "created": now()},
         }
         record["id"] = record_id(record)

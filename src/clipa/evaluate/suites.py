@@ -22,7 +22,7 @@ from clipa.evaluate.testsets import TestSet, open_test_set
 from clipa.locks import directory_lock, lock_holder
 from clipa.progress import clock
 from clipa.protocols import STUDY_PROTOCOL, Pixels, Protocol
-from clipa.provenance import code, commit, packages
+from clipa.provenance import code, describe, packages
 from clipa.records import RecordError, read_records, write_records
 from clipa.resolved import fingerprint
 
@@ -125,9 +125,19 @@ def place_of(sets: Path, head: str, asked: Asked, *key: str) -> Path:
     )
 
 
-@cache
 def _measuring_code() -> tuple[str, bool | None]:
-    return code("evaluate", "protocols", "records"), commit()[1]
+    return _code(), here()["dirty"]
+
+
+@cache
+def _code() -> str:
+    return code("evaluate", "protocols", "records")
+
+
+@cache
+def here(accelerator: str | None = None) -> dict[str, Any]:
+    """:func:`clipa.provenance.describe`, asked once: the code that runs is that from before the first set."""
+    return describe(accelerator)
 
 
 @dataclass(frozen=True)
