@@ -15,6 +15,7 @@ import pytest
 import torch
 from clip_benchmark.datasets.builder import build_dataset
 from clip_benchmark.metrics import zeroshot_classification, zeroshot_retrieval
+from open_clip.tokenizer import HFTokenizer
 from PIL import Image
 
 from clipa.config import Project
@@ -23,6 +24,7 @@ from clipa.evaluate.candidates import load_candidate
 from clipa.evaluate.decoding import resizing
 from clipa.evaluate.tasks import caption_selection, measure
 from clipa.evaluate.testsets import EvaluationError, open_test_set, read_shard
+from clipa.evaluate.tokens import tokenizer_of
 from clipa.protocols import Pixels
 from clipa.records import correct_items, decode_outcomes, read_records
 from clipa.resolved import UnfinishedStage, data_slug
@@ -179,6 +181,22 @@ def test_several_runs_share_a_process_and_its_decoded_images(world, tmp_path, mo
             finish_untrained_into(stage, project, alone)
         monkeypatch.undo()
         assert answers(path) == answers(evaluate_run(run, alone))
+
+
+def test_only_the_same_tokenizer_shares_tokens(world, tmp_path):
+    project, stages = world
+    folders = [Path(project.runs_directory) / stage.directory / "open_clip" for stage in stages]
+    text = json.loads((folders[0] / "open_clip_config.json").read_text())["model_cfg"]["text_cfg"]
+    one, same = (tokenizer_of(text, folder) for folder in folders)
+    assert one is same and torch.equal(one("a red circle"), HFTokenizer(str(folders[0]), 32)("a red circle"))
+    assert tokenizer_of(text | {"context_length": 8}, folders[0])(["a red circle", "a"]).shape == (2, 8)
+    other = shutil.copytree(folders[0], tmp_path / "other")
+    content = json.loads((other / "tokenizer.json").read_text())
+    vocabulary = content["model"]["vocab"]
+    vocabulary["red"], vocabulary["blue"] = vocabulary["blue"], vocabulary["red"]
+    (other / "tokenizer.json").write_text(json.dumps(content))
+    assert torch.equal(tokenizer_of(text, other)("a red circle"), one("a blue circle"))
+    assert one("a red circle").dtype == torch.int64 and tokenizer_of({}, None)(["red"]).shape == (1, 77)
 
 
 def answers(path: Path) -> list[tuple[str, float, str]]:
