@@ -1,6 +1,6 @@
 """Tokenizers, each made once a process, with what they gave: checkpoints of one tokenizer share the tokens of a suite.
 
-Nearly all of Tables 1 to 3 have open_clip's own tokenizer, which takes as long for a prompt as a small tower.
+OpenAI's and OpenCLIP's models have open_clip's own, which takes as long for a prompt as a small tower does.
 """
 
 from __future__ import annotations
