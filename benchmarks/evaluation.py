@@ -6,9 +6,9 @@ Draws test sets of the embedded world, makes checkpoints with random weights by 
 `clip_benchmark eval` and by `clipa evaluate --model`: the first checkpoint in one process, which decodes all images,
 the next ones together in another. Beside what a process takes stand the costs of its parts, measured by themselves:
 starting, decoding, and the towers of images and texts. `--towers` measures the towers alone, for sizes of which a whole
-suite takes hours. `--run` measures the two stages of a run (hardly trained, a seed for each checkpoint, a process for
-each) in place of a checkpoint, on an eighth set that CLIP_benchmark cannot read, too: it has no caption selection
-(ARO), so our process has more to do. CPU seconds are those of a process and its children: on a busy machine they say
+suite takes hours. `--run` measures the two stages of a run (hardly trained; runs differ in the length of texts) in the
+place of a checkpoint, on an eighth set that CLIP_benchmark cannot read, too: it has no caption selection (ARO), so our
+process has more to do. CPU seconds are those of a process and its children: on a busy machine they say
 more than the clock. Prints tables and writes `evaluation.json` into FOLDER.
 """
 
@@ -51,7 +51,7 @@ SETS = {
     "mscoco_captions": "captions",
 }
 SELECTION = {"aro/vg_relation": "order/relation"}
-RUN = "L16-resize64-truncation32"
+RUNS = tuple(f"L16-resize64-truncation{tokens}" for tokens in (32, 16, 8, 4))
 # Vision width, layers, head width and patch size by the pixels of the model: a small tower, and S/16's at two sizes.
 TOWERS = {48: (64, 2, 32, 6), 112: (384, 12, 64, 16), 224: (384, 12, 64, 16)}
 
@@ -61,7 +61,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--next", type=int, default=3, help="checkpoints after the first")
+    parser.add_argument(
+        "--next", type=int, choices=range(1, len(RUNS)), default=3, help="checkpoints after the first"
+    )
     parser.add_argument("--images", type=int, default=400, help="of a test set")
     parser.add_argument("--pixels", type=int, choices=TOWERS, default=48)
     parser.add_argument("--run", action="store_true", help="two stages of a run, eight sets")
@@ -76,20 +78,15 @@ def main() -> None:
         print(tabulate([{name: 1000 * one for name, one in parts.items()}], "keys", "plain", floatfmt=".2f"))
         return
     starts = {"clip_benchmark": "clip_benchmark.cli", "clipa": "clipa.evaluate.checkpoints"}
-    start = {
-        name: cpu_of(execute, [sys.executable, "-c", f"import {module}"], project)
-        for name, module in starts.items()
-    }
-    rows = [compare(project, tests, asked, start, numbers) for numbers in processes(asked)]
+    start = {}
+    for name, module in starts.items():
+        for _ in range(2):  # the first one reads the files from the disk
+            start[name] = cpu_of(execute, [sys.executable, "-c", f"import {module}"], project)
+    processes = [[0], list(range(1, 1 + asked.next))]
+    rows = [compare(project, tests, asked, start, numbers) for numbers in processes]
     print(tabulate(rows, "keys", "plain", floatfmt=".1f"))
     print(f"start-up alone, CPU s: {start}")
     (project / "evaluation.json").write_text(json.dumps({"rows": rows, "start": start}, indent=1))
-
-
-def processes(asked: argparse.Namespace) -> list[list[int]]:
-    """The numbers of the checkpoints that share a process; a process evaluates one run."""
-    later = list(range(1, 1 + asked.next))
-    return [[0], *([number] for number in later)] if asked.run else [[0], later]
 
 
 def compare(
@@ -97,8 +94,8 @@ def compare(
 ) -> dict[str, str | float]:
     """One process of either evaluator: CPU seconds, of ours also by part, and the largest difference of a number."""
     if asked.run:
-        folders = stages(project, numbers[0])
-        words = ["--run", RUN, "--seed", str(numbers[0])]
+        runs = [RUNS[number] for number in numbers]
+        folders, words = stages(project, runs), ["--run", *runs]
     else:
         folders = [checkpoint(project / f"model-{asked.pixels}-{n}", asked.pixels, n) for n in numbers]
         words = ["--suite", "--model", *(f"local-dir:{folder}" for folder in folders)]
@@ -117,7 +114,8 @@ def compare(
     prompts = len(prompts_and_captions(tests)[0])
     captions = len(prompts_and_captions(tests)[1])
     row = {
-        "checkpoints": f"{numbers[0]} to {numbers[-1]}" + ("" if numbers[0] else ", cold"),
+        ("runs" if asked.run else "checkpoints"): f"{numbers[0]} to {numbers[-1]}"
+        + ("" if numbers[0] else ", cold"),
         **{f"{name}, CPU s": seconds for name, seconds in used.items()},
         "ratio": used["clip_benchmark"] / used["clipa"],
         "without start-up": each["clip_benchmark"] / each["clipa"],
@@ -246,16 +244,20 @@ def checkpoint(folder: Path, pixels: int, seed: int) -> Path:
     return folder
 
 
-def stages(project: Path, seed: int) -> list[Path]:
-    """The two exported stages of a run, trained for two steps; what its evaluation left is removed."""
+def stages(project: Path, runs: list[str]) -> list[Path]:
+    """The two exported stages of each run, trained for two steps; what its evaluation left is removed."""
     decoded = list(project.glob("data/*/decoded"))
-    execute([*EVALUATE, "--run", RUN, "--seed", str(seed), "--train"], project)
-    for made in project.glob(f"runs/micro-v1/{RUN}/evaluation"):
-        shutil.rmtree(made)
+    execute([*EVALUATE, "--run", *runs, "--train"], project)
+    for run in runs:
+        shutil.rmtree(project / "runs" / "micro-v1" / run / "evaluation")
     for made in set(project.glob("data/*/decoded")) - set(decoded):
         shutil.rmtree(made)
-    found = project.glob(f"runs/micro-v1/{RUN}/*/seed{seed}-*/open_clip")
-    return sorted(found, key=lambda path: path.parts[-3] == "finetune")
+    of_run = [project / "runs" / "micro-v1" / run for run in runs]
+    return [
+        path
+        for folder in of_run
+        for path in sorted(folder.glob("*/seed0-*/open_clip"), key=lambda path: path.parts[-3] == "finetune")
+    ]
 
 
 Numbers = dict[str, tuple[float, int]]
@@ -270,6 +272,15 @@ def cpu_of(run, *arguments) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+CLIP_BENCHMARK = """
+from clip_benchmark import cli
+from clip_benchmark.metrics import zeroshot_classification
+zeroshot_classification.float = lambda value: value.item()
+cli.main()
+"""
+"""Its command line. Version 1.6.2 asks float() for arrays of one element, which NumPy refuses from 2.4 on."""
+
+
 def theirs(project: Path, tests: Path, folders: list[Path]) -> Numbers:
     """One process for all models and sets, which finds a set's folder, and its task, by its name. fp32, as ours."""
     sets, out = project / "sets", project / "theirs"
@@ -281,14 +292,7 @@ def theirs(project: Path, tests: Path, folders: list[Path]) -> Numbers:
     for number, folder in enumerate(folders):
         (sets / f"model{number}").symlink_to(folder)
     names = [f"local-dir:sets/model{number}" for number in range(len(folders))]
-    command = [
-        sys.executable,
-        "-m",
-        "clip_benchmark.cli",
-        "eval",
-        "--dataset",
-        *(f"wds/{name}" for name in SETS),
-    ]
+    command = [sys.executable, "-c", CLIP_BENCHMARK, "eval", "--dataset", *(f"wds/{name}" for name in SETS)]
     command += ["--pretrained_model", *(f"{name}," for name in names), "--no_amp", "--num_workers", "0"]
     command += ["--dataset_root", f"{sets}/{{dataset}}", "--recall_k", "1", "--batch_size", "64"]
     for number in range(len(folders)):
@@ -311,12 +315,10 @@ EVALUATE += ["--data-directory", "data", "--runs-directory", "runs"]
 def ours(project: Path, words: list[str]) -> Numbers:
     """One process for all models and sets; ``words``: which."""
     paths = [project / line for line in execute([*EVALUATE, *words], project).split()]
-    by_model = [read_records(path) for path in paths]
-    if len(paths) == 1 and by_model[0][0]["stage"] is not None:
-        by_model = [
-            [record for record in by_model[0] if record["stage"] == kind]
-            for kind in dict.fromkeys(record["stage"] for record in by_model[0])
-        ]
+    by_model = []
+    for records in map(read_records, paths):
+        for kind in dict.fromkeys(record["stage"] for record in records):  # a checkpoint is of no stage
+            by_model.append([record for record in records if record["stage"] == kind])
     return {
         f"{record['benchmark']} {record['metric']} {number}": (record["value"], record["dataset"]["n"])
         for number, records in enumerate(by_model)

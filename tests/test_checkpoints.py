@@ -15,6 +15,7 @@ import torch
 import yaml
 from clip_benchmark.datasets.builder import build_dataset
 from clip_benchmark.metrics import zeroshot_classification, zeroshot_retrieval
+from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import load_file, save_file
 
 from clipa.cli import main
@@ -244,7 +245,7 @@ def test_an_exported_run_loads_without_us_and_has_the_same_numbers(world, tmp_pa
 # --------------------------------------------------------------------------------------------- kept, and side by side
 
 
-def test_a_second_checkpoint_decodes_nothing_and_damage_is_noticed(world, measured, monkeypatch, tmp_path):
+def test_a_second_checkpoint_decodes_and_tokenizes_nothing(world, measured, monkeypatch, tmp_path):
     _, project, scale, _ = world
     other = foreign_checkpoint(tmp_path / "other", seed=1)
     decoded = decoded_images(scale, project)
@@ -252,6 +253,7 @@ def test_a_second_checkpoint_decodes_nothing_and_damage_is_noticed(world, measur
     assert before
     with monkeypatch.context() as patch:
         patch.setattr("clipa.evaluate.decoding.read_shard", lambda *_: pytest.fail("decoded again"))
+        patch.setattr(SimpleTokenizer, "encode", lambda *_: pytest.fail("tokenized again"))
         (path,) = evaluate_checkpoint(f"local-dir:{other}", scale, project, ["checkpoint"], SUITE)
     victim = next(path for path in before if "plain" in path.parent.name)
     victim.write_bytes(victim.read_bytes()[:-1] + b"\0")

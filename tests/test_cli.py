@@ -96,6 +96,8 @@ def test_no_verb_is_help(capsys):
         (["resolve", RUN, "--scale", "mirco"], "no scale 'mirco' (known:"),
         (["train", "unused"], "cannot be read (No such file or directory); `clipa resolve` writes it"),
         (["evaluate", "--run", RUN, "--fingerprint", "0" * 12], "was changed after this job"),
+        (["evaluate", "--run", RUN, RUN, "--fingerprint", "0" * 12], "--fingerprint: of one --run, not of 2"),
+        (["evaluate", "--run", RUN, "L16-shrink64-truncation32"], "names no run"),
         (["draw", "all", "--scale", "paper"], "nothing to draw"),
         (["draw", "blue", "--scale", "ci", "--data-directory", "unused"], "'blue' is unknown"),
         (["figure", "four", "--published", "x.json", "--output", "x.pdf"], "'four' is no figure"),

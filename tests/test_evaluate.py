@@ -1,10 +1,12 @@
 """Evaluation: CLIP_benchmark's own numbers, outcomes that decode to them, and clear refusals."""
 
+import gc
 import json
 import shutil
 import subprocess
 import sys
 import tarfile
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +15,16 @@ import pytest
 import torch
 from clip_benchmark.datasets.builder import build_dataset
 from clip_benchmark.metrics import zeroshot_classification, zeroshot_retrieval
+from open_clip.tokenizer import HFTokenizer
 from PIL import Image
 
 from clipa.config import Project
-from clipa.evaluate import evaluate_run
+from clipa.evaluate import decoded_images, evaluate_run, evaluate_runs
 from clipa.evaluate.candidates import load_candidate
 from clipa.evaluate.decoding import resizing
 from clipa.evaluate.tasks import caption_selection, measure
-from clipa.evaluate.testsets import EvaluationError, open_test_set
+from clipa.evaluate.testsets import EvaluationError, open_test_set, read_shard
+from clipa.evaluate.tokens import tokenizer_of
 from clipa.protocols import Pixels
 from clipa.records import correct_items, decode_outcomes, read_records
 from clipa.resolved import UnfinishedStage, data_slug
@@ -137,6 +141,66 @@ def test_a_set_of_both_files_is_measured_once(world, suite, monkeypatch):
     path = evaluate_run(stages, project)
     assert set(measured) <= {(12, "plain")}  # of the pre-trained stage, if no test has asked before
     assert suite["acc1"] in read_records(path)
+
+
+def test_several_runs_share_a_process_and_its_decoded_images(world, tmp_path, monkeypatch):
+    """Each has the records that it has alone; one that is not finished stops it before the first is measured."""
+    _, stages = world
+    project = world[0].model_copy(update={"runs_directory": str(tmp_path / "runs")})
+    other = stages_of(parse_run("S16-resize64-truncation16"), stages[0].scale, seed=1)
+    for stage in stages:
+        finish_untrained_into(stage, world[0], project)
+    with pytest.raises(UnfinishedStage, match=r"truncation16.*stage\.json: missing"):
+        evaluate_runs([stages, other], project)
+    assert not list((tmp_path / "runs").rglob("set.json"))
+    for stage in other:
+        finish_untrained(stage, project)
+    read, alive = [], []
+
+    def counted(*asked):
+        read.append(asked[1])
+        return read_shard(*asked)
+
+    def loaded(*asked):
+        gc.collect()
+        assert sum(one() is not None for one in alive) == 0, "two models are in memory"
+        candidate = load_candidate(*asked)
+        alive.append(weakref.ref(candidate.model))
+        return candidate
+
+    shutil.rmtree(decoded_images(stages[0].scale, project), ignore_errors=True)
+    monkeypatch.setattr("clipa.evaluate.decoding.read_shard", counted)
+    monkeypatch.setattr("clipa.evaluate.load_candidate", loaded)
+    paths = evaluate_runs([stages, other], project)
+    shards = len(open_test_set(sets_folder(world) / "plain").shards)
+    assert len(alive) == 4 and len(read) == 2 * shards  # at 12 and 48 pixels, not twice for either run
+    assert [path.parts[-4] for path in paths] == [run[-1].run.slug for run in (stages, other)]
+    for run, path in zip((stages, other), paths, strict=True):
+        alone = project.model_copy(update={"runs_directory": str(tmp_path / run[-1].run.slug)})
+        for stage in run:
+            finish_untrained_into(stage, project, alone)
+        monkeypatch.undo()
+        assert answers(path) == answers(evaluate_run(run, alone))
+
+
+def test_only_the_same_tokenizer_shares_tokens(world, tmp_path):
+    project, stages = world
+    folders = [Path(project.runs_directory) / stage.directory / "open_clip" for stage in stages]
+    text = json.loads((folders[0] / "open_clip_config.json").read_text())["model_cfg"]["text_cfg"]
+    one, same = (tokenizer_of(text, folder) for folder in folders)
+    assert one is same and torch.equal(one("a red circle"), HFTokenizer(str(folders[0]), 32)("a red circle"))
+    assert tokenizer_of(text | {"context_length": 8}, folders[0])(["a red circle", "a"]).shape == (2, 8)
+    other = shutil.copytree(folders[0], tmp_path / "other")
+    content = json.loads((other / "tokenizer.json").read_text())
+    vocabulary = content["model"]["vocab"]
+    vocabulary["red"], vocabulary["blue"] = vocabulary["blue"], vocabulary["red"]
+    (other / "tokenizer.json").write_text(json.dumps(content))
+    assert torch.equal(tokenizer_of(text, other)("a red circle"), one("a blue circle"))
+    assert one("a red circle").dtype == torch.int64 and tokenizer_of({}, None)(["red"]).shape == (1, 77)
+
+
+def answers(path: Path) -> list[tuple[str, float, str]]:
+    return [(one["id"], one["value"], one["outcomes"]["data"]) for one in read_records(path)]
 
 
 def test_selection_scores_the_right_caption_against_the_wrong_ones(world):

@@ -9,6 +9,7 @@ import platform
 import re
 import subprocess
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -137,13 +138,17 @@ def _root() -> Path:
 
 def packages(names: tuple[str, ...] = PACKAGES) -> dict[str, str]:
     """Versions of the installed ones of ``names``, without importing any."""
-    versions = {}
-    for name in names:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
+    versions = {name: version for name in names if (version := _version(name)) is not None}
     return {"python": platform.python_version(), **versions}
+
+
+@cache
+def _version(name: str) -> str | None:
+    """Kept for the process, which cannot exchange what it has imported; reading it takes some milliseconds."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def cores() -> int:

@@ -36,7 +36,7 @@ def _evaluate(chosen: argparse.Namespace) -> int:
         raise ValueError(f"--processes {chosen.processes}: at least 1")
     beside = [_beside() for _ in range(chosen.processes - 1)]
     try:
-        return _evaluate_model(chosen) if chosen.model else _evaluate_run(chosen)
+        return _evaluate_model(chosen) if chosen.model else _evaluate_runs(chosen)
     finally:
         for process in beside:
             process.wait()
@@ -50,18 +50,22 @@ def _beside() -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-m", "clipa", *words], stdout=subprocess.DEVNULL)
 
 
-def _evaluate_run(chosen: argparse.Namespace) -> int:
-    project, stages = stages_asked(chosen)
-    if chosen.fingerprint not in (None, stages[-1].fingerprint):
+def _evaluate_runs(chosen: argparse.Namespace) -> int:
+    names = list(dict.fromkeys(chosen.run))
+    if chosen.fingerprint and len(chosen.run) > 1:
+        raise ValueError(f"--fingerprint: of one --run, not of {len(chosen.run)}")
+    project, runs = project_of(chosen), [stages_asked(chosen, name)[1] for name in names]
+    if chosen.fingerprint not in (None, runs[0][-1].fingerprint):
         raise ValueError(
-            f"--fingerprint {chosen.fingerprint}: the configuration now gives {stages[-1].fingerprint} for "
-            f"{chosen.run}: it was changed after this job was planned; start Snakemake again"
+            f"--fingerprint {chosen.fingerprint}: the configuration now gives {runs[0][-1].fingerprint} for "
+            f"{names[0]}: it was changed after this job was planned; start Snakemake again"
         )
-    if chosen.train and (code := _train_missing(stages, project)):
-        return code
-    from clipa.evaluate import evaluate_run
+    for stages in runs if chosen.train else ():
+        if code := _train_missing(stages, project):
+            return code
+    from clipa.evaluate import evaluate_runs
 
-    print(evaluate_run(stages, project, suite=chosen.suite))
+    print(*evaluate_runs(runs, project, suite=chosen.suite), sep="\n")
     return 0
 
 
@@ -158,13 +162,19 @@ def _evaluate_verb(verbs) -> None:
         verbs,
         "evaluate",
         _evaluate,
-        "evaluate a run, or any checkpoint, with CLIP_benchmark and write its records; goes on where it was killed",
+        "evaluate runs, or any checkpoints, with CLIP_benchmark and write its records; goes on where it was killed",
         "--scale micro-v1 --run L16-resize64-truncation32 --seed 0\n"
         "  clipa evaluate --scale paper --model hf-hub:UCSC-VLAA/ViT-H-14-CLIPA-336-laion2B --suite\n"
         "  clipa evaluate --scale micro-v1 --model local-dir:exported --protocol paper squash checkpoint",
     )
     which = evaluate.add_mutually_exclusive_group(required=True)
-    which.add_argument("--run", metavar="RUN", help=RUNS)
+    which.add_argument(
+        "--run",
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help=f"{RUNS}; several share a process, so that starting and decoding cost once",
+    )
     which.add_argument(
         "--model",
         nargs="+",
@@ -203,7 +213,9 @@ def _evaluate_verb(verbs) -> None:
     evaluate.add_argument(
         "--train", action="store_true", help="with --run: first train its stages that are not finished, here"
     )
-    evaluate.add_argument("--fingerprint", help="with --run: refuse unless the configuration gives this one")
+    evaluate.add_argument(
+        "--fingerprint", help="with one --run: refuse unless the configuration gives this one"
+    )
 
 
 def _released_verb(verbs) -> None:

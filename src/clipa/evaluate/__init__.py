@@ -1,4 +1,4 @@
-"""Evaluation of a run: all its stages on all its test sets, offline.
+"""Evaluation of runs: all their stages on all test sets, offline.
 
 Every stage is evaluated as it was trained: a pre-trained model at its reduced resolution and text length (as the
 released code does, and as Table 11's pre-train column must be read), a fine-tuned one at full length.
@@ -7,7 +7,8 @@ released code does, and as Table 11's pre-train column must be read), a fine-tun
 from __future__ import annotations
 
 import time
-from functools import cache, partial
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,13 @@ from clipa.config import Project, Scale
 from clipa.cost import image_tower_size
 from clipa.evaluate import suites
 from clipa.evaluate.candidates import Candidate, Normal, load_candidate
-from clipa.evaluate.suites import Asked, SetJob
+from clipa.evaluate.suites import Asked, RecordsFile, SetJob
 from clipa.evaluate.tasks import Measurement, measure
 from clipa.evaluate.testsets import TestSet
 from clipa.inputs import check_finished
-from clipa.locks import directory_lock
 from clipa.protocols import STUDY_PROTOCOL
-from clipa.provenance import describe, now
-from clipa.records import record_id, write_records
+from clipa.provenance import now
+from clipa.records import record_id
 from clipa.resolved import EXPORT, data_slug, finished
 from clipa.schema import SCHEMA_VERSION
 from clipa.stages import Stage, evaluation_directory, measured_stages, resolve
@@ -35,28 +35,39 @@ SETS = "sets"
 
 
 def evaluate_run(stages: list[Stage], project: Project, suite: bool = False) -> Path:
-    """Evaluate ``stages`` (of one run, in training order) and return the path of their records.
+    """One run of :func:`evaluate_runs`: the path of its records."""
+    return evaluate_runs([stages], project, suite)[0]
+
+
+def evaluate_runs(runs: Sequence[list[Stage]], project: Project, suite: bool = False) -> list[Path]:
+    """Evaluate runs of one scale, each with its stages in training order; return the paths of their records.
 
     ``records.json`` holds every stage on the scale's benchmarks; with ``suite``, ``suite.json`` holds the last stage
-    on the whole suite. A set that both have is measured once (:mod:`clipa.evaluate.suites`). Raises UnfinishedStage for
-    a stage that is not finished or whose exported model was changed, OtherInputs for one that was trained on other data
-    than is there, or from another parent, EvaluationError for a missing test set or one of other bytes.
+    on the whole suite. A set that both have is measured once (:mod:`clipa.evaluate.suites`). All runs are looked at
+    before the first is measured; one stage is in memory at a time. Raises UnfinishedStage for a stage that is not
+    finished or whose exported model was changed, OtherInputs for one that was trained on other data than is there, or
+    from another parent, EvaluationError for a missing test set or one of other bytes.
     """
-    scale = stages[-1].scale
+    scale = runs[0][-1].scale
     wanted = scale.evaluation.suite if suite else scale.evaluation.benchmarks
-    chosen = stages[-1:] if suite else measured_stages(stages)
-    directory = Path(project.runs_directory) / evaluation_directory(stages)
-    path = directory / ("suite.json" if suite else "records.json")
     # Where a GPU computes, the CPU only decodes and resizes single images: more threads would wait for one another,
     # for very long with several evaluations and trainings at once.
     torch.set_num_threads(scale.threads or 1)
-    check_finished([resolve(stage, project) for stage in stages])
+    for stages in runs:
+        check_finished([resolve(stage, project) for stage in stages])
     asked = suites.asked_for(wanted, test_sets(scale, project))
+    files = [_file(stages, project, asked, suite) for stages in runs]
+    suites.run(files)
+    return [file.path for file in files]
+
+
+def _file(stages: list[Stage], project: Project, asked: list[Asked], suite: bool) -> RecordsFile:
+    """What is measured of one run, and where its records go."""
+    directory = Path(project.runs_directory) / evaluation_directory(stages)
+    chosen = stages[-1:] if suite else measured_stages(stages)
     jobs = [job for stage in chosen for job in _jobs(stage, project, asked, directory / SETS)]
-    records = suites.run(jobs)
-    with directory_lock(directory, f"evaluation of {stages[-1].run.slug}, seed {stages[-1].seed}"):
-        write_records(path, records)
-    return path
+    name = "suite.json" if suite else "records.json"
+    return RecordsFile(directory / name, f"{stages[-1].run.slug}, seed {stages[-1].seed}", jobs)
 
 
 def test_sets(scale: Scale, project: Project) -> Path:
@@ -75,8 +86,7 @@ def _jobs(stage: Stage, project: Project, asked: list[Asked], sets: Path) -> lis
     scale = stage.scale
     normal = Normal(scale.augmentation.mean, scale.augmentation.std)
 
-    @cache
-    def candidate() -> Candidate:
+    def load() -> Candidate:
         return load_candidate(
             directory / EXPORT,
             stage.pixels,
@@ -87,10 +97,10 @@ def _jobs(stage: Stage, project: Project, asked: list[Asked], sets: Path) -> lis
             decoded_images(scale, project),
         )
 
-    def measured(one: Asked, protocol: str) -> list[dict[str, Any]]:
+    def measured(one: Asked, protocol: str, candidate: Candidate) -> list[dict[str, Any]]:
         began = time.monotonic()
         records = []
-        for measurement in measure(candidate(), one.test_set, stage.protocol, one.items):
+        for measurement in measure(candidate, one.test_set, stage.protocol, one.items):
             record = _record(stage, made, one.benchmark, one.test_set, measurement, protocol, one.evaluator)
             actual = record["actual"]
             head = f"{record['run']} {record['stage']} ({actual['image_size']} px, {actual['text_tokens']} tokens)"
@@ -102,7 +112,7 @@ def _jobs(stage: Stage, project: Project, asked: list[Asked], sets: Path) -> lis
     for one in asked:
         protocol = one.protocol_digest(stage.protocol_name, stage.protocol, stage.pixels, normal)
         place = suites.place_of(sets, stage.kind, one, made["digest"], protocol)
-        jobs.append(SetJob(one, place, partial(measured, one, protocol)))
+        jobs.append(SetJob(one, place, load, partial(measured, one, protocol)))
     return jobs
 
 
@@ -165,7 +175,7 @@ def _record(
 
 def _provenance(made: dict[str, Any], evaluator: str) -> dict[str, Any]:
     """Provenance of the weights; dirty if training or evaluation ran changed code."""
-    here = describe()
+    here = suites.here()
     flags = (made["dirty"], here["dirty"])
     return {
         "commit": made["commit"],

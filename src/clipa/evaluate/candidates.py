@@ -24,6 +24,7 @@ from clipa.data.shards import progress_bar
 from clipa.evaluate import lengths
 from clipa.evaluate.decoding import PART, Part, parts_of, resizing
 from clipa.evaluate.testsets import EvaluationError, TestSet
+from clipa.evaluate.tokens import tokenizer_of
 from clipa.files import read_json
 from clipa.protocols import Pixels, Protocol
 from clipa.resolved import fingerprint
@@ -120,7 +121,7 @@ class Candidate:
 
     def _encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Texts of about one length share a batch, which is cut to the longest where the tower allows it."""
-        tokens = self.tokenizer(list(texts))
+        tokens = self.tokenizer(texts)
         needed = lengths.pooled_at(self.model, tokens)
         order = torch.arange(len(tokens)) if needed is None else needed.argsort(stable=True)
         batches = []
@@ -196,7 +197,8 @@ def load_candidate(
     name = f"local-dir:{directory}"
     try:
         model = open_clip.create_model(name, precision="fp32", device=device).eval()
-        tokenizer = open_clip.get_tokenizer(name)
+        named = configuration["text_cfg"].get("hf_tokenizer_name")
+        tokenizer = tokenizer_of(configuration["text_cfg"], directory if named else None)
     except (
         Exception
     ) as error:  # of safetensors, tokenizers, torch: in any case the folder holds no such model

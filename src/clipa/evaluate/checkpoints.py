@@ -16,12 +16,11 @@ from clipa.config import Project, Scale
 from clipa.evaluate import SETS, dataset_name, decoded_images, suites, test_sets
 from clipa.evaluate.candidates import Candidate
 from clipa.evaluate.references import Reference, resolve
-from clipa.evaluate.suites import Asked, SetJob
+from clipa.evaluate.suites import Asked, RecordsFile, SetJob
 from clipa.evaluate.tasks import Measurement, measure
-from clipa.locks import directory_lock
 from clipa.protocols import Protocol, protocol_named
-from clipa.provenance import describe, now
-from clipa.records import record_id, write_records
+from clipa.provenance import now
+from clipa.records import record_id
 from clipa.released import RELEASED_SCALE
 from clipa.resolved import EXPORT, finished
 from clipa.schema import SCHEMA_VERSION
@@ -64,11 +63,12 @@ def evaluate_checkpoints(
         (_of_stage(stage, project) if stage else resolve(reference), stage)
         for reference, stage in references.items()
     ]
-    made = []
+    files = []
     for one, stage in found:
         evaluated = _Evaluated(one, scale, project, stage.paper_pixels if stage else one.size)
-        made.append([evaluated.measure(name, protocol, asked) for name, protocol in chosen.items()])
-    return made
+        files.append([evaluated.file(name, protocol, asked) for name, protocol in chosen.items()])
+    suites.run([file for of_checkpoint in files for file in of_checkpoint])
+    return [[file.path for file in of_checkpoint] for of_checkpoint in files]
 
 
 def _of_stage(stage: Stage, project: Project) -> Reference:
@@ -88,28 +88,18 @@ class _Evaluated:
         self.digests = found.digests()
         self.directory = Path(project.runs_directory) / FOLDER / f"{found.name}-{self.digests['digest'][:12]}"
 
-    def measure(self, name: str, protocol: Protocol, asked: Sequence[Asked]) -> Path:
+    def file(self, name: str, protocol: Protocol, asked: Sequence[Asked]) -> RecordsFile:
         """The records of all sets by one protocol, in ``<protocol>.json``."""
         pixels = protocol.pixels(self.found.size, self.paper_size, self.found.own)
         jobs = []
         for one in asked:
-            protocol_digest = one.protocol_digest(name, protocol, pixels, self.found.normal)
-            place = suites.place_of(self.directory / SETS, name, one, self.digests["digest"], protocol_digest)
-            candidate = partial(self._seen, protocol)
-            jobs.append(
-                SetJob(one, place, partial(self._records, candidate, one, name, protocol, protocol_digest))
-            )
-        path = self.directory / f"{name}.json"
-        records = suites.run(jobs)
-        with directory_lock(self.directory, f"evaluation of {self.found.name}"):
-            write_records(path, records)
-        return path
+            digest = one.protocol_digest(name, protocol, pixels, self.found.normal)
+            place = suites.place_of(self.directory / SETS, name, one, self.digests["digest"], digest)
+            measured = partial(self._records, one, name, protocol, digest)
+            jobs.append(SetJob(one, place, self._load, measured))
+        return RecordsFile(self.directory / f"{name}.json", self.found.name, jobs)
 
-    def _seen(self, protocol: Protocol) -> Candidate:
-        return self._candidate.seen(protocol.pixels(self.found.size, self.paper_size, self.found.own))
-
-    @cached_property
-    def _candidate(self) -> Candidate:
+    def _load(self) -> Candidate:
         batch_size, decoded = self.scale.evaluation.batch_size, decoded_images(self.scale, self.project)
         return self.found.load(self._device, batch_size, decoded, self.directory / "features")
 
@@ -122,21 +112,28 @@ class _Evaluated:
         return self.scale.device
 
     def _records(
-        self, candidate: Any, asked: Asked, name: str, protocol: Protocol, protocol_digest: str
+        self, asked: Asked, name: str, protocol: Protocol, protocol_digest: str, candidate: Candidate
     ) -> list[dict[str, Any]]:
         began = time.monotonic()
-        records = []
-        for measurement in measure(candidate(), asked.test_set, protocol, asked.items):
+        seen = candidate.seen(protocol.pixels(self.found.size, self.paper_size, self.found.own))
+        size, records = _size(candidate.model), []
+        for measurement in measure(seen, asked.test_set, protocol, asked.items):
             seconds = time.monotonic() - began
-            record = self._record(asked, measurement, name, protocol_digest, seconds)
+            record = self._record(asked, measurement, size, name, protocol_digest, seconds)
             suites.log(f"{self.found.name} ({name})", record, seconds)
             records.append(record)
         return records
 
     def _record(
-        self, asked: Asked, measurement: Measurement, name: str, protocol: str, seconds: float
+        self,
+        asked: Asked,
+        measurement: Measurement,
+        size: tuple[int | None, int],
+        name: str,
+        protocol: str,
+        seconds: float,
     ) -> dict[str, Any]:
-        grid, parameters = _size(self._candidate.model)
+        grid, parameters = size
         record = {
             "id": "",
             "schema_version": SCHEMA_VERSION,
@@ -173,7 +170,7 @@ class _Evaluated:
             "protocol": protocol,
             "protocol_name": name,
             **measurement.content,
-            "provenance": describe(torch.cuda.get_device_name() if self._device == "cuda" else None)
+            "provenance": suites.here(torch.cuda.get_device_name() if self._device == "cuda" else None)
             | {"seconds": round(seconds, 3), "evaluator": asked.evaluator, "created": now()},
         }
         record["id"] = record_id(record)

@@ -29,22 +29,18 @@ import open_clip
 import torch
 from open_clip.factory import load_checkpoint
 from open_clip.pretrained import get_pretrained_cfg
-from open_clip.tokenizer import HFTokenizer
 from open_clip.transform import PreprocessCfg
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clipa.evaluate.candidates import Candidate, Normal
 from clipa.evaluate.testsets import EvaluationError
+from clipa.evaluate.tokens import TOKENIZER, tokenizer_files, tokenizer_of
 from clipa.files import digest, read_json, sha256_of
 from clipa.protocols import Pixels
 from clipa.released import load_released
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
-TOKENIZER = (
-    *("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt", "config.json"),
-    *("special_tokens_map.json", "added_tokens.json"),
-)
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _SMALL = 1 << 20  # bytes of a configuration
 
@@ -113,7 +109,7 @@ class Reference:
     def digests(self) -> dict[str, str]:
         """sha256 of the weights, and one of all that a number depends on. Reads the weights once."""
         weights = sha256_of(self.weights)
-        files = {} if self.tokenizer is None else _tokenizer_files(self.tokenizer)
+        files = {} if self.tokenizer is None else tokenizer_files(self.tokenizer)
         content = {
             "weights": weights,
             "config": self.config,
@@ -132,7 +128,7 @@ class Reference:
             self._check_size()
             model = _build(self.config)
             load_checkpoint(model, str(self.weights), strict=True, device="cpu")
-            tokenizer = self._tokenizer()
+            tokenizer = tokenizer_of(self.config["text_cfg"], self.tokenizer)
         except (
             Exception
         ) as error:  # of safetensors, tokenizers, torch, open_clip: whatever is wrong with files of others
@@ -150,14 +146,6 @@ class Reference:
             raise ValueError(
                 f"its configuration has {count:,} parameters, its weights {self.weights.stat().st_size:,} bytes"
             )
-
-    def _tokenizer(self) -> Any:
-        text = self.config["text_cfg"]
-        context, options = text.get("context_length", 77), dict(text.get("tokenizer_kwargs") or {})
-        if self.tokenizer is None:
-            return open_clip.SimpleTokenizer(context_length=context, **options)
-        mode = text.get("tokenizer_mode")
-        return HFTokenizer(str(self.tokenizer), context_length=context, tokenizer_mode=mode, **options)
 
 
 def _build(config: dict[str, Any]) -> torch.nn.Module:
@@ -259,15 +247,10 @@ def _finished(
         raise EvaluationError(f"{reference}: preprocess_cfg is no map")
     tokenizer = None
     if named := config["text_cfg"].get("hf_tokenizer_name"):
-        tokenizer = folder if _tokenizer_files(folder) else _fetch(named, None, (), reference)[0]
+        tokenizer = folder if tokenizer_files(folder) else _fetch(named, None, (), reference)[0]
     found = Reference(name, reference, config, preprocess, weights, tokenizer, revision)
     _check_preprocessing(found)
     return found
-
-
-def _tokenizer_files(folder: Path) -> dict[str, Path]:
-    files = {name: folder / name for name in TOKENIZER if (folder / name).is_file()}
-    return files if files.keys() & {"tokenizer.json", "vocab.txt", "vocab.json"} else {}
 
 
 # --------------------------------------------------------------------------------------------------------- checks

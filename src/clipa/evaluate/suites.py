@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from clipa.evaluate.candidates import Normal
+from clipa.evaluate.candidates import Candidate, Normal
 from clipa.evaluate.tasks import SELECTION_VERSION, conditions_of
 from clipa.evaluate.testsets import TestSet, open_test_set
 from clipa.locks import directory_lock, lock_holder
 from clipa.progress import clock
 from clipa.protocols import STUDY_PROTOCOL, Pixels, Protocol
-from clipa.provenance import code, commit, packages
+from clipa.provenance import code, describe, packages
 from clipa.records import RecordError, read_records, write_records
 from clipa.resolved import fingerprint
 
@@ -89,11 +89,15 @@ def asked_for(benchmarks: dict[str, str], tests: Path) -> list[Asked]:
 
 @dataclass(frozen=True)
 class SetJob:
-    """One set of a suite for one model: ``place`` is its folder, ``measure`` gives its records."""
+    """One set of a suite for one model: ``place`` is its folder, ``measure`` gives its records.
+
+    ``load`` gives the model, and is the same for all sets of that model.
+    """
 
     asked: Asked
     place: Path
-    measure: Callable[[], list[dict[str, Any]]]
+    load: Callable[[], Candidate]
+    measure: Callable[[Candidate], list[dict[str, Any]]]
 
     @property
     def file(self) -> Path:
@@ -121,31 +125,76 @@ def place_of(sets: Path, head: str, asked: Asked, *key: str) -> Path:
     )
 
 
-@cache
 def _measuring_code() -> tuple[str, bool | None]:
-    return code("evaluate", "protocols", "records"), commit()[1]
+    return _code(), here()["dirty"]
 
 
-def run(jobs: Sequence[SetJob]) -> list[dict[str, Any]]:
-    """The records of all jobs, in their order. What is not measured yet is: first what no other process is at.
+@cache
+def _code() -> str:
+    return code("evaluate", "protocols", "records")
 
-    Ends when all are measured, by whomever.
+
+@cache
+def here(accelerator: str | None = None) -> dict[str, Any]:
+    """:func:`clipa.provenance.describe`, asked once: the code that runs is that from before the first set."""
+    return describe(accelerator)
+
+
+@dataclass(frozen=True)
+class RecordsFile:
+    """The file with the records of some sets, in their order; ``of`` says of what model, for who finds it locked."""
+
+    path: Path
+    of: str
+    jobs: Sequence[SetJob]
+
+    def write(self, records: Iterable[dict[str, Any]]) -> None:
+        with directory_lock(self.path.parent, f"evaluation of {self.of}"):
+            write_records(self.path, list(records))
+
+
+def run(files: Sequence[RecordsFile]) -> None:
+    """Measure what is not measured yet, first what no other process is at; write each file once its sets are there.
+
+    Ends when all are, whoever measured them. One model is in memory at a time.
     """
-    progress = _Progress(jobs)
-    done: dict[Path, list[dict[str, Any]]] = {}
+    progress = _Progress([job for file in files for job in file.jobs])
+    model, done = _Model(), {}
+    left = list(files)
     for patient in (False, True):
-        for job in jobs:
-            if job.place in done or (not patient and lock_holder(job.place) is not None):
-                continue
+        for file in list(left):
+            for job in file.jobs:
+                if job.place not in done and (patient or lock_holder(job.place) is None):
+                    done[job.place] = _records(job, model, progress)
+                    progress.show(job, len(done))
+            if all(job.place in done for job in file.jobs):
+                file.write(record for job in file.jobs for record in done[job.place])
+                left.remove(file)
+
+
+class _Model:
+    """The model in memory. It is gone before the next one is loaded."""
+
+    def __init__(self) -> None:
+        self._load: Callable[[], Candidate] | None = None
+        self._candidate: Candidate | None = None
+
+    def of(self, job: SetJob) -> Candidate:
+        if self._candidate is None or job.load != self._load:
+            self._candidate = None
+            self._candidate, self._load = job.load(), job.load
+        return self._candidate
+
+
+def _records(job: SetJob, model: _Model, progress: _Progress) -> list[dict[str, Any]]:
+    """Those of a set: found, or measured under its lock and written."""
+    if (records := job.found()) is None:
+        with directory_lock(job.place, f"evaluation on {job.asked.benchmark}"):
             if (records := job.found()) is None:
-                with directory_lock(job.place, f"evaluation on {job.asked.benchmark}"):
-                    if (records := job.found()) is None:
-                        records = job.measure()
-                        write_records(job.file, records)
-                        progress.measured(job)
-            done[job.place] = records
-            progress.show(job, len(done))
-    return [record for job in jobs for record in done[job.place]]
+                records = job.measure(model.of(job))
+                write_records(job.file, records)
+                progress.measured(job)
+    return records
 
 
 class _Progress:
