@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -23,15 +22,13 @@ def at_root(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
-def test_help_is_instant_and_teaches():
+def test_help_imports_little_and_teaches():
     code = (
         "import sys, clipa.cli; sys.stderr.write(str(len(sys.modules))); sys.exit(clipa.cli.main(['--help']))"
     )
-    began = time.process_time(), time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(ROOT / "src")}
     )
-    assert time.monotonic() - began[1] < 2.0
     for word in ("snakemake measure_figure4", "train", "evaluate", "accept", "demo"):
         assert word in done.stdout
     # Nothing but argparse and its like: pydantic alone brings hundreds of modules.
