@@ -26,7 +26,7 @@ from clipa.cost import stage_macs
 from clipa.data.annotation import ENTRIES
 from clipa.data.annotation import MANIFEST as ANNOTATED
 from clipa.data.shards import tar_bytes
-from clipa.files import write_bytes_atomically
+from clipa.files import gzipped, write_bytes_atomically
 from clipa.fits import resolve_fitting
 from clipa.plan import Job, Plan
 from clipa.provenance import cores
@@ -237,7 +237,7 @@ def pack(plan: Plan, archive: Path) -> None:
     logs = sorted(path for run in runs for path in run.glob("*/seed*/loss.jsonl"))
     members = [(path.relative_to(root).as_posix(), path.read_bytes()) for path in (*records, *logs)]
     archive.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomically(archive, gzip.compress(tar_bytes(members), mtime=0))
+    write_bytes_atomically(archive, gzipped(tar_bytes(members)))
 
 
 def unpack(archive: Path, plan: Plan) -> None:

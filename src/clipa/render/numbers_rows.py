@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from clipa.files import gzipped
 from clipa.plan import filling
 from clipa.published import citation
 from clipa.published.derived import derived_records
@@ -109,7 +109,7 @@ def rows_of(
 def pack(content: Any) -> str:
     """Content as JSON, gzipped, in base64. The same content gives the same text, with one zlib."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-    return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
+    return base64.b64encode(gzipped(text.encode())).decode()
 
 
 def _published_row(
