@@ -14,7 +14,7 @@ from clipa.law.printed import verdict_line
 from clipa.law.statistic import slope_over_seeds
 from clipa.law.verdicts import FINETUNED_TWICE, LEVEL, PRETRAINED_TWICE, PRIMARIES, TRAININGS
 from clipa.recipes import chain
-from clipa.records import write_records
+from clipa.records import record_id, write_records
 from clipa.render.figures import NothingToDraw, trainings
 from clipa.render.figures.trainings import make_trainings
 from clipa.stats import estimate, holm, model_weights, slope_weights
@@ -334,6 +334,32 @@ def test_the_law_over_training_and_another_scale_stand_beside_it(tmp_path):
     beside = text.partition("Scale another beside")[2].partition("\n\n")[0]
     assert "another" in beside and "against the law" in beside
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_the_law_over_finetuning_pairs_each_recipe_with_the_other_half_of_the_study():
+    accuracies = {name: own for name, own in study(-3, -3).items() if name in (FULL, RESIZED)}
+    records = law_records(accuracies)
+
+    def moved(name: str, points: float, recipe: str) -> list:
+        return law_records(
+            {name: lambda model, seed: accuracies[name](model, seed) + points}, seeds=(0, 1, 2), recipe=recipe
+        )
+
+    records += moved(RESIZED, -2, "finetune-tenth")
+    pretrained = moved(FULL, 0, "baseline-finetuned")  # its two stages have a record each
+    records += pretrained
+    tuned = [r | {"stage": "finetune"} for r in moved(FULL, 1, "baseline-finetuned")]
+    records += [r | {"id": record_id(r)} for r in tuned]
+    found = law.examine(records)
+    assert list(found.by_finetuning) == ["1/10", "1", "1, baseline too"]
+    drops = {words: own.length("resize 112").drops for words, own in found.by_finetuning.items()}
+    for model in PARAMETERS:
+        usual = drops["1"][model].mean
+        assert drops["1/10"][model].mean == pytest.approx(usual + 2, abs=0.3)
+        assert drops["1, baseline too"][model].mean == pytest.approx(usual + 1, abs=0.3)
+    said = law.report(found).partition("The law over fine-tuning")[2].partition("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in said[2:]] == ["resize", "1", "1,"] and "1/10" in said[2]
+    assert [outcome.length.drops for outcome in found.outcomes[:1]] == [drops["1"]]
 
 
 def test_the_law_over_training_is_drawn_with_bars_over_seeds_alone(tmp_path):

@@ -299,20 +299,19 @@ def test_every_recipe_says_where_it_stands() -> None:
         ("samples-double", Fraction(2)),
     ],
 )
-def test_the_law_over_training_changes_the_length_of_pretraining_alone(recipe: str, share: Fraction) -> None:
+def test_the_law_over_training_changes_the_length_of_both_stages_alone(recipe: str, share: Fraction) -> None:
     for scale in (PAPER, MICRO):
         own = stages_of(parse_run(f"S16-resize112-truncation32-{recipe}"), scale, 0)
         usual = stages_of(parse_run("S16-resize112-truncation32"), scale, 0)
         (full,) = stages_of(parse_run(f"S16-none-truncation32-{recipe}-pretrain"), scale, 0)
-        for stage in (own[0], full):
-            study, schedule = scale.pretrain, stage.schedule
+        for stage, study in ((own[0], scale.pretrain), (full, scale.pretrain), (own[1], scale.finetune)):
+            schedule = stage.schedule
             # Whole batches: exact at micro, a part of a batch less at the paper's scale (9765.6 steps).
             assert 0 <= study.samples * share - schedule.samples < (study.batch_size if scale is PAPER else 1)
             assert schedule.samples % schedule.batch_size == 0
             assert abs(schedule.warmup_steps - study.warmup_steps * share) <= Fraction(1, 2)
             changed = {"samples": study.samples, "warmup_steps": study.warmup_steps}
             assert schedule.model_copy(update=changed) == study
-        assert own[1].schedule == usual[1].schedule == scale.finetune
         assert own[0].base_lr == usual[0].base_lr
         assert len({stage.fingerprint for stage in (*own, *usual, full)}) == 5
 
@@ -326,13 +325,28 @@ def test_a_fine_tuning_of_twice_the_length_follows_the_same_pretraining() -> Non
         assert own[1].schedule.warmup_steps == 2 * scale.finetune.warmup_steps
 
 
+def test_the_law_over_finetuning_changes_fine_tuning_alone() -> None:
+    own = stages_of(parse_run("Ti16-resize112-truncation32-finetune-tenth"), load_scale("micro"), 0)
+    usual = stages_of(parse_run("Ti16-resize112-truncation32"), load_scale("micro"), 0)
+    assert own[0].fingerprint == usual[0].fingerprint
+    assert [stage.schedule.samples for stage in own] == [1_638_400, 163_840]
+    baseline = stages_of(parse_run("Ti16-none-truncation32-baseline-finetuned"), load_scale("micro"), 0)
+    assert baseline[1].schedule == usual[1].schedule and len(baseline) == 2
+
+
 def test_a_scale_can_have_a_model_below_the_papers_for_the_law(tmp_path: Path) -> None:
     """With it the law has four models: full length, and three short runs that are fine-tuned, of each."""
     shutil.copytree(ROOT / "config", tmp_path / "config")
     model = {"config": MICRO.models["S/16"].config, "base_lr": {"pretrain": 1e-2, "finetune": 1e-2}}
     tiny = {"extends": MICRO.name, "models": {"Ti/16": model}}
     (tmp_path / "config" / "scales" / "tiny.yaml").write_text(yaml.safe_dump(tiny), encoding="utf-8")
-    for experiment, runs in {"law": 16, "gate": 24, "over-training": 100, "column": 20}.items():
+    for experiment, runs in {
+        "law": 16,
+        "gate": 24,
+        "over-training": 100,
+        "over-finetuning": 16,
+        "column": 20,
+    }.items():
         plan = load_plan({"scale": "tiny", "experiments": [experiment], "seeds": [0]}, tmp_path)
         assert plan.runs()[0].model == "Ti/16" and len(plan.runs()) == runs, experiment
     both = load_plan({"scale": "tiny", "experiments": ["law"], "seeds": list(range(8))}, tmp_path)

@@ -101,7 +101,7 @@ def test_a_model_can_have_its_own_number_of_samples_and_recipes_change_it_alike(
     for recipe, samples in (("", 25600), ("-samples-double", 51200)):
         stages = stages_of(parse_run(f"S16-resize112-truncation32{recipe}"), own, 0)
         assert stages[0].schedule.samples == stages[0].content["schedule"]["samples"] == samples
-        assert stages[1].schedule == own.finetune
+        assert stages[1].schedule.samples == own.finetune.samples * (2 if recipe else 1)
     assert stages_of(parse_run("L16-none-truncation32"), own, 0)[0].schedule == own.pretrain
     values["models"]["S/16"]["samples"] = {"pretrain": 25601}
     with pytest.raises(ValueError, match=r"models\.S/16\.samples\.pretrain: samples 25601 is not a multiple"):

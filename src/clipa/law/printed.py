@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from clipa.law.layout import RATIO_DECIMALS, columns, counted, interval, listed, p_text, wrapped
@@ -62,6 +63,7 @@ def report(found: Findings, beside: Summary | None = None) -> str:
         lines += ["", heading, "", *_part(summary, summary.text_lengths, own, against)]
     for section in (
         _trainings(found),
+        _finetunings(found),
         _beside(summary, beside),
         _gate(found.outcomes),
         table(summary.parameters, _deviations(summary)),
@@ -112,8 +114,12 @@ def _groups(models: Sequence[str], most: int) -> list[Sequence[str]]:
 
 def _slopes(length: Length) -> list[str]:
     """Cells of a length: slope of the drop, slope of the log ratio, sign."""
-    said = "primary, see below" if eligible(length) else sign(length)
-    return [interval(length.slope), interval(length.log_ratio, RATIO_DECIMALS), said]
+    return [interval(length.slope), interval(length.log_ratio, RATIO_DECIMALS), _said(length)]
+
+
+def _said(length: Length) -> str:
+    """The sign of a length of the study; a primary one with enough seeds has its verdict instead."""
+    return "primary, see below" if eligible(length) else sign(length)
 
 
 def _left_out(summary: Summary, lengths: Sequence[Length]) -> list[str]:
@@ -127,37 +133,47 @@ def _left_out(summary: Summary, lengths: Sequence[Length]) -> list[str]:
     return wrapped(f"  Left out of slopes, since runs are missing: {'; '.join(said)}") if said else []
 
 
-def _series(rows: Sequence[tuple[str, str, Length]], head: str) -> list[str]:
-    """Slopes of one length in several experiments: label, experiment, what was found."""
+def _series(rows: Sequence[tuple[str, Summary, Length]], head: str, study: Summary) -> list[str]:
+    """Slopes of one length in several experiments: name, summary (`study` is the study's) and what was found."""
     cells = [
-        [label if number == 0 or rows[number - 1][0] != label else "", name, *_signed(length)]
-        for number, (label, name, length) in enumerate(rows)
+        [
+            length.label if number == 0 or rows[number - 1][2].label != length.label else "",
+            name,
+            interval(length.slope),
+            interval(length.log_ratio, RATIO_DECIMALS),
+            _said(length) if summary is study else sign(length),
+            counted(len(length.seeds), "seed"),
+        ]
+        for number, (name, summary, length) in enumerate(rows)
     ]
     return columns(
         cells, ["", head, "slope of the drop", "of the log ratio", "sign, exploratory", ""], "llrrll"
     )
 
 
-def _signed(length: Length) -> list[str]:
-    return [
-        interval(length.slope),
-        interval(length.log_ratio, RATIO_DECIMALS),
-        sign(length),
-        counted(len(length.seeds), "seed"),
-    ]
-
-
 def _trainings(found: Findings) -> list[str]:
-    """The law over training: each length after other numbers of pre-training samples."""
-    labels = dict.fromkeys(one.label for own in found.trainings.values() for one in own.lengths)
+    """The law over training: each length after other numbers of samples in both stages."""
+    title = "The law over training: both stages on a share of the study's samples (exploratory)"
+    return _by_length(title, "samples", found.by_share, found.summary)
+
+
+def _finetunings(found: Findings) -> list[str]:
+    """The law over fine-tuning: each image length after other fine-tunings of the same pre-training."""
+    title = "The law over fine-tuning: short runs, or the baseline too, fine-tuned otherwise (exploratory)"
+    return _by_length(title, "fine-tuning", found.by_finetuning, found.summary)
+
+
+def _by_length(title: str, head: str, found: Mapping[str, Summary], study: Summary) -> list[str]:
+    """Slopes at every image length that was measured in two or more of these experiments; nothing if none was."""
+    counts = Counter(length.label for summary in found.values() for length in summary.lengths)
     rows = [
-        (label, share, length)
-        for label in labels
-        for share, summary in found.by_share.items()
+        (name, summary, length)
+        for label, count in counts.items()
+        if count > 1
+        for name, summary in found.items()
         if (length := summary.length(label)) is not None
     ]
-    title = "The law over training: pre-training on a share of the study's samples (exploratory)"
-    return [title, *_series(rows, "samples")] if rows else []
+    return [title, *_series(rows, head, study)] if rows else []
 
 
 def _beside(summary: Summary, other: Summary | None) -> list[str]:
@@ -165,13 +181,13 @@ def _beside(summary: Summary, other: Summary | None) -> list[str]:
     if other is None:
         return []
     rows = [
-        (mine.label, scale, length)
+        (own.scale, own, length)
         for mine in (*summary.lengths, *summary.text_lengths)
         if (theirs := other.length(mine.label)) is not None
-        for scale, length in ((summary.scale, mine), (other.scale, theirs))
+        for own, length in ((summary, mine), (other, theirs))
     ]
     title = f"Scale {other.scale} beside scale {summary.scale} (exploratory)"
-    return [title, *(_series(rows, "scale") if rows else ["  no length was measured at both"])]
+    return [title, *(_series(rows, "scale", summary) if rows else ["  no length was measured at both"])]
 
 
 # ------------------------------------------------------------------------------------- gate, power, primary verdicts

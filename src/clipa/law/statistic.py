@@ -34,6 +34,8 @@ from clipa.study import (
 )
 
 FULL = "full"
+BASELINE_FINETUNED = "baseline-finetuned"
+"""The recipe of a full-length baseline that is fine-tuned as short runs are."""
 Finals = dict[tuple[Run, int], Record]
 """Records of the final stage, by run and seed."""
 Items = dict[tuple[str, int], numpy.ndarray]
@@ -131,7 +133,8 @@ def finals_of(records: Iterable[Record]) -> Finals:
     found: Finals = {}
     for record in records:
         run = parse_run(record["run"])
-        if record["stage"] == run.final_stage:
+        last = "finetune" if record.get("recipe") == BASELINE_FINETUNED else run.final_stage
+        if record["stage"] == last:
             found[run, record["seed"]] = record
     return found
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from clipa.law.statistic import (
+    BASELINE_FINETUNED,
     Finals,
     Length,
     Summary,
@@ -20,7 +21,7 @@ from clipa.law.statistic import (
 from clipa.records import of_the_study
 from clipa.schema import Record
 from clipa.stats import MINIMAL_MODELS, MINIMAL_SEEDS, WEIGHED_SEEDS, Estimate, estimate, holm, of_items
-from clipa.study import TEXT_STUDY_IMAGE_SIZE, Run
+from clipa.study import TEXT_STUDY_IMAGE_SIZE, Run, parse_run
 
 LEVEL = 0.05
 """Of the family of primary hypotheses."""
@@ -30,7 +31,13 @@ PRETRAINED_TWICE, FINETUNED_TWICE = "samples-double-pretrain", "finetune-double"
 PRETRAIN_LIMIT, FINETUNE_LIMIT = 2.0, 1.0
 """Points by which twice the samples may move an accuracy."""
 TRAININGS = {"samples-eighth": "1/8", "samples-quarter": "1/4", "samples-half": "1/2", "samples-double": "2"}
-"""Recipes that pre-train on a share of the study's samples, smallest first. Full length: `<recipe>-pretrain`."""
+"""Recipes with a share of the study's samples in both stages, smallest first. Full length: `<recipe>-pretrain`."""
+FINETUNINGS = {
+    "finetune-tenth": "1/10",
+    FINETUNED_TWICE: "2",
+    BASELINE_FINETUNED: "1, baseline too",
+}
+"""Recipes that change fine-tuning alone: of the short runs, or (the last) of the full-length baseline."""
 
 REPRODUCED, CONTRADICTED, INCONCLUSIVE, NO_VERDICT = (
     "reproduced",
@@ -122,17 +129,32 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Findings:
-    """All that the report prints. `trainings`: the lengths after other numbers of samples, by :data:`TRAININGS`."""
+    """All that the report prints.
+
+    `trainings`: the lengths after other numbers of samples, by :data:`TRAININGS`. `finetunings`: after other
+    fine-tunings of the same pre-training, by the words of :data:`FINETUNINGS`.
+    """
 
     summary: Summary
     outcomes: tuple[Outcome, ...]
     trainings: dict[str, Summary] = field(default_factory=dict)
+    finetunings: dict[str, Summary] = field(default_factory=dict)
 
     @property
     def by_share(self) -> dict[str, Summary]:
         """By the share of the study's samples, "1/8" and so on, smallest first; "1" is the study itself."""
         shares = {TRAININGS[recipe]: own for recipe, own in self.trainings.items()} | {"1": self.summary}
         return {share: shares[share] for share in sorted(shares, key=Fraction)}
+
+    @property
+    def by_finetuning(self) -> dict[str, Summary]:
+        """By fine-tuning, in the order of :data:`FINETUNINGS` with the study ("1") after shorter ones."""
+        found = self.finetunings | {"1": self.summary}
+        return {
+            words: found[words]
+            for words in ("1/10", "1", "2", FINETUNINGS[BASELINE_FINETUNED])
+            if words in found
+        }
 
 
 def examine(records: Iterable[Record]) -> Findings:
@@ -142,14 +164,28 @@ def examine(records: Iterable[Record]) -> Findings:
     """
     records = list(records)
     summary = summarise(of_the_study(records))
-    ours = {FINETUNED_TWICE, *TRAININGS, *map(_full_length, TRAININGS)}
-    check_one_experiment(measured(r for r in records if r.get("recipe") in (None, *ours)))
+    ours = {None, *FINETUNINGS, *TRAININGS, *map(_full_length, TRAININGS)}
+    check_one_experiment(measured(r for r in records if r.get("recipe") in ours))
     trainings = {}
     for recipe in TRAININGS:
         own = measured(r for r in records if r.get("recipe") in (recipe, _full_length(recipe)))
         if any(run == Run(run.model) for run, _ in finals_of(own)):
             trainings[recipe] = summarise(own)
-    return Findings(summary, _outcomes(summary, records), trainings)
+    return Findings(summary, _outcomes(summary, records), trainings, _finetunings(records))
+
+
+def _finetunings(records: Sequence[Record]) -> dict[str, Summary]:
+    """Lengths by the words of :data:`FINETUNINGS`: a recipe's runs, and the study's in place of those that it lacks."""
+    study = measured(of_the_study(records))
+    found = {}
+    for recipe, words in FINETUNINGS.items():
+        own = measured(r for r in records if r.get("recipe") == recipe)
+        baseline = recipe == BASELINE_FINETUNED
+        if own:
+            found[words] = summarise(
+                [*own, *(r for r in study if parse_run(r["run"]).is_full_length != baseline)]
+            )
+    return found
 
 
 def _full_length(recipe: str) -> str:

@@ -1,4 +1,4 @@
-"""The law over training: drops, and their slope over the models, after different numbers of pre-training samples.
+"""The law over training: drops, and their slope over the models, after different numbers of samples.
 
 No figure of the paper, whose trainings of §4 all have one length. Does the sign turn as training converges?
 docs/law.md says what is drawn.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_SHARE = ("Pre-training samples (1: the study's)", "Samples (1: the study's)")
+_SHARE = ("Samples of both stages (1: the study's)", "Samples (1: the study's)")
 _DODGE = 1.02  # marks of neighbouring models stand apart by this factor
 Series = dict[str, Length]
 """One length after each share of the samples."""
