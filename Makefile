@@ -28,7 +28,7 @@ SNAKEFILES := Snakefile workflow
 help:
 	@echo 'An Inverse Scaling Law for CLIP Training, executable. What you can make:'
 	@echo
-	@echo '  make demo            measure the law on this machine (micro-v1 scale; at most 20 minutes on two cores)'
+	@echo '  make demo            measure the law on this machine (micro scale, one new seed; at most 20 minutes on two cores)'
 	@echo '  make demo SIZE=ci    check that every job runs (at most 5 minutes; measures nothing)'
 	@echo '  make test            the test suite'
 	@echo '  make slurm-test      the workflow under a SLURM of two nodes, started here: jobs cut off, cancelled, killed (at most 8 minutes)'

@@ -65,7 +65,7 @@ def reported(plan: Plan, slug: str, **changes: object) -> Path:
 
 
 def test_work_is_read_from_what_jobs_write(plan):
-    jobs = nominal_seconds(plan, demo.RESULTS)
+    jobs = nominal_seconds(plan, [*demo.CI_RESULTS, demo.REPORT])
     overall = Overall("demo", jobs, cores=2)
     assert overall.look() == (0, [])
     assert overall.left() == pytest.approx(overall.total / 1.8, rel=0.01)
@@ -82,19 +82,19 @@ def test_work_is_read_from_what_jobs_write(plan):
 
 def test_a_stale_progress_file_is_not_under_way(plan):
     reported(plan, "S16-none-truncation32", updated=time.time() - 3600)
-    done, under_way = Overall("demo", nominal_seconds(plan, demo.RESULTS), cores=2).look()
+    done, under_way = Overall("demo", nominal_seconds(plan, [*demo.CI_RESULTS, demo.REPORT]), cores=2).look()
     assert done > 0 and under_way == []
 
 
 def test_longer_stages_weigh_more(plan):
-    weight = dict(nominal_seconds(plan, demo.RESULTS).values())
+    weight = dict(nominal_seconds(plan, [*demo.CI_RESULTS, demo.REPORT]).values())
     full, short = (weight[f"B16-{image}-truncation32 pretrain"] for image in ("none", "resize64"))
     assert full > short > weight["B16-resize64-truncation32 finetune"] - 10
 
 
 def test_lines_where_there_is_no_terminal(plan, capsys):
     reported(plan, "S16-none-truncation32")
-    with Overall("demo", nominal_seconds(plan, demo.RESULTS), cores=2) as overall:
+    with Overall("demo", nominal_seconds(plan, [*demo.CI_RESULTS, demo.REPORT]), cores=2) as overall:
         for final in (False, False, True):
             overall.show(final)
     lines = capsys.readouterr().out.splitlines()
@@ -106,7 +106,7 @@ def test_lines_where_there_is_no_terminal(plan, capsys):
 def test_on_a_terminal_one_bar_says_how_long_is_left(plan, capsys, monkeypatch):
     reported(plan, "S16-none-truncation32")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with Overall("demo (ci)", nominal_seconds(plan, demo.RESULTS), cores=2) as overall:
+    with Overall("demo (ci)", nominal_seconds(plan, [*demo.CI_RESULTS, demo.REPORT]), cores=2) as overall:
         overall.show()
     said = capsys.readouterr()
     assert said.out == ""

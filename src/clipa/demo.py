@@ -6,14 +6,17 @@ what was found. Interrupted at any point, and however it was killed, the next st
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from subprocess import DEVNULL, Popen
+from typing import Any
 
 from clipa.accept import agreement
 from clipa.estimate import nominal_seconds
@@ -21,10 +24,12 @@ from clipa.locks import lock_holder
 from clipa.plan import Plan, load_plan
 from clipa.progress import Overall, clock
 from clipa.provenance import cores
+from clipa.records import RECORDED_DIRECTORY, load_records
 
-SCALES = {"full": "micro-v1", "ci": "ci"}
-RESULTS = [*(f"figures/figure{number}.png" for number in (4, 9, 10)), "tables/table11.tex", "report.html"]
-TARGETS = ["data", *(f"measure_{Path(name).stem}" for name in RESULTS[:-1])]
+RECIPE = "samples-quarter"
+"""Of the whole demo: what a quarter of an hour on two cores has room for, four models at two lengths."""
+CI_RESULTS = (*(f"figures/figure{number}.png" for number in (4, 9, 10)), "tables/table11.tex")
+REPORT = "report.html"
 
 # The process that works holds the lock, not its driver: a Snakemake that outlives the demo keeps the next one waiting,
 # and a killed one leaves nothing to clear away (hence --nolock). Jobs lock their directories likewise.
@@ -38,18 +43,47 @@ with directory_lock(Path(sys.argv[1]), "the demo"):
 """
 
 
+@dataclass(frozen=True)
+class Size:
+    """What is measured: settings as Snakemake's ``--config`` takes them, targets, and what they draw."""
+
+    settings: dict[str, Any]
+    targets: tuple[str, ...]
+    results: tuple[str, ...] = ()
+
+
+def size_of(name: str, root: Path = Path()) -> Size:
+    """``full``: one seed at micro that is not recorded yet, on a quarter of the samples; ``ci``: does it run at all."""
+    if name == "ci":
+        targets = (f"measure_{Path(result).stem}" for result in CI_RESULTS)
+        return Size({"scale": "ci", "seeds": [0], "reuse_recorded": False}, tuple(targets), CI_RESULTS)
+    seed = 0
+    while True:
+        settings = {
+            "scale": "micro",
+            "experiments": ["law-quarter"],
+            "seeds": [seed],
+            "reuse_recorded": False,
+        }
+        jobs = load_plan(settings, root).jobs()
+        if not any((root / RECORDED_DIRECTORY / job.recorded_path).is_file() for job in jobs):
+            return Size(settings, ("measure_law-quarter",))
+        seed += 1
+
+
 def demo(size: str = "full") -> int:
-    """Measure the law at the scale of ``size`` (``full``: micro-v1, ``ci``: does it run at all); the exit code.
+    """Measure the law at a small scale (``full``, ``ci``: :func:`size_of`); the exit code.
 
     0: finished, also when nothing was left to do; 1: a job failed; 130: interrupted.
     """
     began, again = time.monotonic(), "`make demo`" if size == "full" else f"`make demo SIZE={size}`"
-    plan = load_plan({"scale": SCALES[size], "seeds": [0], "reuse_recorded": False})
+    asked_for = size_of(size)
+    plan, results = load_plan(asked_for.settings), [*asked_for.results, REPORT]
     directory = plan.measured_directory
     log = directory / "snakemake.log"
     directory.mkdir(parents=True, exist_ok=True)
     start = log.stat().st_size if log.exists() else 0
-    overall = Overall(f"demo ({plan.scale.name})", nominal_seconds(plan, RESULTS), cores())
+    overall = Overall(f"demo ({plan.scale.name})", nominal_seconds(plan, results), cores())
     print(f"The {plan.scale.name} scale: {plan.scale.about}")
     print(f"{len(plan.jobs())} runs ({len(plan.stages)} stages), each evaluated; nothing is downloaded.")
     print(
@@ -61,19 +95,16 @@ def demo(size: str = "full") -> int:
         "--keep-going",
         "--show-failed-logs",
         "--report",
-        f"{directory}/report.html",
+        f"{directory}/{REPORT}",
         "--report-after-run",
     ]
+    asked += ["--cores", f"{cores()}", "--config"]
     asked += [
-        "--cores",
-        f"{cores()}",
-        "--config",
-        f"scale={plan.scale.name}",
-        "seeds=[0]",
-        "reuse_recorded=false",
+        f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in asked_for.settings.items()
     ]
     with overall:
-        code = _run(directory, [*TARGETS, *asked], overall.show)
+        code = _run(directory, ["data", *asked_for.targets, *asked], overall.show)
         overall.show(final=code == 0)
     if code == 130:
         print(f"\nStopped. What is finished is kept, stages have saved checkpoints: {again} resumes.")
@@ -81,7 +112,7 @@ def demo(size: str = "full") -> int:
         _explain_failure(log, start, code)
         print(f"Snakemake's output is in {log}. {again} resumes from what is finished.", file=sys.stderr)
     else:
-        _conclude(plan)
+        (_conclude if asked_for.results else _conclude_joined)(plan)
         print(f"wall time  {clock(time.monotonic() - began)}", flush=True)
     return code if code in (0, 130) else 1
 
@@ -132,13 +163,33 @@ def _explain_failure(log: Path, start: int, code: int) -> None:
 
 
 def _conclude(plan: Plan) -> None:
+    """The law among the records of this plan alone, and what was drawn."""
     from clipa.law import main_report
 
     directory = plan.measured_directory
     print(f"\n{main_report([job.output for job in plan.jobs()]).rstrip()}\n")
     print(f"figures    {directory}/figures/figure4.png, figure9.png, figure10.png (as CSV: figures/data)")
     print(f"table      {directory}/tables/table11.tex")
-    print(f"report     {directory}/report.html")
+    _say_where(plan)
+
+
+def _conclude_joined(plan: Plan) -> None:
+    """The new seed beside the recorded ones; their figure."""
+    from clipa.law.joined import join, joined_report
+    from clipa.law.verdicts import TRAININGS
+    from clipa.render.figures.law import make_from
+
+    found = join(load_records([job.output for job in plan.jobs()]), load_records(plan.all_recorded()), RECIPE)
+    print(f"\n{joined_report(found).rstrip()}\n")
+    title = f"The law on {TRAININGS[RECIPE]} of the samples; crosses: seed {found.seed}, trained here"
+    drawn = make_from(found.joined, plan.measured_directory / "figures" / "demo.pdf", found.own, title)
+    print(f"figure     {drawn[-1]}")
+    _say_where(plan)
+
+
+def _say_where(plan: Plan) -> None:
+    directory = plan.measured_directory
+    print(f"report     {directory}/{REPORT}")
     print(f"records    {directory}/<run>/evaluation/*/records.json")
     if line := agreement(plan):
         print(f"recorded   {line}")

@@ -7,7 +7,7 @@ from clipa.study import TEXT_REDUCTIONS
 
 # Targets that are neither a figure nor a table of the paper, and are drawn: the verb that draws each. Of own data, all are.
 DRAWN = dict.fromkeys(MEASURED_BESIDES, "drop") if SCALE.data.kind == "local" else {}
-DRAWN |= {"over-training": "law"}
+DRAWN |= {"law": "law", "over-training": "law --over training"}
 LONGEST = max(map(stage_macs, PLAN.stages.values()))
 TRAINING_RESOURCES = job_resources(SCALE.resources)
 DRAWING_RESOURCES = {"mem_mb": 1000, "runtime": 10}
@@ -155,7 +155,7 @@ def recorded(wildcards):
 
 def measured_files(name):
     """The files of the figure or table called `name`, at the configured scale; records where it is neither (readings).
-    Of own data its drops are drawn, too, and of other numbers of samples the law over training.
+    Of own data its drops are drawn, too, and the law over size and over training.
     """
     if name in MEASURED_BESIDES:
         return records_behind(name) + ([f"{RUNS}/{SCALE.name}/figures/{name}.png"] if name in DRAWN else [])

@@ -113,9 +113,11 @@ def _law(chosen: argparse.Namespace) -> int:
     if chosen.records:
         print(main_report(chosen.records, chosen.beside))
     if chosen.output is not None:
+        from clipa.render.figures.law import make_law
         from clipa.render.figures.trainings import make_trainings
 
-        print(*make_trainings(chosen.records, chosen.output), sep="\n")
+        make = make_trainings if chosen.over == "training" else make_law
+        print(*make(chosen.records, chosen.output), sep="\n")
     return 0
 
 
@@ -286,8 +288,12 @@ def _record_verbs(verbs) -> None:
         metavar="PILOT",
         help="print the power to find the paper's effect, from a YAML file of pilot deviations (docs/law.md)",
     )
+    law.add_argument("--output", type=Path, metavar="FILE", help="also draw the law: PDF, SVG and PNG")
     law.add_argument(
-        "--output", type=Path, metavar="FILE", help="also draw the law over training: PDF, SVG and PNG"
+        "--over",
+        choices=["size", "training"],
+        default="size",
+        help="draw it over the models' size (default), or over shares of the samples (experiment over-training)",
     )
     drop = add_verb(
         verbs,
