@@ -16,7 +16,7 @@ from small_training import resolved, tiny_stages
 RUN = "S16-block49-syntax16"
 
 
-@pytest.mark.parametrize("scale", ["ci", "micro-v1", "mini", "paper"])
+@pytest.mark.parametrize("scale", ["ci", "micro-v1", "micro", "mini", "paper"])
 def test_every_stage_of_every_scale_reads_the_same_from_its_content(scale: str) -> None:
     """Content and fingerprint are the stage's, byte for byte; what content leaves out has the stage's value."""
     plan = load_plan({"scale": scale})

@@ -218,10 +218,11 @@ class Stage:
         """Everything that changes the weights: what the fingerprint covers."""
         # How a step is cut into passes, and what backward computes again, changes the order of summation at most.
         executed = {name: Schedule.model_fields[name].default for name in EXECUTED}
-        schedule = self.schedule.model_dump(exclude={"muon"}) | executed | {"base_lr": self.base_lr}
-        if self.schedule.muon is not None:
-            rate = self.schedule.muon.lr * self.recipe.base_lr_factor
-            schedule["muon"] = self.schedule.muon.model_dump() | {"lr": rate}
+        schedule = self.schedule.model_dump() | executed | {"base_lr": self.base_lr}
+        if self.schedule.muon is None:
+            del schedule["muon"]
+        else:
+            schedule["muon"]["lr"] *= self.recipe.base_lr_factor
         image: dict[str, Any] = {"reduction": self.image_reduction}
         if self.kept_patches is not None:
             image["kept_patches"] = self.kept_patches
