@@ -283,6 +283,20 @@ def test_other_code_goes_on_only_on_purpose_and_is_recorded(world, tmp_path):
     )
 
 
+def test_a_finished_stage_of_other_code_is_evaluated_and_not_trained(world, monkeypatch):
+    """A job that is a whole run (`one_process`) comes back to stages that an earlier commit has finished."""
+    from clipa import fits, train
+    from clipa.cli.evaluation import _train_missing
+
+    stages, trained = [stage_of(world), stage_of(world, 1)], []
+    monkeypatch.setattr(inputs, "code_here", lambda: {"commit": None, "dirty": None, "code": "another"})
+    monkeypatch.setattr(fits, "resolve_fitting", lambda number, _: stages[number])
+    monkeypatch.setattr(train, "main", lambda path: trained.append(path) or 0)
+    assert _train_missing([0, 1], None) == 0 and trained == []
+    (stages[1].directory / "stage.json").unlink()
+    assert _train_missing([0, 1], None) == 0 and trained == [stages[1].directory / "stage.resolved.json"]
+
+
 def test_an_edit_that_no_training_runs_is_no_other_code(tmp_path, monkeypatch):
     package = tmp_path / "src" / "clipa"
     shutil.copytree(ROOT / "src" / "clipa", package, ignore=shutil.ignore_patterns("__pycache__"))

@@ -70,14 +70,19 @@ def _evaluate_runs(chosen: argparse.Namespace) -> int:
 
 
 def _train_missing(stages: Sequence[Stage], project: Project) -> int:
-    """Train these stages in turn, in this process; those that are finished are only looked at. 75: interrupted."""
+    """Train these stages in turn, in this process; those that are finished stay as they are, whichever code trained
+    them. 75: interrupted."""
     from clipa.fits import resolve_fitting
-    from clipa.resolved import write
+    from clipa.resolved import UnfinishedStage, finished, write
     from clipa.train import main as train
 
     for stage in stages:
-        if code := train(write(resolve_fitting(stage, project))):
-            return code
+        resolved = resolve_fitting(stage, project)
+        try:
+            finished(resolved.directory, resolved.fingerprint)
+        except UnfinishedStage:
+            if code := train(write(resolved)):
+                return code
     return 0
 
 
