@@ -9,7 +9,7 @@ from statistics import mean
 import pytest
 
 from clipa.plan import load_plan
-from clipa.records import read_records
+from clipa.records import load_records, read_records
 
 ROOT = Path(__file__).parents[1]
 PLAN = load_plan({"scale": "micro-v1"}, ROOT)
@@ -73,6 +73,24 @@ def test_the_suite_is_measured_on_one_checkpoint_a_model() -> None:
         wanted = {"aro" if name.startswith("aro/") else name for name in PLAN.scale.evaluation.suite}
         assert {record["benchmark"] for record in records.values()} == wanted
         assert len({record["stage_fingerprint"] for record in records.values()}) == 1
+
+
+def test_the_pages_say_what_the_records_of_micro_say() -> None:
+    from clipa.law import examine, report as report_of
+    from clipa.law.verdicts import PRIMARIES
+
+    paths = [ROOT / path for path in load_plan({"scale": "micro"}, ROOT).all_recorded()]
+    found = examine(load_records(paths))
+    report = report_of(found)
+    assert f"```text\n{report.strip()}\n```" in (ROOT / "docs" / "found-micro.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for heading in ("Convergence gate", "Primary hypotheses"):
+        block = "".join(report.partition(heading)[1:]).partition("\n\n")[0]
+        assert f"```text\n{block}\n```" in readme, heading
+    # A seed is accepted as a whole: every model at every length of a primary that has it.
+    for primary in PRIMARIES:
+        if (length := found.summary.length(primary.label)) is not None:
+            assert not length.left_out and len(length.models) == 4
 
 
 def test_the_readme_says_what_the_records_say() -> None:

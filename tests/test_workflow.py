@@ -277,6 +277,8 @@ def test_a_lock_is_said_before_anything_is_planned(tree):
         done.stderr.find(one) for one in ("Another Snakemake", "Building DAG", "LockException")
     )
     assert -1 < said < planned < refused, done.stderr
+    dry = snakemake(tree, "figures/figure4.pdf", "--cores", "1", "-n")
+    assert dry.returncode == 0 and "Another Snakemake" not in dry.stderr
 
 
 def test_a_container_that_does_not_exist_is_refused_in_one_line(tree):
