@@ -180,8 +180,8 @@ def test_a_smaller_drop_near_the_ceiling_is_said_in_the_line_of_the_verdict():
     assert images.length.log_ratio.mean < 0 < images.length.log_ratio.high
     assert images.verdict == "reproduced" and not images.ratio_agrees
     assert "reproduced, but" in verdict_line(images) and "ceiling" in verdict_line(images)
-    agreeing, _ = outcomes(study(-3, -3))
-    assert agreeing.ratio_agrees and verdict_line(agreeing) == "P1 resize 112: reproduced."
+    _, agreeing = outcomes(study(-3, -3))
+    assert agreeing.ratio_agrees and verdict_line(agreeing) == "P2 text syntax 8: reproduced."
 
 
 def test_without_enough_seeds_or_models_there_is_no_verdict():
@@ -310,7 +310,13 @@ def test_the_report_has_gate_power_verdicts_and_fits_a_terminal(tmp_path):
     write_records(tmp_path / "law.json", law_records(accuracies) + converged(accuracies, 0.4))
     text = law.main_report([tmp_path / "law.json"])
     assert max(map(len, text.splitlines())) <= 100
-    for part in ("Convergence gate", "Power to find", "Primary hypotheses", "P1 resize 112: reproduced."):
+    for part in (
+        "Convergence gate",
+        "Power to find",
+        "Primary hypotheses",
+        "P1 resize 112: reproduced;",
+        "P2 text syntax 8: reproduced.",
+    ):
         assert part in text
     assert text.index("Convergence gate") < text.index("Power to find") < text.index("Primary hypotheses")
     assert all(text.count(f"{model} (0.") + text.count(f"{model} (1.") for model in PARAMETERS)
@@ -360,6 +366,29 @@ def test_the_law_over_finetuning_pairs_each_recipe_with_the_other_half_of_the_st
     said = law.report(found).partition("The law over fine-tuning")[2].partition("\n\n")[0].splitlines()
     assert [line.split()[0] for line in said[2:]] == ["resize", "1", "1,"] and "1/10" in said[2]
     assert [outcome.length.drops for outcome in found.outcomes[:1]] == [drops["1"]]
+
+
+@pytest.mark.parametrize("slope", [-2, 2])
+def test_a_verdict_that_extra_samples_may_explain_says_so(slope):
+    accuracies = study(slope, slope, 0.8)
+    records = law_records(accuracies) + converged(accuracies, 0.3)
+    images, texts = law.examine(records).outcomes
+    assert images.verdict == texts.verdict == ("reproduced" if slope < 0 else "contradicted")
+    assert "a baseline that is fine-tuned, too, was not measured" in verdict_line(images)
+    assert "fine-tuned" not in verdict_line(texts)  # its baseline is fine-tuned in the study
+
+    def finetuned(per_decade: float) -> list:
+        gain = {FULL: lambda model, seed: accuracies[FULL](model, seed) + per_decade * DECADES[model]}
+        tuned = [r | {"stage": "finetune"} for r in law_records(gain, recipe="baseline-finetuned")]
+        return [r | {"id": record_id(r)} for r in tuned]
+
+    # The larger a model, the more its fine-tuned baseline gains: so its drop grows, and the slope is taken back.
+    for per_decade, explained in ((0.0, False), (-slope, True)):
+        found = law.examine(records + finetuned(per_decade))
+        said = verdict_line(found.outcomes[0])
+        assert found.outcomes[0].verdict == images.verdict
+        assert ("it may be due to the extra samples alone" in said) == explained
+        assert "was not measured" not in said and found.outcomes[1].equal is None
 
 
 def test_the_law_over_training_is_drawn_with_bars_over_seeds_alone(tmp_path):

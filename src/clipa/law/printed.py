@@ -256,6 +256,13 @@ def verdict_line(outcome: Outcome) -> str:
         said += ", but the log ratio is not below 0: it may be due to the ceiling alone"
     if outcome.verdict == CONTRADICTED and not outcome.ratio_agrees:
         said += ", but the log ratio is not above 0"
+    if outcome.verdict in (REPRODUCED, CONTRADICTED) and outcome.primary.baseline_sees_less:
+        if outcome.equal is None:
+            said += "; a baseline that is fine-tuned, too, was not measured"
+        elif not outcome.equal_agrees:
+            said += (
+                ", but not from a baseline that is fine-tuned, too: it may be due to the extra samples alone"
+            )
     return f"{outcome.primary.name} {outcome.primary.label}: {said}."
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from clipa.law.statistic import (
@@ -67,6 +67,11 @@ class Primary:
             text_tokens=self.reduced.text_tokens,
         )
 
+    @property
+    def baseline_sees_less(self) -> bool:
+        """Whether the baseline is only pre-trained, so that the short run sees the samples of a fine-tuning more."""
+        return self.reduced.baseline.is_full_length
+
 
 PRIMARIES = (
     Primary("P1", "resize 112", Run("L/16", "resize", 112)),
@@ -100,7 +105,8 @@ class Check:
 class Outcome:
     """What was found on a primary hypothesis. `p`, and `adjusted` by Holm, are NaN where there is no verdict.
 
-    `lacks`: what a verdict would need, in words.
+    `lacks`: what a verdict would need, in words. `equal`: the slope of the drop from a baseline that is fine-tuned like
+    the short runs (:data:`FINETUNINGS`).
     """
 
     primary: Primary
@@ -109,6 +115,7 @@ class Outcome:
     lacks: tuple[str, ...]
     p: float = math.nan
     adjusted: float = math.nan
+    equal: Estimate | None = None
 
     @property
     def verdict(self) -> str:
@@ -121,10 +128,17 @@ class Outcome:
     @property
     def ratio_agrees(self) -> bool:
         """Whether the log ratio's interval lies on the same side of zero as the slope of the drop."""
-        ratio, slope = (self.length.log_ratio, self.length.slope) if self.length else (None, None)
-        if ratio is None or slope is None:
+        return self.length is not None and self._agrees(self.length.log_ratio)
+
+    @property
+    def equal_agrees(self) -> bool:
+        """Whether the interval of `equal` lies there."""
+        return self._agrees(self.equal)
+
+    def _agrees(self, other: Estimate | None) -> bool:
+        if other is None or self.length is None or self.length.slope is None:
             return False
-        return ratio.high < 0 if slope.mean < 0 else ratio.low > 0
+        return other.high < 0 if self.length.slope.mean < 0 else other.low > 0
 
 
 @dataclass(frozen=True)
@@ -171,7 +185,9 @@ def examine(records: Iterable[Record]) -> Findings:
         own = measured(r for r in records if r.get("recipe") in (recipe, _full_length(recipe)))
         if any(run == Run(run.model) for run, _ in finals_of(own)):
             trainings[recipe] = summarise(own)
-    return Findings(summary, _outcomes(summary, records), trainings, _finetunings(records))
+    finetunings = _finetunings(records)
+    outcomes = _outcomes(summary, records, finetunings.get(FINETUNINGS[BASELINE_FINETUNED]))
+    return Findings(summary, outcomes, trainings, finetunings)
 
 
 def _finetunings(records: Sequence[Record]) -> dict[str, Summary]:
@@ -193,18 +209,21 @@ def _full_length(recipe: str) -> str:
     return f"{recipe}-pretrain"
 
 
-def _outcomes(summary: Summary, records: Sequence[Record]) -> tuple[Outcome, ...]:
-    """Each primary hypothesis with its p and, where nothing is lacking, Holm's. One that lacks something has p = 1."""
+def _outcomes(summary: Summary, records: Sequence[Record], equal: Summary | None) -> tuple[Outcome, ...]:
+    """Each primary hypothesis with its p and, where nothing is lacking, Holm's. One that lacks something has p = 1.
+
+    `equal`: the lengths beside baselines that are fine-tuned, too.
+    """
     found = []
     for primary in PRIMARIES:
         length = summary.length(primary.label)
         checks = gate(primary, summary.models, records)
-        found.append(Outcome(primary, length, checks, _lacking(summary, length, checks)))
+        beside = equal.length(primary.label) if equal and primary.baseline_sees_less else None
+        slope = beside.slope if beside else None
+        found.append(Outcome(primary, length, checks, _lacking(summary, length, checks), equal=slope))
     values = [1.0 if one.verdict == NO_VERDICT else one.length.slope.p_value for one in found]
     return tuple(
-        one
-        if one.verdict == NO_VERDICT
-        else Outcome(one.primary, one.length, one.checks, one.lacks, p, adjusted)
+        one if one.verdict == NO_VERDICT else replace(one, p=p, adjusted=adjusted)
         for one, p, adjusted in zip(found, values, holm(values), strict=True)
     )
 
