@@ -8,7 +8,7 @@ import pytest
 from claim_mutations import unnoticed
 from clipa.published.citation import sample, value_text
 from clipa.published.claims import Claim, Evaluation, check
-from clipa.published.measured import OneSeed, ScaleRecords, means, needed_keys
+from clipa.published.measured import OneSeed, ScaleRecords, means, needed_keys, trainings_behind
 from clipa.published.quantities import Published
 from clipa.records import RecordError, published_records
 
@@ -174,6 +174,15 @@ def test_recorded_numbers_of_two_values_are_refused(numbers):
     }
     with pytest.raises(RecordError, match=r"two accepted values of S16-none.* with seed 0"):
         ScaleRecords("micro-v1", [{**record, "seed": 0, "value": value} for value in (1.0, 2.0)], numbers)
+
+
+def test_stand_ins_that_the_paper_has_not_have_no_stage_at_its_scale(numbers):
+    from fabricated_law import FULL, law_records
+
+    scale = ScaleRecords("micro", law_records({FULL: lambda model, seed: 50.0}), numbers)
+    assert {run for values in scale.seeds.values() for run, *_ in values} > {"Ti16-none-truncation32"}
+    stages = trainings_behind(r for r in published_records() if r["run"] == "S16-none-truncation32").stages
+    assert scale.seconds_of(stages) == 12.5
 
 
 # ----------------------------------------------------------------------------------------------------------- means

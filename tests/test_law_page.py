@@ -18,6 +18,7 @@ from clipa.render.explore import page as law_page
 from clipa.render.explore.charts import VIEWS
 from clipa.render.explore.points import PUBLISHED, Source, source_of
 from clipa.render.terminal import cite_report
+from clipa.stats import fixed
 from html_tree import Node, every, read
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -311,8 +312,8 @@ def test_browser_draws_the_chosen_points_each_in_its_own_panel(look, sources):
     if look is None:
         return
     for name, reduction, models in (
-        ("marks", "image-resize", ("S/16", "B/16", "L/16")),
-        ("chosen", "text-syntax", ("B/16", "L/16")),
+        ("marks", "image-resize", ("Ti/16", "S/16", "B/16", "L/16")),
+        ("chosen", "text-syntax", ("Ti/16", "B/16", "L/16")),
     ):
         assert len(look[name]) == len(sources) * len(VIEWS)
         for panel, marks in look[name].items():
@@ -326,14 +327,16 @@ def test_browser_draws_the_chosen_points_each_in_its_own_panel(look, sources):
             for identity, _, label in marks:
                 point = by_id[identity]
                 text = point.drop_text if VIEWS[view].y == "drop" else point.accuracy_text
-                place = (
-                    f"measured here at scale {source.name}, pictograms/v1/plain, top-1 accuracy, n = 4000, "
-                )
+                place = "Table 1"
+                if source.measured:
+                    name, n = point.record["dataset"]["name"], point.record["dataset"]["n"]
+                    place = f"measured here at scale {source.name}, {name}, top-1 accuracy, n = {n}, "
                 assert f" {text}" in label
-                assert (
-                    f": {point.trained}, {point.setting}; {place if source.measured else 'Table 1'}" in label
-                )
-    assert look["rows"] == 2 * 10  # two models, five lengths, two sources
+                assert f": {point.trained}, {point.setting}; {place}" in label
+    of_syntax = [
+        len(shown(source, "length", "text-syntax", ("Ti/16", "B/16", "L/16"))) for source in sources.values()
+    ]
+    assert look["rows"] == sum(of_syntax) and of_syntax[0] == 2 * 5
 
 
 def test_browser_shows_value_and_id_and_cites_on_a_click(look):
@@ -375,6 +378,5 @@ def test_browser_needs_no_network_fits_its_width_and_can_be_read(look, sources):
         source, view = sources[panel.split()[0]], VIEWS[panel.split()[1]]
         assert view.axis in words
         assert any(re.match(r"Drop \(percentage points\)|Accuracy, .*\(%\)", word) for word in words)
-        assert any(word.startswith("chance 2.1") for word in words) == (
-            source.measured and view.y == "accuracy"
-        )
+        chance = f"chance {fixed(source.chance or 0)} %"
+        assert any(word == chance for word in words) == (source.measured and view.y == "accuracy")

@@ -158,18 +158,21 @@ def _trainings(found: Findings) -> list[str]:
 
 
 def _finetunings(found: Findings) -> list[str]:
-    """The law over fine-tuning: each image length after other fine-tunings of the same pre-training."""
+    """The law over fine-tuning: P1's length after other fine-tunings of the same pre-training."""
+    labels = [primary.label for primary in PRIMARIES if primary.baseline_sees_less]
     title = "The law over fine-tuning: short runs, or the baseline too, fine-tuned otherwise (exploratory)"
-    return _by_length(title, "fine-tuning", found.by_finetuning, found.summary)
+    return _by_length(title, "fine-tuning", found.by_finetuning, found.summary, labels)
 
 
-def _by_length(title: str, head: str, found: Mapping[str, Summary], study: Summary) -> list[str]:
-    """Slopes at every image length that was measured in two or more of these experiments; nothing if none was."""
+def _by_length(
+    title: str, head: str, found: Mapping[str, Summary], study: Summary, only: Sequence[str] | None = None
+) -> list[str]:
+    """Slopes at every image length (of `only`) that was measured in two or more of these experiments; else nothing."""
     counts = Counter(length.label for summary in found.values() for length in summary.lengths)
     rows = [
         (name, summary, length)
         for label, count in counts.items()
-        if count > 1
+        if count > 1 and (only is None or label in only)
         for name, summary in found.items()
         if (length := summary.length(label)) is not None
     ]

@@ -50,7 +50,7 @@ from clipa.records import (
 from clipa.schema import Record
 from clipa.stages import Stage, measured_stages, stages_of
 from clipa.stats import MINIMAL_SEEDS, Estimate, estimate
-from clipa.study import parse_run
+from clipa.study import SMALLER_MODELS, parse_run
 
 REPRODUCED = "reproduced"
 CONSISTENT = "consistent"
@@ -221,6 +221,8 @@ class ScaleRecords:
         """
         recorded: dict[str, dict[int, float]] = {}
         for (run, kind), seconds in self._seconds.items():
+            if parse_run(run).model in SMALLER_MODELS:  # the law's stand-ins, which the paper has not
+                continue
             for stage in measured_stages(_paper_stages(run)):
                 if stage.kind == kind:  # several runs may share it: the first one's
                     recorded.setdefault(stage.fingerprint, seconds)

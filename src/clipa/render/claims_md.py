@@ -174,7 +174,16 @@ def _introduction(evaluation: Evaluation) -> list[str]:
 
 
 def _measured_counts(scale: str, verdicts: Mapping[str, Measured]) -> list[str]:
+    """Verdicts at a scale, and signs of slopes with what tells the two apart."""
     counts = counts_of(verdicts)
+    signs = [
+        f"| strategy at {scale} | sign of the slope, by length (`clipa law`, exploratory) |",
+        "|---|---|",
+        *(f"| {strategy} | {said} |" for strategy, said in signs_of(scale)),
+    ]
+    if counts[NOT_ATTEMPTED] == len(verdicts):
+        none = f"**Measured at scale {scale}.** Of no claim were all numbers measured in {MINIMAL_SEEDS} seeds or more."
+        return ["", none, "", *signs]
     return [
         "",
         f"**Measured at scale {scale}.** {len(verdicts)} claims are a matter of sign or order. The same formula is "
@@ -188,9 +197,7 @@ def _measured_counts(scale: str, verdicts: Mapping[str, Measured]) -> list[str]:
         "",
         OTHER_QUESTION,
         "",
-        f"| strategy at {scale} | sign of the slope, by length (`clipa law`, exploratory) |",
-        "|---|---|",
-        *(f"| {strategy} | {said} |" for strategy, said in signs_of(scale)),
+        *signs,
     ]
 
 

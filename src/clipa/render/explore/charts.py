@@ -33,6 +33,8 @@ SHAPES = {
     "P": "cross",
 }
 """Vega's names of matplotlib's markers; any other becomes a wedge."""
+CEILING_IN_SIGHT = 10
+"""Times the largest drop: a bound further away than this is not drawn."""
 ENDS = {"image": (228, 14.8), "text": (36, 3.55)}
 """Ends of the axis of lengths: long sequences left, because reading on means cutting more."""
 TICKS = {
@@ -393,6 +395,15 @@ def _references(source: Source, view: View) -> list[altair.Chart]:
     return found
 
 
+def _far(source: Source) -> bool:
+    """Whether the most that a drop can be lies so far above the drops that showing it would hide them."""
+    drops = [
+        point.drop.mean if point.hollow else point.drop.high for point in source.points if not point.full
+    ]
+    whole = [point.accuracy.mean for point in source.points if point.full]
+    return bool(drops) and min(whole) - (source.chance or 0) > CEILING_IN_SIGHT * max(0.0, *drops)
+
+
 def _across(value: float, text: str, **look: Any) -> altair.LayerChart:
     """A horizontal line with its name at the right end."""
     import altair
@@ -410,7 +421,7 @@ def _ceilings(source: Source, view: View) -> list[altair.Chart]:
     """What a model's full-length accuracy has above chance: the most that its drop can be, but for luck."""
     import altair
 
-    if view.y != "drop" or source.chance is None:
+    if view.y != "drop" or source.chance is None or _far(source):
         return []
     full = altair.Chart(altair.NamedData("points")).transform_filter(f"{SHOWN} && isValid(datum.whole)")
     y = altair.Y("whole:Q")
