@@ -6,10 +6,11 @@ import re
 import pytest
 
 from clipa import demo
+from clipa.cli import main
 from clipa.law import examine
 from clipa.law.joined import join, joined_report
 from clipa.plan import load_plan
-from clipa.records import record_id
+from clipa.records import record_id, write_records
 from clipa.render.figures import NothingToDraw
 from clipa.render.figures import law as drawn
 from fabricated_law import FULL, PARAMETERS, RESIZED, SYNTAX, converged, law_records
@@ -79,6 +80,15 @@ def test_the_law_is_drawn_over_size_with_the_new_seed_as_crosses(tmp_path):
     assert above.get_title() == "resize 112"
     both = drawn.draw(examine(recorded(-2)).summary)
     assert [panel.get_title() for panel in both.axes[:2]] == ["resize 112", "text syntax 8"]
+
+
+def test_the_command_draws_over_size_or_over_training(tmp_path, capsys):
+    write_records(tmp_path / "law.json", recorded(-2))
+    for over in ("size", "training"):
+        out = tmp_path / over / "law.pdf"
+        assert main(["law", str(tmp_path / "law.json"), "--over", over, "--output", str(out)]) == 0
+        assert {path.suffix for path in out.parent.iterdir()} == {".pdf", ".svg", ".png"}
+        assert f"{out}" in capsys.readouterr().out
 
 
 def test_full_lengths_alone_are_no_law_to_draw():
