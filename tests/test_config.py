@@ -58,6 +58,12 @@ def test_a_mistake_in_a_scale(copied: Path, file: str, old: str, new: str, said:
     assert "\n" not in str(raised.value) and str(copied / "scales") in str(raised.value)
 
 
+def test_a_scale_whose_records_would_be_refused_is_refused_at_once(copied: Path) -> None:
+    (copied / "scales" / "myScale.yaml").write_text('extends: ci\nabout: "mine"\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"myScale\.yaml: the name of a scale has small letters"):
+        load_scale("myScale", copied)
+
+
 def test_a_mistake_on_the_command_line(copied: Path) -> None:
     with pytest.raises(ConfigError, match=r"config\.yaml: scal: unknown key \(did you mean scale\?\)"):
         load_project({"scal": "micro-v1"}, copied)
