@@ -329,7 +329,7 @@ def test_the_law_over_finetuning_changes_fine_tuning_alone() -> None:
     own = stages_of(parse_run("Ti16-resize112-truncation32-finetune-tenth"), load_scale("micro"), 0)
     usual = stages_of(parse_run("Ti16-resize112-truncation32"), load_scale("micro"), 0)
     assert own[0].fingerprint == usual[0].fingerprint
-    assert [stage.schedule.samples for stage in own] == [1_638_400, 327_680]
+    assert [stage.schedule.samples for stage in own] == [1_638_400, 163_840]
     baseline = stages_of(parse_run("Ti16-none-truncation32-baseline-finetuned"), load_scale("micro"), 0)
     assert baseline[1].schedule == usual[1].schedule and len(baseline) == 2
 

@@ -407,7 +407,9 @@ def load_scale(name: str, directory: Path = CONFIG_DIRECTORY, asked: str = "") -
     """
     path = _named_file(directory / "scales", name, "scale", asked)
     if not re.fullmatch("[a-z][a-z0-9-]*", name):  # as in records, which would be refused after training
-        raise ConfigError(f"{path}: the name of a scale has small letters, digits and hyphens; rename the file")
+        raise ConfigError(
+            f"{path}: the name of a scale has small letters, digits and hyphens; rename the file"
+        )
     values = {"name": name, "config_directory": directory, **_with_base(path, ())}
     scale: Scale = validated(Scale, values, path)
     try:
