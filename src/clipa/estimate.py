@@ -167,15 +167,26 @@ def throughput_of(plan: Plan) -> Throughput:
             about += f". {card} is taken to reach the same share of its own peak"
         spread = Spread(1.0, rate.low / rate.mean, rate.high / rate.mean)
         return Throughput("table1", about, (per_mac, 0.0), spread, {})
-    for directory in sorted((plan.root / RECORDED_DIRECTORY).glob("*")):
-        if not (plan.root / CONFIG_DIRECTORY / "scales" / f"{directory.name}.yaml").is_file():
-            continue
-        other = load_scale(directory.name, plan.root / CONFIG_DIRECTORY)
-        if other.device == "cpu" and (found := _measured(other, plan.root)):
+    for other in _scales_like(plan.scale, plan.root):
+        if found := _measured(other, plan.root):
             return _fitted(found, f"{len(found)} stages measured at scale {other.name}", exact=False)
     about = "one core of the machine that the demo was timed on; nothing is measured yet, so within a factor of two"
     line = 1 / CORE_MACS_PER_SECOND, CORE_SECONDS_PER_SAMPLE
     return Throughput("nominal", about, line, Spread(1.0, 1 / FACTOR_OF_FEW, FACTOR_OF_FEW), {})
+
+
+def _scales_like(scale: Scale, root: Path) -> list[Scale]:
+    """The other scales of CPUs that have accepted records, first those with the same models."""
+    names = [path.name for path in sorted((root / RECORDED_DIRECTORY).glob("*"))]
+    directory = root / CONFIG_DIRECTORY
+    found = [
+        load_scale(name, directory) for name in names if (directory / "scales" / f"{name}.yaml").is_file()
+    ]
+    configs = {model.config for model in scale.models.values()}
+    return sorted(
+        (other for other in found if other.device == "cpu"),
+        key=lambda other: -len(configs & {model.config for model in other.models.values()}),
+    )
 
 
 def nominal_seconds(plan: Plan, results: Sequence[str]) -> dict[Path, tuple[str, float]]:

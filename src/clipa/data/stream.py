@@ -423,7 +423,10 @@ def batches(
         of_workers = [next(read) for _ in parts]
         for part in of_workers:
             if isinstance(part, Exception):
-                raise part
+                try:
+                    raise part
+                finally:  # the error holds this frame, and both would keep the workers until the next collection
+                    del part, of_workers, read
         yield _joined(spec, rows, of_workers)
 
 

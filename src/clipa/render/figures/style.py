@@ -30,7 +30,7 @@ PALE = "#9a9a9a"  # of lines alone: too light for text
 # Dark enough for text on white (4.5 : 1), larger models darker, so that the order survives grey print. Orange, green
 # and blue stay apart in the common colour blindnesses; markers differ as well.
 MODEL_LOOKS = {
-    "Ti/16": ("#a3266b", "P"),
+    "Ti/16": ("#d03a84", "P"),
     "S/16": ("#b85c00", "o"),
     "B/16": ("#007352", "s"),
     "L/16": ("#005a96", "D"),
