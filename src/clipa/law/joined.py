@@ -18,6 +18,9 @@ SAID = {
     AS_SAID: "larger models lose less by short images here, as the law says",
     AGAINST: "larger models lose more by short images here, against the law",
 }
+TOO_FEW = (
+    f"with fewer than {MINIMAL_SEEDS} seeds nothing is said about the law: other seeds may differ by more"
+)
 NOT_SAID = "the interval holds 0, so these seeds do not show that the drop depends on size"
 
 
@@ -87,13 +90,12 @@ def _length(found: Joined, length: Length) -> list[str]:
         for one in PRIMARIES
         if one.label == label
     ]
+    said = SAID.get(sign(length), NOT_SAID) if len(length.seeds) >= MINIMAL_SEEDS else TOO_FEW
     return [
         *columns(rows, heads),
         f"  (drops in points; 95 % intervals over {over})",
         *wrapped(f"Slope of the drop, points per tenfold parameters: {slopes}{''.join(paper)}."),
-        *wrapped(
-            f"So: {SAID.get(sign(length), NOT_SAID)} (exploratory: a verdict needs the whole training)."
-        ),
+        *wrapped(f"So: {said} (exploratory: a verdict needs the whole training)."),
     ]
 
 
