@@ -26,8 +26,6 @@ from clipa.progress import Overall, clock
 from clipa.provenance import cores
 from clipa.records import RECORDED_DIRECTORY, load_records
 
-RECIPE = "samples-quarter"
-"""Of the whole demo: what a quarter of an hour on two cores has room for, four models at two lengths."""
 CI_RESULTS = (*(f"figures/figure{number}.png" for number in (4, 9, 10)), "tables/table11.tex")
 REPORT = "report.html"
 
@@ -179,9 +177,10 @@ def _conclude_joined(plan: Plan) -> None:
     from clipa.law.verdicts import TRAININGS
     from clipa.render.figures.law import make_from
 
-    found = join(load_records([job.output for job in plan.jobs()]), load_records(plan.all_recorded()), RECIPE)
+    recipe = next(run.recipe for run in plan.runs() if not run.is_full_length)
+    found = join(load_records([job.output for job in plan.jobs()]), load_records(plan.all_recorded()), recipe)
     print(f"\n{joined_report(found).rstrip()}\n")
-    title = f"The law on {TRAININGS[RECIPE]} of the samples; crosses: seed {found.seed}, trained here"
+    title = f"The law on {TRAININGS[recipe]} of the samples; crosses: seed {found.seed}, trained here"
     drawn = make_from(found.joined, plan.measured_directory / "figures" / "demo.pdf", found.own, title)
     print(f"figure     {drawn[-1]}")
     _say_where(plan)

@@ -34,10 +34,11 @@ TRAININGS = {"samples-eighth": "1/8", "samples-quarter": "1/4", "samples-half": 
 """Recipes with a share of the study's samples in both stages, smallest first. Full length: `<recipe>-pretrain`."""
 FINETUNINGS = {
     "finetune-tenth": "1/10",
+    None: "1",
     FINETUNED_TWICE: "2",
     BASELINE_FINETUNED: "1, baseline too",
 }
-"""Recipes that change fine-tuning alone: of the short runs, or (the last) of the full-length baseline."""
+"""Recipes that change fine-tuning alone, of the short runs or (the last) of the baseline; None: the study."""
 
 REPRODUCED, CONTRADICTED, INCONCLUSIVE, NO_VERDICT = (
     "reproduced",
@@ -162,13 +163,9 @@ class Findings:
 
     @property
     def by_finetuning(self) -> dict[str, Summary]:
-        """By fine-tuning, in the order of :data:`FINETUNINGS` with the study ("1") after shorter ones."""
-        found = self.finetunings | {"1": self.summary}
-        return {
-            words: found[words]
-            for words in ("1/10", "1", "2", FINETUNINGS[BASELINE_FINETUNED])
-            if words in found
-        }
+        """By the words of :data:`FINETUNINGS`, in its order; the study is among them."""
+        found = self.finetunings | {FINETUNINGS[None]: self.summary}
+        return {words: found[words] for words in FINETUNINGS.values() if words in found}
 
 
 def examine(records: Iterable[Record]) -> Findings:
@@ -178,7 +175,7 @@ def examine(records: Iterable[Record]) -> Findings:
     """
     records = list(records)
     summary = summarise(of_the_study(records))
-    ours = {None, *FINETUNINGS, *TRAININGS, *map(_full_length, TRAININGS)}
+    ours = {*FINETUNINGS, *TRAININGS, *map(_full_length, TRAININGS)}
     check_one_experiment(measured(r for r in records if r.get("recipe") in ours))
     trainings = {}
     for recipe in TRAININGS:
@@ -197,7 +194,7 @@ def _finetunings(records: Sequence[Record]) -> dict[str, Summary]:
     for recipe, words in FINETUNINGS.items():
         own = measured(r for r in records if r.get("recipe") == recipe)
         baseline = recipe == BASELINE_FINETUNED
-        if own:
+        if recipe and own:
             found[words] = summarise(
                 [*own, *(r for r in study if parse_run(r["run"]).is_full_length != baseline)]
             )

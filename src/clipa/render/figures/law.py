@@ -15,12 +15,11 @@ from clipa.law.statistic import FULL, Length, Summary
 from clipa.law.verdicts import PRIMARIES, examine
 from clipa.records import load_records
 from clipa.render.figures import NothingToDraw, save, style
-from clipa.render.figures.points import INTERVALS
+from clipa.render.figures.points import of_estimates
 from clipa.stats import MINIMAL_SEEDS, Estimate, fixed
 from clipa.study import FULL_TEXT_TOKENS
 
 if TYPE_CHECKING:
-    import pandas
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -83,21 +82,11 @@ def _subtitle(summary: Summary, lengths: Sequence[Length]) -> str:
     )
 
 
-def _table(places: Iterable[float], estimates: Iterable[Estimate]) -> pandas.DataFrame:
-    import pandas
-
-    rows = [
-        {"x": x, "mean": one.mean, "low": one.low, "high": one.high, "interval": INTERVALS[one.over]}
-        for x, one in zip(places, estimates, strict=True)
-    ]
-    return pandas.DataFrame(rows, columns=["x", "mean", "low", "high", "interval"])
-
-
 def _line(
     panel: Axes, summary: Summary, values: dict[str, Estimate], colour: str, marker: str
 ) -> tuple[float, float]:
     """One line over the models; its right end."""
-    table = _table((summary.parameters[model] for model in values), values.values())
+    table = of_estimates((summary.parameters[model] for model in values), values.values())
     style.line(panel, table.x, table, "mean", colour, marker)
     return tuple(table[["x", "mean"]].iloc[-1])
 

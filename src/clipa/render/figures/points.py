@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clipa.render.figures import FigureError, NothingToDraw
-from clipa.stats import ITEMS, MINIMAL_SEEDS, SEEDS, estimate
+from clipa.stats import ITEMS, MINIMAL_SEEDS, SEEDS, Estimate, estimate
 from clipa.study import (
     FULL_TEXT_TOKENS,
     IMAGE_REDUCTIONS,
@@ -103,6 +103,17 @@ def over_seeds(points: pandas.DataFrame, by: Sequence[str], value: str, error: s
         row = dict(zip(by, key, strict=True)) | {value: found.mean, "low": found.low, "high": found.high}
         rows.append(row | {"seeds": found.seeds, "interval": INTERVALS[found.over]})
     return pandas.DataFrame(rows)
+
+
+def of_estimates(places: Iterable[float], estimates: Iterable[Estimate]) -> pandas.DataFrame:
+    """A row an estimate, as :func:`clipa.render.figures.style.line` takes them: x, mean, low, high, interval."""
+    import pandas
+
+    rows = [
+        {"x": x, "mean": one.mean, "low": one.low, "high": one.high, "interval": INTERVALS[one.over]}
+        for x, one in zip(places, estimates, strict=True)
+    ]
+    return pandas.DataFrame(rows, columns=["x", "mean", "low", "high", "interval"])
 
 
 def of_items(table: pandas.DataFrame) -> pandas.Series:

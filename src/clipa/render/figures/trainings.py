@@ -17,7 +17,7 @@ from clipa.law.statistic import Length, Summary
 from clipa.law.verdicts import examine
 from clipa.records import load_records
 from clipa.render.figures import NothingToDraw, save, style
-from clipa.render.figures.points import INTERVALS
+from clipa.render.figures.points import of_estimates
 from clipa.stats import MINIMAL_SEEDS, Estimate
 
 if TYPE_CHECKING:
@@ -96,14 +96,7 @@ def _line(
     panel: Axes, points: Mapping[str, Estimate], colour: str, marker: str, shift: float = 1.0
 ) -> tuple[float, float]:
     """One line over the shares; returns its right end."""
-    import pandas
-
-    rows = [
-        {"x": shift * float(Fraction(share)), "mean": one.mean, "low": one.low, "high": one.high}
-        | {"interval": INTERVALS[one.over]}
-        for share, one in points.items()
-    ]
-    table = pandas.DataFrame(rows, columns=["x", "mean", "low", "high", "interval"])
+    table = of_estimates((shift * float(Fraction(share)) for share in points), points.values())
     style.line(panel, table.x, table, "mean", colour, marker)
     return tuple(table[["x", "mean"]].iloc[-1]) if len(table) else (math.nan, math.nan)
 
