@@ -366,9 +366,10 @@ def verified(*paths: Path) -> tuple[str, int]:
 def test_the_recorded_results_fit():
     text, code = verified(ROOT / "results" / "recorded")
     assert code == 0, text
-    files = (ROOT / "results" / "recorded").rglob("*.json")
-    count = sum(len(json.loads(path.read_text(encoding="utf-8"))["records"]) for path in files)
-    assert count > 400 and re.search(rf"(?m)^record +{count} +0$", text)
+    files = list((ROOT / "results" / "recorded").rglob("*.json"))
+    counts = {path: len(json.loads(path.read_text(encoding="utf-8"))["records"]) for path in files}
+    assert re.search(rf"(?m)^record +{sum(counts.values())} +0$", text)
+    assert sum(count for path, count in counts.items() if "micro-v1" in path.parts) == 454
 
 
 @pytest.mark.parametrize(
